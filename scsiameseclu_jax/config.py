@@ -1,0 +1,265 @@
+"""Every hyper-parameter of the method and its default, once.
+
+The defaults are one setting for all data sets. A loss weight of 0 switches a term off: it is then
+not computed at all. Weights that stay on are traced values (``TrainState.weights``), so they can
+be swept with :func:`jax.vmap`; everything else is static to jit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+
+def _expect(ok: bool, name: str, wanted: str, found: object) -> None:  # noqa: FBT001
+    if not ok:
+        msg = f"Expected `{name}` to be {wanted}, found {found!r}."
+        raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From counts to features and graph (METHOD section 0)."""
+
+    n_top_genes: int = 2000
+    """Highly variable genes kept."""
+    n_components: int = 50
+    """Principal components, the features ``p``; fewer if the data has fewer."""
+    scale: bool = True
+    """Scale every gene to unit variance before PCA (clipped at 10 standard deviations)."""
+    n_neighbors: int = 15
+    """Nearest neighbours of each cell, by cosine, before the graph is made symmetric."""
+
+    def __post_init__(self) -> None:
+        _expect(self.n_top_genes >= 2, "n_top_genes", "at least 2", self.n_top_genes)
+        _expect(self.n_components >= 2, "n_components", "at least 2", self.n_components)
+        _expect(self.n_neighbors >= 1, "n_neighbors", "at least 1", self.n_neighbors)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The two views (METHOD section 1)."""
+
+    gene_noise: float = 0.1
+    """Standard deviation of the multiplicative noise on features; 0 is off."""
+    edge_removal: float = 0.1
+    """Share of links, the least similar ones, that view 1 loses; 0 is off."""
+    diffusion: bool = True
+    """View 2 diffuses by personalised PageRank; off, it uses the whole graph as it is."""
+    alpha: float = 0.2
+    """Restart probability of the diffusion, in (0, 1)."""
+    diffusion_tolerance: float = 1e-4
+    """Largest error of the truncated series on the spectrum [-1, 1]."""
+
+    def __post_init__(self) -> None:
+        _expect(self.gene_noise >= 0, "gene_noise", "0 or more", self.gene_noise)
+        _expect(0 <= self.edge_removal < 1, "edge_removal", "in [0, 1)", self.edge_removal)
+        _expect(0 < self.alpha < 1, "alpha", "in (0, 1)", self.alpha)
+        tolerance = self.diffusion_tolerance
+        _expect(0 < tolerance < 1, "diffusion_tolerance", "in (0, 1)", tolerance)
+
+
+@dataclass(frozen=True)
+class Network:
+    """Sizes of the two autoencoders (METHOD section 2)."""
+
+    feature_layers: tuple[int, ...] = (128, 256, 512)
+    """Hidden widths of the feature encoder; its decoder mirrors them."""
+    graph_layers: tuple[int, ...] = (128, 256)
+    """Hidden widths of the graph encoder; its decoder mirrors them."""
+    n_latent: int = 20
+    """Latent dimensions ``d``."""
+    negative_slope: float = 0.2
+    """Slope of LeakyReLU in the feature autoencoder."""
+    linear_path: bool = True
+    """Encoders and decoders are a linear map plus a learned residual, so that they start from
+    the leading components and lose nothing that their input had."""
+
+    def __post_init__(self) -> None:
+        for name in ("feature_layers", "graph_layers"):
+            # a list from a TOML file would make the config unhashable
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+            widths = getattr(self, name)
+            _expect(len(widths) > 0 and min(widths, default=0) > 0, name, "positive widths", widths)
+        _expect(self.n_latent >= 2, "n_latent", "at least 2", self.n_latent)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Adaptive fusion of both latents (METHOD section 2)."""
+
+    gate: Literal["computed", "per_cell", "fixed"] = "computed"
+    """Weights of the two latents: computed from them, free for each cell, or 0.5 each."""
+    local: bool = True
+    """Propagate the fused latent once over the graph."""
+    global_attention: bool = True
+    """Add ``beta`` times self-attention over all cells, ``beta`` learned from 0."""
+
+    def __post_init__(self) -> None:
+        options = ("computed", "per_cell", "fixed")
+        _expect(self.gate in options, "gate", f"one of {options}", self.gate)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Weights of the loss terms; 0 leaves a term out."""
+
+    features: float = 1.0
+    """Mean squared error of the decoded features."""
+    propagated_features: float = 1.0
+    """Mean squared error of the graph decoder against the propagated features."""
+    adjacency: float = 0.1
+    """Mean squared error of the adjacency from inner products."""
+    zinb: float = 1.0
+    """Zero-inflated negative binomial likelihood of the counts."""
+    cell_correlation_features: float = 0.1
+    """Cell-level cross-correlation of the two views, feature encoder."""
+    cell_correlation_graph: float = 5.0
+    """Cell-level cross-correlation of the two views, graph encoder."""
+    latent_correlation: float = 1.0
+    """Latent-level cross-correlation after the read-out to clusters, both encoders."""
+    propagation: float = 1.0
+    """Jensen-Shannon divergence of graph layers before and after one more propagation."""
+    clustering: float = 1.0
+    """KL divergence of the soft assignment from its transport target."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            _expect(value >= 0, item.name, "0 or more", value)
+
+
+@dataclass(frozen=True)
+class Transport:
+    """Optimal-transport targets (METHOD section 3)."""
+
+    sharpness: float = 5.0
+    """``lambda``: the entropic regularisation is ``1 / lambda``."""
+    refresh_every: int = 5
+    """Training steps between two refreshes of the target."""
+    threshold: float = 1e-5
+    """Error of the marginals at which Sinkhorn has converged."""
+    max_iterations: int = 2000
+    """Sinkhorn iterations at most."""
+
+    def __post_init__(self) -> None:
+        _expect(self.sharpness > 0, "sharpness", "positive", self.sharpness)
+        _expect(self.refresh_every >= 1, "refresh_every", "at least 1", self.refresh_every)
+        _expect(self.threshold > 0, "threshold", "positive", self.threshold)
+        _expect(self.max_iterations >= 10, "max_iterations", "at least 10", self.max_iterations)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Length and step size of the four stages."""
+
+    feature_steps: int = 200
+    """Pre-training steps of the feature autoencoder, on batches of cells."""
+    graph_steps: int = 20
+    """Pre-training steps of the graph autoencoder, on all cells."""
+    joint_steps: int = 20
+    """Joint pre-training steps, on all cells."""
+    steps: int = 40
+    """Training steps with all terms, on all cells."""
+    pretrain_rate: float = 1e-3
+    """Adam's learning rate in the three pre-training stages."""
+    rate: float = 1e-3
+    """Adam's learning rate in training."""
+    gradient_norm: float = 10.0
+    """Global norm at which gradients are clipped."""
+    feature_batch: int = 1024
+    """Cells in a batch of the feature autoencoder's pre-training."""
+    zinb_batch: int = 512
+    """Cells, drawn anew each step, whose counts enter the ZINB term."""
+
+    def __post_init__(self) -> None:
+        for name in ("feature_steps", "graph_steps", "joint_steps", "steps"):
+            _expect(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
+        for name in ("pretrain_rate", "rate", "gradient_norm"):
+            _expect(getattr(self, name) > 0, name, "positive", getattr(self, name))
+        for name in ("feature_batch", "zinb_batch"):
+            _expect(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of one run: frozen, hashable, static to jit.
+
+    Examples
+    --------
+    >>> config = Config.from_dict({"losses": {"zinb": 0.0}})
+    >>> config.losses.zinb, config.network.n_latent
+    (0.0, 20)
+    """
+
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    network: Network = field(default_factory=Network)
+    fusion: Fusion = field(default_factory=Fusion)
+    losses: Losses = field(default_factory=Losses)
+    transport: Transport = field(default_factory=Transport)
+    training: Training = field(default_factory=Training)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Make a config from nested mappings; what is left out keeps its default.
+
+        Raises
+        ------
+        ValueError
+            If a section or setting does not exist, or a value is out of range.
+        """
+        sections = {item.name: item.default_factory for item in fields(cls)}
+        made = {}
+        for name, settings in values.items():
+            _expect(name in sections, "config", f"made of the sections {sorted(sections)}", name)
+            _expect(isinstance(settings, Mapping), f"config.{name}", "a table", settings)
+            kind: Any = sections[name]
+            defaults = {item.name: item.default for item in fields(kind)}
+            for key, value in settings.items():
+                _expect(key in defaults, f"config.{name}", f"made of {sorted(defaults)}", key)
+                _check_type(f"{name}.{key}", value, defaults[key])
+            made[name] = kind(**settings)
+        return cls(**made)
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """Read a config from a TOML file with one table for each section.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is not TOML, or names what does not exist.
+        """
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            msg = f"Expected `config` to be a TOML file, found {str(path)!r}: {error}."
+            raise ValueError(msg) from error
+        return cls.from_dict(values)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return all settings as nested plain types, lists for tuples."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits that are equal for equal settings only."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _check_type(name: str, value: object, default: object) -> None:
+    kinds: dict[type, tuple[type, ...]] = {float: (int, float), tuple: (list, tuple)}
+    kind = type(default)
+    right = isinstance(value, kinds.get(kind, (kind,)))
+    if kind is not bool and isinstance(value, bool):
+        right = False
+    _expect(right, name, f"of type {kind.__name__}", value)

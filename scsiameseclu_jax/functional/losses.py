@@ -1,0 +1,209 @@
+"""Every loss term, exact and in linear memory. Masks leave padding out of every mean."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.special import gammaln
+
+from scsiameseclu_jax.functional.fusion import map_rows
+from scsiameseclu_jax.functional.types import CellGraph
+
+_HIGHEST = jax.lax.Precision.HIGHEST  # tf32 loses what the sums of squares are about
+
+
+def mean_squared_error(found: Array, wanted: Array, mask: Array) -> Array:
+    """Mean over cells and columns of ``(found - wanted)^2``; arrays [n, c], `mask` [n]."""
+    squared = jnp.sum((found - wanted) ** 2, axis=1)
+    return jnp.sum(squared * mask) / (jnp.sum(mask) * found.shape[1])
+
+
+def zinb(
+    counts: Array, log_mean: Array, log_dispersion: Array, logit_dropout: Array, gene_mask: Array
+) -> Array:
+    """Negative log-likelihood of counts under a zero-inflated negative binomial.
+
+    Parameters
+    ----------
+    counts
+        [b, g] raw counts, non-negative integers.
+    log_mean
+        [b, g] logarithm of the mean ``m``, size factor included.
+    log_dispersion
+        [b, g] logarithm of the inverse dispersion ``t``: the variance is ``m + m^2 / t``.
+    logit_dropout
+        [b, g] logit of the probability of an extra zero.
+    gene_mask
+        [g] 1 for genes, 0 for padding.
+
+    Returns
+    -------
+    Mean over cells and genes, in nats. Gradients flow through all three heads.
+
+    References
+    ----------
+    Paper, ZINB loss; Eraslan et al., Nature Communications 2019.
+    """
+    x = counts.astype(log_mean.dtype)
+    # log t and log m are kept to where t and m are normal numbers and lgamma(x + t) is exact
+    log_t = jnp.clip(log_dispersion, -7.0, 9.0)
+    log_m = jnp.clip(log_mean, -12.0, 12.0)
+    t = jnp.exp(log_t)
+    log_sum = jnp.logaddexp(log_t, log_m)
+    stays_zero = t * (log_t - log_sum)
+    positive = x > 0
+    safe = jnp.where(positive, x, 1.0)
+    # for a zero count the gamma functions cancel, so they are needed where counts are positive
+    t_safe = jnp.where(positive, t, 1.0)
+    gammas = gammaln(safe + t_safe) - gammaln(t_safe) - gammaln(safe + 1)
+    nonzero = jax.nn.log_sigmoid(-logit_dropout) + gammas + stays_zero + safe * (log_m - log_sum)
+    zero = jnp.logaddexp(
+        jax.nn.log_sigmoid(logit_dropout), jax.nn.log_sigmoid(-logit_dropout) + stays_zero
+    )
+    likelihood = jnp.where(positive, nonzero, zero)
+    return -jnp.sum(likelihood * gene_mask) / (x.shape[0] * jnp.sum(gene_mask))
+
+
+def cell_correlation(z_1: Array, z_2: Array, mask: Array) -> Array:
+    """Cross-correlate two views of the cells: the same cell alike, different cells not.
+
+    ``mean_i (S_ii - 1)^2 + mean_{i != j} S_ij^2`` with ``S = norm(z_1) norm(z_2)^T``, from two
+    d x d Gram matrices instead of the n x n one.
+
+    Parameters
+    ----------
+    z_1, z_2
+        [n, d] latents of both views.
+    mask
+        [n] 1 for cells, 0 for padding.
+
+    References
+    ----------
+    Paper, cell-level correlation refinement.
+    """
+    a, b = _unit_rows(z_1) * mask[:, None], _unit_rows(z_2) * mask[:, None]
+    n = jnp.sum(mask)
+    same = jnp.sum(a * b, axis=1)
+    gram_a = jnp.matmul(a.T, a, precision=_HIGHEST)
+    gram_b = jnp.matmul(b.T, b, precision=_HIGHEST)
+    others = jnp.sum(gram_a * gram_b) - jnp.sum(same**2)
+    return jnp.sum(mask * (same - 1) ** 2) / n + others / (n * (n - 1))
+
+
+def latent_correlation(z_1: Array, z_2: Array, assignment: Array) -> Array:
+    """Cross-correlate the latent dimensions of two views after a read-out to clusters.
+
+    The read-out ``R = norm(Q)^T Z`` [k, d] is each cluster's mean; its columns are correlated
+    between the views, d x d, with the loss of :func:`cell_correlation`.
+
+    Parameters
+    ----------
+    z_1, z_2
+        [n, d] latents of both views.
+    assignment
+        [n, k] soft assignment; rows of padding are 0.
+
+    References
+    ----------
+    Paper, latent-level correlation refinement, after Liu et al., DCRN, AAAI 2022.
+    """
+    share = assignment / jnp.maximum(jnp.sum(assignment, axis=0), 1e-12)
+    r_1 = _unit_rows(jnp.matmul(share.T, z_1, precision=_HIGHEST).T)
+    r_2 = _unit_rows(jnp.matmul(share.T, z_2, precision=_HIGHEST).T)
+    s = jnp.matmul(r_1, r_2.T, precision=_HIGHEST)
+    d = s.shape[0]
+    diagonal = jnp.diagonal(s)
+    return jnp.mean((diagonal - 1) ** 2) + (jnp.sum(s**2) - jnp.sum(diagonal**2)) / (d * (d - 1))
+
+
+def propagation_divergence(h: Array, propagated: Array, mask: Array) -> Array:
+    """Jensen-Shannon divergence between the softmax of rows before and after propagation.
+
+    Parameters
+    ----------
+    h, propagated
+        [n, c] a layer, and the layer propagated once more.
+    mask
+        [n] 1 for cells, 0 for padding.
+
+    Returns
+    -------
+    Mean over cells of both halves, in nats, between 0 and log 2.
+
+    References
+    ----------
+    Paper, propagation regularisation.
+    """
+    log_p, log_q = jax.nn.log_softmax(h), jax.nn.log_softmax(propagated)
+    log_m = jnp.logaddexp(log_p, log_q) - jnp.log(2.0).astype(h.dtype)
+    halves = jnp.exp(log_p) * (log_p - log_m) + jnp.exp(log_q) * (log_q - log_m)
+    return 0.5 * jnp.sum(mask * jnp.sum(halves, axis=1)) / jnp.sum(mask)
+
+
+def adjacency_error(z: Array, graph: CellGraph, mask: Array) -> Array:
+    """Mean squared error of ``sigmoid(z z^T)`` against the normalised adjacency, over all pairs.
+
+    Parameters
+    ----------
+    z
+        [n, d] rows; the exact sum over all pairs is taken blockwise.
+    graph
+        The adjacency; its entries are few, so their part is a sum over edges.
+    mask
+        [n] 1 for cells, 0 for padding.
+
+    References
+    ----------
+    Paper, reconstruction of the adjacency.
+    """
+    g = graph.graph
+    n = jnp.sum(mask)
+    on_edges = jax.nn.sigmoid(jnp.sum(z[g.senders] * z[g.receivers], axis=1))
+    edges = jnp.sum(g.edges**2) - 2 * jnp.sum(g.edges * on_edges)
+    return (_squared_sigmoids(z, mask) + edges) / n**2
+
+
+@jax.custom_vjp
+def _squared_sigmoids(z: Array, mask: Array) -> Array:
+    """Sum over all pairs of cells of ``sigmoid(z_i z_j)^2``."""
+
+    def block(rows: Array, own: Array) -> Array:
+        return own * (jax.nn.sigmoid(rows @ z.T) ** 2 @ mask)
+
+    return jnp.sum(map_rows(block, z, mask))
+
+
+def _squared_sigmoids_forward(z: Array, mask: Array) -> tuple[Array, tuple[Array, Array]]:
+    def block(rows: Array, own: Array) -> tuple[Array, Array]:
+        s = jax.nn.sigmoid(rows @ z.T)
+        squared = s**2 * mask
+        # twice, for the pair seen from either end, the derivative 2 s^2 (1 - s)
+        slope = 4 * own[:, None] * squared * (1 - s)
+        return own * jnp.sum(squared, axis=1), slope @ z
+
+    value, gradient = map_rows(block, z, mask)
+    return jnp.sum(value), (gradient, jnp.zeros_like(mask))
+
+
+def _squared_sigmoids_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    return g * saved[0], saved[1]
+
+
+_squared_sigmoids.defvjp(_squared_sigmoids_forward, _squared_sigmoids_backward)
+
+
+def assignment_divergence(target: Array, log_assignment: Array, mask: Array) -> Array:
+    """``KL(P || Q)``, the mean over cells; `target` and `log_assignment` [n, k], `mask` [n].
+
+    References
+    ----------
+    Paper, clustering loss.
+    """
+    log_target = jnp.log(jnp.where(target > 0, target, 1.0))
+    rows = jnp.sum(target * (log_target - log_assignment), axis=1)
+    return jnp.sum(rows * mask) / jnp.sum(mask)
+
+
+def _unit_rows(z: Array) -> Array:
+    return z * jax.lax.rsqrt(jnp.sum(z**2, axis=1, keepdims=True) + 1e-12)
