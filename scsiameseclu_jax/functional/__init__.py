@@ -36,6 +36,7 @@ from scsiameseclu_jax.functional.networks import (
 )
 from scsiameseclu_jax.functional.prediction import predict
 from scsiameseclu_jax.functional.training import (
+    Stage,
     fit,
     init,
     pretrain_step,
@@ -63,6 +64,7 @@ __all__ = [
     "Embeddings",
     "Plan",
     "Prediction",
+    "Stage",
     "StepInfo",
     "TrainState",
     "Views",

@@ -33,7 +33,7 @@ def normalize_rows(z: Array) -> Array:
     return z * jax.lax.rsqrt(mean + 1e-12)
 
 
-def map_rows(f: Callable[..., Array | tuple[Array, ...]], *rows: Array):  # noqa: ANN201
+def map_rows(f: Callable[..., Array | tuple[Array, ...]], *rows: Array):
     """Apply a function to blocks of rows, one block at a time.
 
     Parameters

@@ -174,7 +174,7 @@ def _no_gradient(graph: CellGraph) -> CellGraph:
     return jax.tree.map(zero, graph)
 
 
-def _product(graph: CellGraph, path: str):  # noqa: ANN202
+def _product(graph: CellGraph, path: str):
     """Return ``h -> Â h`` with what does not depend on h computed once."""
     g = graph.graph
     n = graph.neighbors.shape[0]

@@ -24,7 +24,7 @@ Operator = Callable[[Array], Propagated]
 _ZERO = nn.initializers.zeros_init()
 
 
-def _leading(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:  # noqa: ANN401
+def _leading(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     """Initialise a linear map that keeps the leading coordinates."""
     del key
     return jnp.eye(*shape, dtype=dtype)

@@ -51,18 +51,16 @@ class CellData(NamedTuple):
 
 
 class Views(NamedTuple):
-    """Two augmentations of the same cells. The third part of each view, how it propagates, is
-    the pair of graphs: view 1 over ``graph_1``, view 2 by diffusion over ``graph_2``.
-    """
+    """Two augmentations of the same cells: noisy features, and the graph each view uses."""
 
     features_1: Array
     """[n, p] features with noise."""
     features_2: Array
     """[n, p] the same features with other noise."""
     graph_1: CellGraph
-    """The graph without its least similar links."""
+    """View 1 propagates over this: the graph without its least similar links."""
     graph_2: CellGraph
-    """The whole graph."""
+    """View 2 diffuses over this: the whole graph."""
 
 
 class Embeddings(NamedTuple):

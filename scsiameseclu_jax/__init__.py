@@ -1,0 +1,11 @@
+"""scSiameseClu in JAX: cluster single cells from raw counts, in linear memory, without labels."""
+
+from importlib.metadata import version
+
+from scsiameseclu_jax import datasets, functional, metrics, pl, pp, tl
+from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.model import SiameseClu
+
+__version__ = version("scsiameseclu-jax")
+
+__all__ = ["Config", "SiameseClu", "datasets", "functional", "metrics", "pl", "pp", "tl"]

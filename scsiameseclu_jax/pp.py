@@ -1,0 +1,339 @@
+"""From AnnData to what training sees: checks, features, neighbour graph. No labels enter here."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+
+from scsiameseclu_jax.config import Config
+
+logger = logging.getLogger(__name__)
+
+
+class Prepared(NamedTuple):
+    """Cells in canonical order, ready to be put on a device.
+
+    The order is that of a hash of each cell's counts, so results do not depend on the order of
+    the rows that came in: cell ``i`` here is row ``order[i]`` there.
+    """
+
+    features: np.ndarray
+    """[n, p] float32, unit variance overall."""
+    counts: np.ndarray
+    """[n, g] raw counts of the selected genes, smallest unsigned integer type that fits."""
+    size_factors: np.ndarray
+    """[n] float32, total counts over their median."""
+    senders: np.ndarray
+    """[m] neighbour of each link."""
+    receivers: np.ndarray
+    """[m] cell of each link."""
+    weights: np.ndarray
+    """[m] positive weight of each link."""
+    order: np.ndarray
+    """[n] row of the AnnData that each cell came from."""
+    genes: list[str]
+    """Names of the g selected genes."""
+    fingerprint: str
+    """16 hexadecimal digits of the counts, whatever the order of the cells."""
+
+
+def counts(adata: AnnData, *, layer: str | None = "counts") -> sp.csr_matrix:
+    """Return the raw counts after checking that they are raw counts.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes.
+    layer
+        ``"counts"`` is ``layers["counts"]`` if there is one, else ``X``; another name must
+        exist; None is ``X``. ``.raw`` is never read.
+
+    Returns
+    -------
+    [n, g] float32 or integer, non-negative whole numbers.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer.
+    ValueError
+        If the matrix is empty, has negative, infinite or missing values, or does not hold counts:
+        the message says what it looks like instead.
+    TypeError
+        If the matrix is in a format that is not supported.
+    """
+    if layer == "counts" and layer not in adata.layers:
+        layer = None
+    if layer is not None and layer not in adata.layers:
+        found = sorted(str(name) for name in adata.layers if name is not None)
+        msg = f"Expected `layer` to be one of {found}, found {layer!r}."
+        raise KeyError(msg)
+    name = "X" if layer is None else f"layers[{layer!r}]"
+    if min(adata.shape) == 0:
+        msg = f"Expected cells and genes, found a matrix of shape {adata.shape}."
+        raise ValueError(msg)
+    matrix = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        msg = f"Expected counts in {name}, found None; name the layer that holds them."
+        raise ValueError(msg)
+    if not (sp.issparse(matrix) or isinstance(matrix, np.ndarray)):
+        msg = (
+            f"Expected {name} to be a numpy array or scipy sparse matrix, found "
+            f"{type(matrix).__name__}; load it into memory first (`adata.to_memory()`)."
+        )
+        raise TypeError(msg)
+    if matrix.dtype.kind not in "buif":
+        msg = f"Expected {name} to hold numbers, found dtype {matrix.dtype}."
+        raise ValueError(msg)
+    made = sp.csr_matrix(matrix)
+    made.sum_duplicates()
+    _check_counts(made.data, name)
+    if made.data.size == 0 or made.data.max() == 0:
+        msg = f"Expected counts in {name}, found only zeros."
+        raise ValueError(msg)
+    return made
+
+
+def _check_counts(values: np.ndarray, name: str) -> None:
+    advice = "pass the layer that holds raw counts, for example `layer='counts'`"
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        msg = f"Expected finite counts in {name}, found {bad} values that are NaN or infinite."
+        raise ValueError(msg)
+    whole = bool((values == np.rint(values)).all())
+    if values.size and values.min() < 0:
+        looks = "some are negative" if whole else "some are negative: it looks scaled"
+        msg = f"Expected non-negative counts in {name}, found {looks}; {advice}."
+        raise ValueError(msg)
+    if not whole:
+        looks = "log-normalised" if values.max() < 30 else "normalised but not logarithmic"
+        msg = f"Expected whole counts in {name}, found fractions: it looks {looks}; {advice}."
+        raise ValueError(msg)
+
+
+def check(adata: AnnData, n_clusters: int, *, layer: str | None, config: Config) -> sp.csr_matrix:
+    """Check everything that can be checked before anything long starts; return the counts.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError
+        With what was expected, what was found and what to do.
+    """
+    if not isinstance(adata, AnnData):
+        msg = f"Expected `adata` to be an AnnData object, found {type(adata).__name__}."
+        raise TypeError(msg)
+    for kind, names in (("cell", adata.obs_names), ("gene", adata.var_names)):
+        if not names.is_unique:
+            example = names[names.duplicated()][0]
+            remedy = "obs_names_make_unique" if kind == "cell" else "var_names_make_unique"
+            msg = f"Expected unique {kind} names, found {example!r} twice; call `adata.{remedy}()`."
+            raise ValueError(msg)
+    if isinstance(n_clusters, bool) or not isinstance(n_clusters, int | np.integer):
+        msg = f"Expected `n_clusters` to be an integer, found {n_clusters!r}."
+        raise TypeError(msg)
+    if not 2 <= n_clusters < adata.n_obs:
+        msg = (
+            f"Expected `n_clusters` to be between 2 and n_obs - 1 ({adata.n_obs - 1}), "
+            f"found {n_clusters}."
+        )
+        raise ValueError(msg)
+    made = counts(adata, layer=layer)
+    totals = np.asarray(made.sum(axis=1)).ravel()
+    empty = np.flatnonzero(totals == 0)
+    if empty.size:
+        msg = (
+            f"Expected every cell to have counts, found {empty.size} without, the first "
+            f"{adata.obs_names[empty[0]]!r}; call `sc.pp.filter_cells(adata, min_counts=1)`."
+        )
+        raise ValueError(msg)
+    needed = config.network.n_latent + 1
+    expressed = int((made.getnnz(axis=0) > 0).sum())
+    if min(expressed, adata.n_obs) < needed:
+        msg = (
+            f"Expected at least {needed} cells and genes with counts for {needed - 1} latent "
+            f"dimensions, found {adata.n_obs} cells and {expressed} genes; lower "
+            "`config.network.n_latent`."
+        )
+        raise ValueError(msg)
+    if expressed < adata.n_vars:
+        logger.info("left out %d genes without counts", adata.n_vars - expressed)
+    return made
+
+
+def prepare(
+    adata: AnnData,
+    n_clusters: int,
+    *,
+    layer: str | None = "counts",
+    use_rep: str | None = None,
+    neighbors_key: str | None = None,
+    config: Config,
+) -> Prepared:
+    """Check the input and make features, counts and links.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes; not changed.
+    n_clusters
+        Wanted number of clusters, for the check only.
+    layer
+        See :func:`counts`.
+    use_rep
+        Key in ``obsm`` [n, p] of features to use instead of the principal components.
+    neighbors_key
+        Key in ``uns`` of a neighbour graph to use (``"neighbors"`` for scanpy's default).
+    config
+        Static settings.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError
+        See :func:`check`.
+    """
+    raw = check(adata, n_clusters, layer=layer, config=config)
+    given = None if use_rep is None else _representation(adata, use_rep)
+    links = None if neighbors_key is None else _connectivities(adata, neighbors_key)
+    expressed = raw.getnnz(axis=0) > 0
+    raw = raw[:, expressed]
+    order, fingerprint = _canonical_order(raw, given)
+    raw = raw[order]
+
+    totals = np.asarray(raw.sum(axis=1), dtype=np.float64).ravel()
+    size_factors = totals / np.median(totals)
+    logged, chosen = _normalized(raw, size_factors, config)
+    features = _components(logged, config) if given is None else given[order]
+    features = _pad_columns(features / features.std(), config)
+    if links is None:
+        senders, receivers = nearest_neighbors(features, config.preprocessing.n_neighbors)
+        weights = np.ones(len(senders))
+    else:
+        links = sp.coo_matrix(links[order][:, order])
+        receivers, senders, weights = links.row, links.col, links.data
+    selected = raw[:, chosen].toarray()
+    return Prepared(
+        features=features.astype(np.float32),
+        counts=selected.astype(np.min_scalar_type(int(selected.max()))),
+        size_factors=size_factors.astype(np.float32),
+        senders=senders,
+        receivers=receivers,
+        weights=weights,
+        order=order,
+        genes=[str(name) for name in adata.var_names[expressed][chosen]],
+        fingerprint=fingerprint,
+    )
+
+
+def _representation(adata: AnnData, key: str) -> np.ndarray:
+    if key not in adata.obsm:
+        msg = f"Expected `use_rep` to be one of {sorted(adata.obsm)}, found {key!r}."
+        raise KeyError(msg)
+    values = np.asarray(adata.obsm[key], dtype=np.float64)
+    if values.ndim != 2 or not np.isfinite(values).all() or values.std() == 0:
+        msg = f"Expected obsm[{key!r}] to be a finite, varying 2-D array, found {values.shape}."
+        raise ValueError(msg)
+    return values - values.mean(axis=0)
+
+
+def _connectivities(adata: AnnData, key: str) -> sp.csr_matrix:
+    if key not in adata.uns:
+        msg = f"Expected `neighbors_key` in adata.uns, found no {key!r}; run `sc.pp.neighbors`."
+        raise KeyError(msg)
+    name = adata.uns[key].get("connectivities_key", "connectivities")
+    if name not in adata.obsp:
+        msg = f"Expected obsp[{name!r}], which uns[{key!r}] points to; run `sc.pp.neighbors`."
+        raise KeyError(msg)
+    links = sp.csr_matrix(adata.obsp[name])
+    links.eliminate_zeros()
+    return links
+
+
+def _canonical_order(raw: sp.csr_matrix, given: np.ndarray | None) -> tuple[np.ndarray, str]:
+    """Order cells by a hash of what is known of each, and fingerprint them all."""
+    digests = []
+    for i in range(raw.shape[0]):
+        part = slice(raw.indptr[i], raw.indptr[i + 1])
+        row = hashlib.blake2b(raw.indices[part].astype("<i4").tobytes(), digest_size=16)
+        row.update(raw.data[part].astype("<f4").tobytes())
+        if given is not None:
+            row.update(given[i].astype("<f4").tobytes())
+        digests.append(row.digest())
+    order = np.array(sorted(range(len(digests)), key=digests.__getitem__))
+    whole = hashlib.sha256(b"".join(digests[i] for i in order)).hexdigest()
+    return order, whole[:16]
+
+
+def _normalized(
+    raw: sp.csr_matrix, size_factors: np.ndarray, config: Config
+) -> tuple[sp.csr_matrix, np.ndarray]:
+    """Return log-normalised counts of the highly variable genes, and which genes they are."""
+    import scanpy as sc
+
+    logged = sp.csr_matrix(sp.diags(1 / size_factors) @ raw.astype(np.float64))
+    logged.data = np.log1p(logged.data)
+    chosen = np.ones(raw.shape[1], bool)
+    if raw.shape[1] > config.preprocessing.n_top_genes:
+        table = sc.pp.highly_variable_genes(
+            AnnData(logged.astype(np.float32)),
+            n_top_genes=config.preprocessing.n_top_genes,
+            inplace=False,
+        )
+        chosen = np.asarray(table["highly_variable"], dtype=bool)
+    return logged[:, chosen], chosen
+
+
+def _components(logged: sp.csr_matrix, config: Config) -> np.ndarray:
+    """Return principal components; scaled and centred without leaving the sparse format."""
+    from sklearn.decomposition import PCA
+
+    mean = np.asarray(logged.mean(axis=0)).ravel()
+    square = np.asarray(logged.multiply(logged).mean(axis=0)).ravel()
+    deviation = np.sqrt(np.maximum(square - mean**2, 0))
+    made = sp.csc_matrix(logged)
+    if config.preprocessing.scale:
+        deviation[deviation == 0] = 1
+        per_value = np.repeat(np.arange(made.shape[1]), np.diff(made.indptr))
+        # scanpy's scale(max_value=10), written for values that stay uncentred
+        made.data = np.minimum(made.data, (mean + 10 * deviation)[per_value])
+        made.data /= deviation[per_value]
+    wanted = config.preprocessing.n_components
+    n_components = min(wanted, min(made.shape) - 1)
+    pca = PCA(n_components=n_components, svd_solver="arpack", random_state=0)
+    # arpack starts from a random vector of fixed seed and centres a sparse matrix implicitly
+    return pca.fit_transform(sp.csr_matrix(made))
+
+
+def _pad_columns(features: np.ndarray, config: Config) -> np.ndarray:
+    """Fill up to as many columns as the latent has, which a short `use_rep` may lack."""
+    missing = max(0, config.network.n_latent - features.shape[1])
+    return np.pad(features, [(0, 0), (0, missing)])
+
+
+def nearest_neighbors(features: np.ndarray, n_neighbors: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the links [m] from every cell to its nearest neighbours by cosine, exactly.
+
+    Parameters
+    ----------
+    features
+        [n, p] features.
+    n_neighbors
+        Neighbours of each cell, itself not counted; fewer if there are fewer cells.
+
+    Returns
+    -------
+    Neighbours and cells, both [n * n_neighbors].
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    n = features.shape[0]
+    k = min(n_neighbors, n - 1)
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = (features / np.where(length > 0, length, 1)).astype(np.float32)
+    search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(unit)
+    indices = search.kneighbors(return_distance=False)  # without a query, a cell is not its own
+    return indices.ravel(), np.repeat(np.arange(n), k)
