@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse as sp
 
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax import pp
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.partition import centers_of, first_partition
+from scsiameseclu_jax.partition import Choice, centers_of, first_partition
 from scsiameseclu_jax.progress import Progress
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class SiameseClu:
         data = device_data(prepared)
         n = len(prepared.order)
         logger.info("%d cells, %d genes, %d features", n, len(prepared.genes), data.features.shape[1])
-        state, history, notes = self._train(data, n, seed, progress)
+        state, history, findings = self._train(data, n, seed, progress)
         prediction = jax.tree.map(np.asarray, F.predict(state, data, config=self.config))
 
         back = np.empty(n, int)
@@ -152,14 +153,14 @@ class SiameseClu:
                     name: version(name) for name in ("scsiameseclu-jax", *_PACKAGES)
                 },
                 "seconds": round(time.perf_counter() - started, 3),
-                "warnings": notes,
+                **findings,
             },
         }
         return self
 
     def _train(
         self, data: F.CellData, n: int, seed: int, progress: bool | None  # noqa: FBT001
-    ) -> tuple[F.TrainState, dict[str, np.ndarray], list[str]]:
+    ) -> tuple[F.TrainState, dict[str, np.ndarray], dict[str, Any]]:
         config = self.config
         steps = config.training
         plan: list[tuple[F.Stage, int]] = [
@@ -174,7 +175,7 @@ class SiameseClu:
         with Progress(sum(count for _, count in plan), show=progress) as bar:
             for stage, count in plan:
                 if stage == "train":
-                    state = self._start_clustering(state, data, n, seed)
+                    state, choice = self._start_clustering(state, data, n, seed)
                 state = F.start_stage(state, stage, config=config)
                 for size in _chunks(count):
                     state, info = F.fit(state, data, config=config, n_steps=size, stage=stage)
@@ -183,18 +184,21 @@ class SiameseClu:
         if not bool(state.plan.converged):
             notes.append(_not_converged(state.plan, config))
             logger.warning(notes[-1])
-        return state, _stack(rows), notes
+        return state, _stack(rows), {"first_partition": choice.name, "warnings": notes}
 
     def _start_clustering(
         self, state: F.TrainState, data: F.CellData, n: int, seed: int
-    ) -> F.TrainState:
+    ) -> tuple[F.TrainState, Choice]:
         """Remove edges, and take centres and proportions from a first partition."""
         state = F.remove_edges(state, data, config=self.config)
         z = np.asarray(F.predict(state, data, config=self.config).embedding)[:n]
-        clusters = first_partition(z, self.n_clusters, seed=seed)
-        centers = jnp.asarray(centers_of(z, clusters, self.n_clusters), jnp.float32)
-        sizes = jnp.asarray(np.bincount(clusters, minlength=self.n_clusters), jnp.float32)
-        return F.start_clustering(state, data, centers, sizes, config=self.config)
+        features = np.asarray(data.features)[:n]
+        choice = first_partition(z, features, _links(data.graph, n), self.n_clusters, seed=seed)
+        logger.info("first partition: %s, of %d candidates", choice.name, len(choice.scores))
+        centers = jnp.asarray(centers_of(z, choice.clusters, self.n_clusters), jnp.float32)
+        sizes = jnp.asarray(np.bincount(choice.clusters), jnp.float32)
+        state = F.start_clustering(state, data, centers, sizes, config=self.config)
+        return state, choice
 
     def get_latent_representation(self) -> np.ndarray:
         """Return the fused embedding [n, d] of the fitted cells; rows have length sqrt(d)."""
@@ -252,6 +256,14 @@ def device_data(prepared: pp.Prepared) -> F.CellData:
         n_cells=jnp.asarray(n, jnp.int32),
         n_genes=jnp.asarray(n_genes, jnp.int32),
     )
+
+
+def _links(graph: F.CellGraph, n: int) -> sp.csr_matrix:
+    """Return the normalised graph of the n cells as a scipy matrix."""
+    g = graph.graph
+    real = slice(int(g.n_edge[0]))
+    ends = np.asarray(g.receivers)[real], np.asarray(g.senders)[real]
+    return sp.csr_matrix((np.asarray(g.edges, np.float64)[real], ends), shape=(n, n))
 
 
 def _seed(rng: int | np.random.Generator) -> int:

@@ -104,7 +104,9 @@ def sinkhorn_plan(
     solver = Sinkhorn(
         threshold=config.threshold,
         max_iterations=config.max_iterations,
-        momentum=Momentum(value=1.3, start=20),  # over-relaxation: about half the iterations
+        # from iteration 50 over-relaxed by the observed rate: 2570 iterations became 320 on data
+        # with very unequal proportions; the 10 is how often ott looks at the error
+        momentum=Momentum(value=1.0, start=50, inner_iterations=10),
     )
     out = solver(problem, init=(jnp.zeros_like(mask), potential))
     # potentials are free up to a constant: centred, they can not drift over many warm starts

@@ -1,0 +1,162 @@
+"""Matrices, tables and labels as the field's HDF5 files lay them out."""
+
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+__all__ = [
+    "SPARSE_KEYS",
+    "csr",
+    "decoded",
+    "holds",
+    "labels",
+    "matrix",
+    "numbered",
+    "sparse_parts",
+    "table",
+    "vector",
+]
+
+SPARSE_KEYS = {"data", "indices", "indptr"}
+# Dense matrices are made sparse in pieces of about this many entries.
+_BLOCK = 2**23
+
+
+def holds(item: Any, keys: set[str]) -> bool:
+    """Whether `item` is a group with all of `keys`."""
+    return isinstance(item, h5py.Group) and keys <= set(item)
+
+
+def matrix(item: h5py.Dataset | h5py.Group) -> sparse.csr_matrix:
+    """Read cells x genes ``[n, g]``, dense or in sparse parts, never as one dense array."""
+    if isinstance(item, h5py.Dataset):
+        return _dense(item)
+    if holds(item, SPARSE_KEYS):
+        return sparse_parts(item)
+    # A group around one dense matrix.
+    inside = [value for value in item.values() if isinstance(value, h5py.Dataset)]
+    if len(inside) == 1:
+        return _dense(inside[0])
+    msg = f"Expected a matrix or {sorted(SPARSE_KEYS)} in `{item.name}`, found {sorted(item)}."
+    raise ValueError(msg)
+
+
+def _dense(dataset: h5py.Dataset) -> sparse.csr_matrix:
+    if dataset.ndim != 2:
+        msg = f"Expected `{dataset.name}` to be [cells x genes], found shape {dataset.shape}."
+        raise ValueError(msg)
+    n_rows, n_columns = dataset.shape
+    step = max(1, _BLOCK // max(1, n_columns))
+    if dataset.chunks:
+        # Whole chunks, so that each is decompressed once.
+        step = -(-step // dataset.chunks[0]) * dataset.chunks[0]
+    blocks = [csr(dataset[start : start + step]) for start in range(0, max(n_rows, 1), step)]
+    return sparse.vstack(blocks, format="csr")
+
+
+def sparse_parts(group: h5py.Group, *, by_gene: bool = False) -> sparse.csr_matrix:
+    """Assemble CSR parts; `by_gene`: 10x's CSC of genes x cells, the same parts transposed."""
+    shape = group["shape"][...] if "shape" in group else group.attrs.get("shape")
+    if shape is None or np.size(shape) != 2:
+        msg = f"Expected `{group.name}` to hold a `shape` of two numbers, found {shape}."
+        raise ValueError(msg)
+    n_rows, n_columns = (int(size) for size in (shape[::-1] if by_gene else shape))
+    data, indices, indptr = (group[key][...] for key in ("data", "indices", "indptr"))
+    columnwise = decoded(group.attrs.get("encoding-type")) == "csc_matrix"
+    kind = sparse.csc_matrix if columnwise else sparse.csr_matrix
+    try:
+        data = data.astype(_count_type(data.dtype), copy=False)
+        counts = kind((data, indices, indptr), shape=(n_rows, n_columns))
+        # An index out of range would crash the process later.
+        counts.check_format(full_check=True)
+    except ValueError as error:
+        wanted = f"a sparse matrix of {n_rows} x {n_columns}"
+        msg = f"Expected `{group.name}` to hold {wanted}, found: {error}"
+        raise ValueError(msg) from error
+    return sparse.csr_matrix(counts)
+
+
+def csr(values: Any) -> sparse.csr_matrix:
+    """CSR of any matrix of numbers: integers as they are, anything else float32."""
+    return sparse.csr_matrix(values.astype(_count_type(values.dtype), copy=False))
+
+
+def _count_type(dtype: np.dtype) -> np.dtype:
+    if dtype.kind in "iu":
+        return dtype.newbyteorder("=")
+    if dtype.kind in "bf":
+        return np.dtype(np.float32)
+    msg = f"Expected numbers in the matrix, found {dtype}."
+    raise ValueError(msg)
+
+
+def table(file: h5py.File, key: str, kind: str, n: int) -> pd.DataFrame:
+    """Columns and names of the n cells or genes, as far as the file has them."""
+    columns = _columns(file[key], n) if key in file else {}
+    names = columns.pop(f"{key}_names", None)
+    if f"{key}_names" in file:
+        names = vector(file[f"{key}_names"], n)
+    index = numbered(kind, n) if names is None else pd.Index(names).astype(str)
+    return pd.DataFrame(columns, index=index)
+
+
+def vector(dataset: Any, n: int | None = None, name: str = "") -> np.ndarray:
+    """Read one dimension, of length `n` where given, with bytes as text."""
+    values = np.ravel(dataset[...])
+    if n is not None and values.size != n:
+        msg = (
+            f"Expected `{name or dataset.name}` to hold {n} values, as many as the matrix has "
+            f"rows or columns, found shape {np.shape(dataset)}."
+        )
+        raise ValueError(msg)
+    if values.dtype.kind in "OS":
+        return np.array([decoded(value) for value in values], dtype=object)
+    return values.astype(values.dtype.newbyteorder("="))
+
+
+def labels(values: np.ndarray) -> pd.Categorical:
+    """Categorical of strings, in the order of the numbers where they are numbers."""
+    result = pd.Categorical(values)
+    names = result.categories
+    if names.dtype.kind == "f" and not (names % 1).any():
+        names = names.astype(int)
+    return result.rename_categories([str(name) for name in names])
+
+
+def numbered(kind: str, n: int) -> pd.Index:
+    """Names for what the file does not name."""
+    return pd.Index([f"{kind}_{number}" for number in range(n)], dtype=object)
+
+
+def decoded(value: Any) -> Any:
+    """Text where `value` is bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _columns(item: h5py.Dataset | h5py.Group, n: int) -> dict[str, Any]:
+    if isinstance(item, h5py.Dataset):
+        # Compound: a field is read by its name.
+        return {name: vector(item.fields(name), n, name) for name in item.dtype.names or ()}
+    columns: dict[str, Any] = {}
+    outside = item.get("__categories", {})
+    for name, column in item.items():
+        if holds(column, {"categories", "codes"}):
+            columns[name] = _categorical(column["codes"], column["categories"], n)
+        elif isinstance(column, h5py.Dataset) and name in outside:
+            columns[name] = _categorical(column, outside[name], n)
+        elif isinstance(column, h5py.Dataset):
+            columns[name] = vector(column, n)
+    return columns
+
+
+def _categorical(codes: h5py.Dataset, categories: h5py.Dataset, n: int) -> pd.Categorical:
+    """Categories by code; -1 is missing."""
+    numbers, names = vector(codes, n), vector(categories)
+    try:
+        return pd.Categorical.from_codes(numbers, categories=names)
+    except ValueError as error:
+        msg = f"Expected `{codes.name}` to hold codes of its {names.size} categories: {error}."
+        raise ValueError(msg) from error

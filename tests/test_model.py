@@ -1,0 +1,191 @@
+"""The model and the AnnData floor: labels, order, resumption, round trips."""
+
+import anndata as ad
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from sklearn.metrics import adjusted_rand_score
+
+import scsiameseclu_jax as scs
+
+SHORT = scs.Config.from_dict(
+    {"training": {"feature_steps": 10, "graph_steps": 4, "joint_steps": 4, "steps": 10}}
+)
+
+
+@pytest.fixture(scope="module")
+def adata():
+    return scs.datasets.simulate(
+        n_cells=240, n_genes=150, n_clusters=4, difficulty=0.2, rng=0
+    )
+
+
+def fit(adata, n_clusters=4, **options):
+    model = scs.SiameseClu(n_clusters, config=SHORT)
+    return model.fit(adata, progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def model(adata):
+    return fit(adata)
+
+
+def same(one, two):
+    for name in ("labels", "proba", "confidence"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    np.testing.assert_array_equal(
+        one.get_latent_representation(), two.get_latent_representation()
+    )
+    for name, values in one.history.items():
+        np.testing.assert_array_equal(values, two.history[name])
+
+
+def test_finds_the_simulated_clusters(adata, model):
+    # far below what it reaches; chance is 0
+    assert adjusted_rand_score(adata.obs["cell_type"], model.labels) > 0.8
+
+
+@pytest.mark.parametrize("change", ["permute", "delete"])
+def test_labels_change_not_one_bit(adata, model, change):
+    other = adata.copy()
+    if change == "permute":
+        shuffled = np.random.default_rng(0).permutation(other.obs["cell_type"].astype(str))
+        other.obs["cell_type"] = pd.Categorical(shuffled)
+    else:
+        del other.obs["cell_type"]
+    same(model, fit(other))
+
+
+def test_order_of_cells_changes_not_one_bit(adata, model):
+    rows = np.random.default_rng(3).permutation(adata.n_obs)
+    other = fit(adata[rows])
+    np.testing.assert_array_equal(other.labels, model.labels[rows])
+    np.testing.assert_array_equal(other.proba, model.proba[rows])
+
+
+def test_same_seed_same_result_other_seed_other_noise(adata, model):
+    same(model, fit(adata, rng=0))
+    other = fit(adata, rng=1)
+    assert not np.array_equal(other.history["loss"], model.history["loss"])
+    generator = fit(adata, rng=np.random.default_rng(5))
+    assert generator.manifest["seed"] == fit(adata, rng=np.random.default_rng(5)).manifest["seed"]
+
+
+def test_other_data_and_seed_in_the_bucket_compile_nothing(adata, model):
+    from scsiameseclu_jax.functional import fit as compiled
+
+    before = compiled._cache_size()
+    # 238 and 240 cells share a bucket, and links share one because the graph is as dense
+    fit(adata[:238], rng=7)
+    again = scs.Config.from_dict(SHORT.to_dict())
+    scs.SiameseClu(4, config=again).fit(adata, progress=False)
+    assert compiled._cache_size() == before
+
+
+def test_results_are_ordered_and_normalised(adata, model):
+    sizes = np.bincount(model.labels)
+    assert (np.diff(sizes) <= 0).all()
+    np.testing.assert_allclose(model.proba.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(model.proba.argmax(axis=1), model.labels)
+    length = np.linalg.norm(model.get_latent_representation(), axis=1)
+    np.testing.assert_allclose(length, np.sqrt(20), rtol=1e-4)
+
+
+def test_history_and_manifest(model):
+    steps = SHORT.training
+    total = steps.feature_steps + steps.graph_steps + steps.joint_steps + steps.steps
+    assert {len(v) for v in model.history.values()} == {total}
+    assert np.isnan(model.history["clustering"][model.history["stage"] != "train"]).all()
+    assert np.isfinite(model.history["clustering"][model.history["stage"] == "train"]).all()
+    assert model.manifest["config"] == SHORT.fingerprint()
+    assert model.manifest["versions"]["jax"] == jax.__version__
+
+
+def test_not_fitted_and_bad_seed(adata):
+    model = scs.SiameseClu(4)
+    assert "not fitted" in repr(model)
+    with pytest.raises(RuntimeError, match="call `fit` first"):
+        _ = model.labels
+    with pytest.raises(ValueError, match="rng"):
+        model.fit(adata, rng=-1)
+
+
+def test_sinkhorn_that_does_not_converge_is_said(adata):
+    config = scs.Config.from_dict({**SHORT.to_dict(), "transport": {"max_iterations": 10}})
+    model = scs.SiameseClu(4, config=config).fit(adata, progress=False)
+    assert "did not converge" in model.manifest["warnings"][0]
+
+
+def test_broken_training_names_the_term(adata):
+    config = scs.Config.from_dict(
+        {"training": {**SHORT.to_dict()["training"], "pretrain_rate": 1e30}}
+    )
+    with pytest.raises(FloatingPointError, match="found `"):
+        scs.SiameseClu(4, config=config).fit(adata, progress=False)
+
+
+@pytest.fixture(scope="module")
+def written(adata):
+    made = adata.copy()
+    made.uns["siameseclu_colors"] = ["red"]
+    made.uns["neighbors"] = {"mine": 1}
+    assert scs.tl.siameseclu(made, 4, config=SHORT, progress=False) is None
+    return made
+
+
+def test_what_is_written(adata, written, model):
+    column = written.obs["siameseclu"]
+    assert isinstance(column.dtype, pd.CategoricalDtype)
+    assert list(column.cat.categories) == ["0", "1", "2", "3"]
+    np.testing.assert_array_equal(column.astype(str), model.labels.astype(str))
+    assert written.obs["siameseclu_confidence"].dtype == np.float32
+    assert written.obsm["X_siameseclu"].shape == (240, 20)
+    assert written.obsm["siameseclu_proba"].shape == (240, 4)
+    assert set(written.uns["siameseclu"]) == {"params", "history", "manifest"}
+    assert "siameseclu_colors" not in written.uns
+    assert written.uns["neighbors"] == {"mine": 1}
+    assert (written.X != adata.X).nnz == 0
+    assert list(written.obsp) == []
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_round_trip(written, tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    getattr(written, f"write_{kind}")(path)
+    back = getattr(ad, f"read_{kind}")(path)
+    pd.testing.assert_series_equal(back.obs["siameseclu"], written.obs["siameseclu"])
+    np.testing.assert_array_equal(back.obsm["X_siameseclu"], written.obsm["X_siameseclu"])
+    config = back.uns["siameseclu"]["params"]["config"]
+    assert config["network"]["n_latent"] == SHORT.network.n_latent
+    history = back.uns["siameseclu"]["history"]
+    np.testing.assert_array_equal(history["loss"], written.uns["siameseclu"]["history"]["loss"])
+
+
+def test_copy_view_and_key(adata, written):
+    before = adata.copy()
+    view = adata[:, :]
+    made = scs.tl.siameseclu(view, 4, config=SHORT, key_added="mine", copy=True, progress=False)
+    assert made.obs["mine"].astype(str).tolist() == written.obs["siameseclu"].astype(str).tolist()
+    assert list(adata.obs) == list(before.obs)
+    assert list(adata.uns) == list(before.uns)
+    view = adata[:, :]
+    scs.tl.siameseclu(view, 4, config=SHORT, progress=False)
+    assert "siameseclu" in view.obs
+    assert "siameseclu" not in adata.obs
+    with pytest.raises(ValueError, match="key_added"):
+        scs.tl.siameseclu(adata, 4, key_added="a/b")
+
+
+def test_bad_input_leaves_the_object_as_it_was(adata):
+    made = adata.copy()
+    made.X = sp.csr_matrix(np.log1p(made.X.toarray()))
+    with pytest.raises(ValueError, match="log-normalised"):
+        scs.tl.siameseclu(made, 4)
+    assert list(made.obs) == ["cell_type"]
+    assert list(made.uns) == []
+
+
+def test_float64_mode_is_left_alone():
+    assert not jax.config.jax_enable_x64
