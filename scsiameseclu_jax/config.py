@@ -145,7 +145,7 @@ class Transport:
     """Training steps between two refreshes of the target."""
     threshold: float = 1e-5
     """Error of the marginals at which Sinkhorn has converged."""
-    max_iterations: int = 2000
+    max_iterations: int = 5000
     """Sinkhorn iterations at most."""
 
     def __post_init__(self) -> None:
@@ -167,9 +167,9 @@ class Training:
     """Joint pre-training steps, on all cells."""
     steps: int = 40
     """Training steps with all terms, on all cells."""
-    pretrain_rate: float = 1e-3
+    pretrain_rate: float = 1e-4
     """Adam's learning rate in the three pre-training stages."""
-    rate: float = 1e-3
+    rate: float = 1e-4
     """Adam's learning rate in training."""
     gradient_norm: float = 10.0
     """Global norm at which gradients are clipped."""

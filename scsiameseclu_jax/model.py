@@ -126,7 +126,8 @@ class SiameseClu:
         )
         data = device_data(prepared)
         n = len(prepared.order)
-        logger.info("%d cells, %d genes, %d features", n, len(prepared.genes), data.features.shape[1])
+        n_features = data.features.shape[1]
+        logger.info("%d cells, %d genes, %d features", n, len(prepared.genes), n_features)
         state, history, findings = self._train(data, n, seed, progress)
         prediction = jax.tree.map(np.asarray, F.predict(state, data, config=self.config))
 
@@ -149,9 +150,7 @@ class SiameseClu:
                 "device": str(jax.devices()[0].device_kind),
                 "backend": jax.default_backend(),
                 "python": platform.python_version(),
-                "versions": {
-                    name: version(name) for name in ("scsiameseclu-jax", *_PACKAGES)
-                },
+                "versions": {name: version(name) for name in ("scsiameseclu-jax", *_PACKAGES)},
                 "seconds": round(time.perf_counter() - started, 3),
                 **findings,
             },
@@ -159,7 +158,11 @@ class SiameseClu:
         return self
 
     def _train(
-        self, data: F.CellData, n: int, seed: int, progress: bool | None  # noqa: FBT001
+        self,
+        data: F.CellData,
+        n: int,
+        seed: int,
+        progress: bool | None,  # noqa: FBT001
     ) -> tuple[F.TrainState, dict[str, np.ndarray], dict[str, Any]]:
         config = self.config
         steps = config.training

@@ -8,7 +8,7 @@ likes small islands.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -56,29 +56,37 @@ def first_partition(
     Returns
     -------
     The candidate with the best sum of ranks over both criteria.
+
+    Raises
+    ------
+    ValueError
+        If no candidate has that many clusters, because too many cells are alike.
     """
     from scipy.stats import rankdata
+    from sklearn.exceptions import ConvergenceWarning
 
     unit = _unit(features)
     near = _unit(_smooth(links, unit, 4))
     far = _unit(_smooth(links, near, 12))
-    makers: dict[str, Callable[[], np.ndarray]] = {
-        "k-means, embedding": lambda: _kmeans(embedding, n_clusters, seed),
-        "k-means, features": lambda: _kmeans(unit, n_clusters, seed),
-        "k-means, smoothed 4": lambda: _kmeans(near, n_clusters, seed),
-        "k-means, smoothed 16": lambda: _kmeans(far, n_clusters, seed),
-        "mixture, embedding": lambda: _mixture(embedding, n_clusters, seed),
-        "mixture, features": lambda: _mixture(features, n_clusters, seed),
-        "mixture, smoothed 4": lambda: _mixture(near, n_clusters, seed),
-    }
-    for name, values in (("embedding", embedding), ("features", unit), ("smoothed 4", near)):
-        makers |= _merges(name, values, links, n_clusters, seed)
-    candidates = {name: make() for name, make in makers.items()}
-    candidates = {
-        name: clusters
-        for name, clusters in candidates.items()
-        if len(np.unique(clusters)) == n_clusters
-    }
+    with warnings.catch_warnings():
+        # a candidate that did not converge, or found too few clusters, just does not win
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        made = {
+            "k-means, embedding": _kmeans(embedding, n_clusters, seed),
+            "k-means, features": _kmeans(unit, n_clusters, seed),
+            "k-means, smoothed 4": _kmeans(near, n_clusters, seed),
+            "k-means, smoothed 16": _kmeans(far, n_clusters, seed),
+            "mixture, embedding": _mixture(embedding, n_clusters, seed),
+            "mixture, features": _mixture(features, n_clusters, seed),
+            "mixture, smoothed 4": _mixture(near, n_clusters, seed),
+        }
+        for name, values in (("embedding", embedding), ("features", unit), ("smoothed 4", near)):
+            made |= _merges(name, values, links, n_clusters, seed)
+    candidates = {name: c for name, c in made.items() if len(np.unique(c)) == n_clusters}
+    if not candidates:
+        found = max(len(np.unique(clusters)) for clusters in made.values())
+        msg = f"Expected cells distinct enough for {n_clusters} clusters, found {found} groups."
+        raise ValueError(msg)
     scores = {
         name: (modularity(links, clusters), _silhouette(unit, clusters, seed))
         for name, clusters in candidates.items()
@@ -143,7 +151,10 @@ def _mixture(x: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     """Cluster by a Gaussian mixture with one covariance for all components."""
     from sklearn.mixture import GaussianMixture
 
-    means = centers_of(x, _kmeans(x, n_clusters, seed), n_clusters)
+    start = _kmeans(x, n_clusters, seed)
+    if len(np.unique(start)) < n_clusters:
+        return start
+    means = centers_of(x, start, n_clusters)
     made = GaussianMixture(
         n_clusters,
         covariance_type="tied",
@@ -158,39 +169,31 @@ def _mixture(x: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
 
 def _merges(
     name: str, x: np.ndarray, links: sp.csr_matrix, n_clusters: int, seed: int
-) -> dict[str, Callable[[], np.ndarray]]:
+) -> dict[str, np.ndarray]:
     """Merge many small groups into clusters: by distance, by links, by weighted centres."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from sklearn.cluster import AgglomerativeClustering, KMeans
+
     n_groups = min(max(_MICRO, 3 * n_clusters), len(x) // 3)
     if n_groups <= n_clusters:
         return {}
-    groups = _kmeans(x, n_groups, seed)
+    groups = np.unique(_kmeans(x, n_groups, seed), return_inverse=True)[1]
+    n_groups = int(groups.max()) + 1  # fewer if cells are alike
+    if n_groups <= n_clusters:
+        return {}
     centers = centers_of(x, groups, n_groups)
     member = sp.csr_matrix((np.ones(len(x)), (groups, np.arange(len(x)))))
 
-    def by_distance() -> np.ndarray:
-        from scipy.cluster.hierarchy import fcluster, linkage
-
-        tree = linkage(_unit(centers), method="average", metric="cosine")
-        return fcluster(tree, n_clusters, criterion="maxclust")[groups] - 1
-
-    def by_links() -> np.ndarray:
-        from sklearn.cluster import AgglomerativeClustering
-
-        between = np.asarray((member @ links @ member.T).todense())
-        degree = between.sum(axis=1)
-        scale = 1 / np.sqrt(np.outer(degree, degree))
-        merge = AgglomerativeClustering(n_clusters, metric="precomputed", linkage="average")
-        return merge.fit_predict(1 - between * scale)[groups]
-
-    def by_centers() -> np.ndarray:
-        from sklearn.cluster import KMeans
-
-        sizes = np.sqrt(np.asarray(member.sum(axis=1)).ravel())
-        search = KMeans(n_clusters, n_init=20, random_state=seed)
-        return search.fit_predict(centers, sample_weight=sizes)[groups]
-
-    return {
-        f"merged by distance, {name}": by_distance,
-        f"merged by links, {name}": by_links,
-        f"merged centres, {name}": by_centers,
+    tree = linkage(_unit(centers), method="average", metric="cosine")
+    between = np.asarray((member @ links @ member.T).todense())
+    degree = between.sum(axis=1)
+    nearness = between / np.sqrt(np.outer(degree, degree))
+    by_links = AgglomerativeClustering(n_clusters, metric="precomputed", linkage="average")
+    sizes = np.asarray(member.sum(axis=1)).ravel()
+    by_centers = KMeans(n_clusters, n_init=20, random_state=seed)
+    merged = {
+        "merged by distance": fcluster(tree, n_clusters, criterion="maxclust") - 1,
+        "merged by links": by_links.fit_predict(1 - nearness),
+        "merged centres": by_centers.fit_predict(centers, sample_weight=np.sqrt(sizes)),
     }
+    return {f"{method}, {name}": clusters[groups] for method, clusters in merged.items()}

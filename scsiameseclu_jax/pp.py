@@ -136,13 +136,13 @@ def check(adata: AnnData, n_clusters: int, *, layer: str | None, config: Config)
     if isinstance(n_clusters, bool) or not isinstance(n_clusters, int | np.integer):
         msg = f"Expected `n_clusters` to be an integer, found {n_clusters!r}."
         raise TypeError(msg)
+    made = counts(adata, layer=layer)
     if not 2 <= n_clusters < adata.n_obs:
         msg = (
             f"Expected `n_clusters` to be between 2 and n_obs - 1 ({adata.n_obs - 1}), "
             f"found {n_clusters}."
         )
         raise ValueError(msg)
-    made = counts(adata, layer=layer)
     totals = np.asarray(made.sum(axis=1)).ravel()
     empty = np.flatnonzero(totals == 0)
     if empty.size:

@@ -75,7 +75,7 @@ def siameseclu(
     FloatingPointError
         If a loss term is not finite.
     """
-    if not isinstance(key_added, str) or not key_added or "/" in key_added:
+    if not key_added or "/" in key_added:
         msg = f"Expected `key_added` to be a name without '/', found {key_added!r}."
         raise ValueError(msg)
     model = SiameseClu(n_clusters, config=config).fit(

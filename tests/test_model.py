@@ -17,9 +17,7 @@ SHORT = scs.Config.from_dict(
 
 @pytest.fixture(scope="module")
 def adata():
-    return scs.datasets.simulate(
-        n_cells=240, n_genes=150, n_clusters=4, difficulty=0.2, rng=0
-    )
+    return scs.datasets.simulate(n_cells=240, n_genes=150, n_clusters=4, difficulty=0.2, rng=0)
 
 
 def fit(adata, n_clusters=4, **options):
@@ -35,9 +33,7 @@ def model(adata):
 def same(one, two):
     for name in ("labels", "proba", "confidence"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
-    np.testing.assert_array_equal(
-        one.get_latent_representation(), two.get_latent_representation()
-    )
+    np.testing.assert_array_equal(one.get_latent_representation(), two.get_latent_representation())
     for name, values in one.history.items():
         np.testing.assert_array_equal(values, two.history[name])
 

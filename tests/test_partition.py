@@ -65,3 +65,9 @@ def test_few_cells_need_no_merging():
     x, _ = groups([4, 4])
     choice = partition.first_partition(x, x, graph(x), 2, seed=0)
     assert len(choice.clusters) == 8
+
+
+def test_cells_that_are_all_alike_are_refused():
+    x = np.ones((40, 5))
+    with pytest.raises(ValueError, match="distinct enough for 3 clusters, found 1"):
+        partition.first_partition(x, x, sp.eye(40, format="csr"), 3, seed=0)

@@ -105,6 +105,9 @@ def table(file: h5py.File, key: str, kind: str, n: int) -> pd.DataFrame:
 
 def vector(dataset: Any, n: int | None = None, name: str = "") -> np.ndarray:
     """Read one dimension, of length `n` where given, with bytes as text."""
+    if isinstance(dataset, h5py.Group | h5py.Datatype):
+        msg = f"Expected `{dataset.name}` to hold values, found an HDF5 group or type."
+        raise ValueError(msg)
     values = np.ravel(dataset[...])
     if n is not None and values.size != n:
         msg = (

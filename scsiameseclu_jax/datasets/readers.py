@@ -3,6 +3,7 @@
 import os
 import zlib
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,6 @@ _FORMATS = "an .h5ad, zarr, 10x .h5, 10x matrix folder, or an .h5 file with `X` 
 _TENX_V2 = {"barcodes", "gene_names", "genes", "shape"} | hdf5.SPARSE_KEYS
 _MATRIX, _BARCODES = ("matrix.mtx",), ("barcodes.tsv",)
 _FEATURES = ("features.tsv", "genes.tsv")
-# What anndata raises on elements that are damaged or that it does not understand.
-_ANNDATA_ERRORS = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 
 
 def read(path: str | os.PathLike[str]) -> AnnData:
@@ -218,8 +217,11 @@ def _is_anndata(file: h5py.File) -> bool:
 def _read_anndata(path: Path, reader: Callable[[Path], AnnData]) -> AnnData:
     try:
         adata = reader(path)
-    except _ANNDATA_ERRORS as error:
-        msg = f"an AnnData file that anndata {ad.__version__} can not read ({error})"
+    except MemoryError:
+        raise
+    # Of a newer encoding anndata raises an error of its own, whose class is private.
+    except Exception as error:
+        msg = f"an AnnData file that anndata {version('anndata')} can not read ({error})"
         raise _unexpected(msg) from error
     # Counts may be in a layer alone.
     if adata.X is not None:

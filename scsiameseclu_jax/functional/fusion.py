@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ def normalize_rows(z: Array) -> Array:
     return z * jax.lax.rsqrt(mean + 1e-12)
 
 
-def map_rows(f: Callable[..., Array | tuple[Array, ...]], *rows: Array):
+def map_rows(f: Callable[..., Any], *rows: Array) -> Any:
     """Apply a function to blocks of rows, one block at a time.
 
     Parameters
@@ -223,9 +224,7 @@ def embed(params: Params, views: Views, mask: Array, *, config: Config) -> Embed
     layers_1 = encode_graph(params, views.features_1, operators[0], config=config)
     layers_2 = encode_graph(params, views.features_2, operators[1], config=config)
     g_1, g_2 = layers_1[-1][0], layers_2[-1][0]
-    fused = fuse(
-        params, (f_1 + f_2) / 2, (g_1 + g_2) / 2, views.graph_1, mask, config=config
-    )
+    fused = fuse(params, (f_1 + f_2) / 2, (g_1 + g_2) / 2, views.graph_1, mask, config=config)
     return Embeddings(f_1, f_2, g_1, g_2, fused, tuple(layers_1 + layers_2))
 
 

@@ -7,6 +7,7 @@ a propagation is the same propagation of the cotangent: gathers both ways, no sc
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -174,7 +175,7 @@ def _no_gradient(graph: CellGraph) -> CellGraph:
     return jax.tree.map(zero, graph)
 
 
-def _product(graph: CellGraph, path: str):
+def _product(graph: CellGraph, path: str) -> Callable[[Array], Array]:
     """Return ``h -> Â h`` with what does not depend on h computed once."""
     g = graph.graph
     n = graph.neighbors.shape[0]

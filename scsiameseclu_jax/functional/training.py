@@ -257,7 +257,7 @@ def _update(
     change, optimizer = _optimizer(stage, config).update(gradient, state.optimizer, state.params)
     params = optax.apply_updates(state.params, change)
     new = state._replace(params=params, optimizer=optimizer, step=state.step + 1)
-    return new, terms, extra, total, optax.global_norm(gradient)
+    return new, terms, extra, total, optax.tree.norm(gradient)
 
 
 def _pretrain_step(
@@ -324,9 +324,7 @@ def pretrain_step(
 
 
 @partial(jax.jit, static_argnames="config")
-def train_step(
-    state: TrainState, data: CellData, *, config: Config
-) -> tuple[TrainState, StepInfo]:
+def train_step(state: TrainState, data: CellData, *, config: Config) -> tuple[TrainState, StepInfo]:
     """Take one training step: augment, encode, fuse, transport, update.
 
     Parameters

@@ -108,7 +108,10 @@ def sinkhorn_plan(
         # with very unequal proportions; the 10 is how often ott looks at the error
         momentum=Momentum(value=1.0, start=50, inner_iterations=10),
     )
-    out = solver(problem, init=(jnp.zeros_like(mask), potential))
+    # ott updates the clusters' potential first, so a warm start has to come as the cells' one
+    rows = jax.nn.logsumexp(config.sharpness * (log_q + potential), axis=1)
+    start = (jnp.log(mask / n) - rows) / config.sharpness
+    out = solver(problem, init=(start, potential))
     # potentials are free up to a constant: centred, they can not drift over many warm starts
     potential = out.g - jnp.mean(out.g)
     target = assign(log_q, potential, config=config) * mask[:, None]
