@@ -1,6 +1,6 @@
 """What the method is compared with: the clusterings that a careful analyst would try first.
 
-Each is ``name -> function(adata, n_clusters, seed) -> clusters [n]``, reads ``layers["counts"]``
+Each is ``name -> function(adata, n_clusters, seed) -> clusters [n]``, reads the raw counts
 alone, leaves `adata` as it is, and is given the same number of clusters as the method. None sees
 a label.
 """
@@ -16,6 +16,8 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import kneighbors_graph
 from sklearn.preprocessing import normalize
 
+from scsiameseclu_jax import pp
+
 N_GENES = 2000
 N_COMPONENTS = 50
 N_NEIGHBORS = 15
@@ -29,7 +31,7 @@ Baseline = Callable[[ad.AnnData, int, int], np.ndarray]
 
 def principal_components(adata: ad.AnnData, seed: int) -> np.ndarray:
     """Return ``[n, c]``: PCA scores of the scaled log-normalised counts of variable genes."""
-    work = ad.AnnData(adata.layers["counts"].astype(np.float32))
+    work = ad.AnnData(pp.counts(adata).astype(np.float32))
     sc.pp.filter_genes(work, min_cells=1)
     sc.pp.normalize_total(work)
     sc.pp.log1p(work)

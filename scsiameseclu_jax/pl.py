@@ -1,1 +1,337 @@
-"""Plots."""
+"""Plots of what `tl` wrote: axes and figures are returned, nothing is shown, no state is changed.
+
+Figures are made without pyplot: save one with ``ax.figure.savefig(...)``; in a notebook,
+``ax.figure`` as the last expression of a cell displays it.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import string
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scsiameseclu_jax.config import Losses
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["embedding", "history", "overview", "project"]
+
+# Okabe, M. & Ito, K. (2008). Color universal design. Yellow last: it is the faintest on white.
+_OKABE_ITO = "#0072B2 #E69F00 #009E73 #D55E00 #56B4E9 #CC79A7 #000000 #F0E442".split()
+_MISSING = "#D3D3D3"
+# Names up to this length are written on the plot as they are, longer ones as letters.
+_SHORT = 3
+_LEGEND_ROWS = 15
+
+
+def project(adata: AnnData, key: str = "siameseclu") -> np.ndarray:
+    """Return a UMAP of the embedding, computed once.
+
+    Parameters
+    ----------
+    adata
+        After :func:`scsiameseclu_jax.tl.siameseclu`. The projection is stored in
+        ``obsm[f"X_{key}_umap"]``, unless `adata` is a view; neighbours and all else stay as they
+        are.
+    key
+        The ``key_added`` of the clustering.
+
+    Returns
+    -------
+    ``[n, 2]``: coordinates without a unit.
+
+    Raises
+    ------
+    KeyError
+        If there is no such embedding.
+
+    References
+    ----------
+    McInnes, L., Healy, J. & Melville, J. (2018). UMAP: uniform manifold approximation and
+    projection for dimension reduction. arXiv 1802.03426. Computed by scanpy.
+    """
+    stored = f"X_{key}_umap"
+    if stored in adata.obsm:
+        return _coordinates(adata, stored)
+    if f"X_{key}" not in adata.obsm:
+        msg = (
+            f"Expected an embedding in obsm['X_{key}'], found {sorted(adata.obsm)}; run "
+            f"`scs.tl.siameseclu(adata, ..., key_added={key!r})` first."
+        )
+        raise KeyError(msg)
+    import scanpy as sc
+
+    z = AnnData(np.asarray(adata.obsm[f"X_{key}"], dtype=np.float32))
+    sc.pp.neighbors(
+        z,
+        n_neighbors=min(15, z.n_obs - 1),
+        use_rep="X",
+        transformer="sklearn",
+        metric="cosine",
+        random_state=0,
+    )
+    # The eigenvectors of a spectral start need more cells than dimensions.
+    sc.tl.umap(z, init_pos="spectral" if z.n_obs > 10 else "random", random_state=0)
+    made = np.asarray(z.obsm["X_umap"], dtype=np.float32)
+    if not adata.is_view:
+        adata.obsm[stored] = made
+    return made
+
+
+def embedding(
+    adata: AnnData,
+    key: str = "siameseclu",
+    *,
+    color: str | None = None,
+    basis: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Scatter the cells in two dimensions, coloured by a column of ``obs``.
+
+    Parameters
+    ----------
+    adata
+        After :func:`scsiameseclu_jax.tl.siameseclu`; see :func:`project` for what is added.
+    key
+        The ``key_added`` of the clustering.
+    color
+        Column of ``obs``: categories get a colour each, and a name or letter on the plot; numbers
+        a colour scale. None shows the clusters.
+    basis
+        Key in ``obsm`` [n, 2 or more] to draw instead of :func:`project`, the first two columns.
+    ax
+        Where to draw; None makes a figure.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    KeyError
+        If ``obs`` or ``obsm`` has no such key.
+    ValueError
+        If `basis` has fewer than two columns.
+    """
+    color = key if color is None else color
+    if color not in adata.obs:
+        found = [str(name) for name in adata.obs.columns]
+        msg = f"Expected `color` to be a column of obs, one of {found}, found {color!r}."
+        raise KeyError(msg)
+    points = project(adata, key) if basis is None else _coordinates(adata, basis)
+    ax = _axes((6.4, 4.8)) if ax is None else ax
+    # In random order, so that no category hides the others.
+    order = np.random.default_rng(0).permutation(adata.n_obs)
+    values = adata.obs[color]
+    options = {"s": float(np.clip(2e4 / adata.n_obs, 2, 30)), "linewidths": 0, "rasterized": True}
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        shown = values.to_numpy(np.float64, na_value=np.nan)
+        dots = ax.scatter(*points[order].T, c=shown[order], cmap="cividis", **options)
+        ax.figure.colorbar(dots, ax=ax, shrink=0.7)
+    else:
+        _scatter_categories(ax, points, values, order, options)
+    name = f"X_{key}_umap" if basis is None else basis
+    short = "UMAP" if name.endswith("umap") else name
+    ax.set(title=color, xlabel=f"{short} 1", ylabel=f"{short} 2", xticks=[], yticks=[])
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def history(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None) -> Axes:
+    """Draw each loss term over the steps, on a logarithmic scale, with the stages shaded.
+
+    Parameters
+    ----------
+    adata
+        After :func:`scsiameseclu_jax.tl.siameseclu`.
+    key
+        The ``key_added`` of the clustering.
+    ax
+        Where to draw; None makes a figure.
+
+    Returns
+    -------
+    The axes: terms before their weights, and their weighted sum, ``loss``. Values that are not
+    positive are left out.
+
+    Raises
+    ------
+    KeyError
+        If there is no such history.
+    """
+    if key not in adata.uns or "history" not in adata.uns[key]:
+        msg = (
+            f"Expected uns[{key!r}]['history'], found uns keys {sorted(adata.uns)}; run "
+            f"`scs.tl.siameseclu(adata, ..., key_added={key!r})` first."
+        )
+        raise KeyError(msg)
+    record = adata.uns[key]["history"]
+    ax = _axes((8.0, 4.2)) if ax is None else ax
+    stages = np.asarray(record["stage"], dtype=str)
+    steps = np.arange(1, len(stages) + 1)
+    _shade_stages(ax, stages)
+    marker = "." if len(stages) < 60 else ""
+    terms = [item.name for item in fields(Losses) if item.name in record]
+    for i, name in enumerate(terms):
+        style = "-" if i < len(_OKABE_ITO) - 2 else "--"
+        # Black is the sum's.
+        color = [c for c in _OKABE_ITO if c != "#000000"][i % (len(_OKABE_ITO) - 1)]
+        options = {"color": color, "linestyle": style, "marker": marker, "linewidth": 1.4}
+        ax.plot(steps, _positive(record[name]), label=name.replace("_", " "), **options)
+    ax.plot(steps, _positive(record["loss"]), "k", marker=marker, linewidth=2, label="loss (sum)")
+    ax.set(yscale="log", xlabel="step", ylabel="loss term, before its weight")
+    ax.set_xlim(0.5, len(stages) + 0.5)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small")
+    return ax
+
+
+def overview(adata: AnnData, key: str = "siameseclu", *, labels: str | None = None) -> Figure:
+    """Draw the clusters and, beside them, known labels.
+
+    Parameters
+    ----------
+    adata
+        After :func:`scsiameseclu_jax.tl.siameseclu`; see :func:`project` for what is added.
+    key
+        The ``key_added`` of the clustering.
+    labels
+        Column of ``obs`` to draw beside the clusters; used for nothing else.
+
+    Returns
+    -------
+    The figure, of one or two axes.
+
+    Raises
+    ------
+    KeyError
+        If ``obs`` or ``obsm`` has no such key.
+    """
+    from matplotlib.figure import Figure
+
+    wanted = [key] if labels is None else [key, labels]
+    for name in wanted:
+        if name not in adata.obs:
+            found = [str(column) for column in adata.obs.columns]
+            msg = f"Expected columns of obs, {found}, found {name!r}."
+            raise KeyError(msg)
+    figure = Figure(figsize=(1 + 5.6 * len(wanted), 4.6), layout="constrained")
+    for column, name in enumerate(wanted):
+        ax = embedding(adata, key, color=name, ax=figure.add_subplot(1, len(wanted), column + 1))
+        n = adata.obs[name].nunique()
+        ax.set_title(f"{n} clusters" if column == 0 else f"{name}, {n} labels")
+    return figure
+
+
+def _axes(size: tuple[float, float]) -> Axes:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained").add_subplot()
+
+
+def _coordinates(adata: AnnData, basis: str) -> np.ndarray:
+    if basis not in adata.obsm:
+        msg = f"Expected `basis` to be a key of obsm, one of {sorted(adata.obsm)}, found {basis!r}."
+        raise KeyError(msg)
+    points = np.asarray(adata.obsm[basis], dtype=np.float32)
+    if points.ndim != 2 or points.shape[1] < 2:
+        msg = f"Expected obsm[{basis!r}] to have two columns or more, found shape {points.shape}."
+        raise ValueError(msg)
+    return points[:, :2]
+
+
+def _scatter_categories(
+    ax: Axes, points: np.ndarray, values: pd.Series, order: np.ndarray, options: dict
+) -> None:
+    categories = values.astype("category").cat.remove_unused_categories().cat
+    codes = categories.codes.to_numpy()
+    names = [str(name) for name in categories.categories]
+    colors = _palette(len(names))
+    ax.scatter(*points[order].T, c=[(*colors, _MISSING)[code] for code in codes[order]], **options)
+
+    marks = names if max(map(len, names), default=0) <= _SHORT else _letters(len(names))
+    size = 10 if len(names) <= _LEGEND_ROWS else 8
+    for code, mark in enumerate(marks):
+        own = points[codes == code]
+        # The cell next to the median: of a cluster in two parts, the median is in neither.
+        middle = own[np.argmin(np.linalg.norm(own - np.median(own, axis=0), axis=1))]
+        _write(ax, middle, mark, size)
+    entries = names if marks is names else [f"{m}  {n}" for m, n in zip(marks, names, strict=True)]
+    if (codes < 0).any():
+        colors, entries = [*colors, _MISSING], [*entries, "missing"]
+    dots = [ax.scatter([], [], c=color, s=30, linewidths=0) for color in colors]
+    ax.legend(
+        dots,
+        entries,
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        ncols=-(-len(entries) // _LEGEND_ROWS),
+        frameon=False,
+        fontsize="small",
+        handletextpad=0.2,
+        columnspacing=0.8,
+    )
+
+
+def _write(ax: Axes, point: np.ndarray, text: str, size: float) -> None:
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2.5, foreground="white")]
+    options = {"ha": "center", "va": "center", "fontsize": size, "fontweight": "bold"}
+    ax.text(*point, text, path_effects=halo, **options)
+
+
+def _letters(n: int) -> list[str]:
+    """Return A, B, ..., Z, AA, AB, ...: not to be taken for cluster numbers."""
+    single = string.ascii_uppercase
+    double = [a + b for a in single for b in single]
+    return [*single, *double, *map(str, range(n))][:n]
+
+
+def _palette(n: int) -> list[str]:
+    """Return n colours: safe for the colour-blind up to 8, as distinct as can be beyond."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    if n <= len(_OKABE_ITO):
+        return _OKABE_ITO[:n]
+    if n <= 20:
+        tab = colormaps["tab20"].colors
+        return [to_hex(color) for color in (*tab[::2], *tab[1::2])][:n]
+    # Even hues; lightness and strength alternate, so that neighbours in hue differ in both.
+    lightness = (0.35, 0.52, 0.7)
+    rgb = [colorsys.hls_to_rgb(i / n, lightness[i % 3], 0.9 - 0.3 * (i % 2)) for i in range(n)]
+    # A stride through the hues, so that neighbours in number differ in hue.
+    stride = next(s for s in range(round(0.38 * n), n) if np.gcd(s, n) == 1)
+    return [to_hex(rgb[i * stride % n]) for i in range(n)]
+
+
+def _positive(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    return np.where(values > 0, values, np.nan)
+
+
+def _shade_stages(ax: Axes, stages: np.ndarray) -> None:
+    starts = [0, *(np.flatnonzero(stages[1:] != stages[:-1]) + 1)] if len(stages) else []
+    for i, (start, end) in enumerate(zip(starts, [*starts[1:], len(stages)], strict=True)):
+        if i % 2:
+            ax.axvspan(start + 0.5, end + 0.5, color="0.93", linewidth=0, zorder=0)
+        narrow = (end - start) / len(stages) < 0.1
+        ax.text(
+            (start + end + 1) / 2,
+            1.01,
+            str(stages[start]),
+            transform=ax.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+            rotation=90 if narrow else 0,
+            fontsize="small",
+            color="0.3",
+        )
