@@ -24,11 +24,24 @@ if TYPE_CHECKING:
 __all__ = ["embedding", "history", "overview", "project"]
 
 # Okabe, M. & Ito, K. (2008). Color universal design. Yellow last: it is the faintest on white.
-_OKABE_ITO = "#0072B2 #E69F00 #009E73 #D55E00 #56B4E9 #CC79A7 #000000 #F0E442".split()
+_OKABE_ITO = [
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#56B4E9",
+    "#CC79A7",
+    "#000000",
+    "#F0E442",
+]
 _MISSING = "#D3D3D3"
 # Names up to this length are written on the plot as they are, longer ones as letters.
 _SHORT = 3
-_LEGEND_ROWS = 15
+_LEGEND_ROWS = 20
+# Distance between two such marks, as a share of the plot.
+_APART = 0.05
+# More categories than this are written smaller.
+_MANY = 15
 
 
 def project(adata: AnnData, key: str = "siameseclu") -> np.ndarray:
@@ -222,7 +235,8 @@ def overview(adata: AnnData, key: str = "siameseclu", *, labels: str | None = No
             found = [str(column) for column in adata.obs.columns]
             msg = f"Expected columns of obs, {found}, found {name!r}."
             raise KeyError(msg)
-    figure = Figure(figsize=(1 + 5.6 * len(wanted), 4.6), layout="constrained")
+    width = sum(4.6 + _legend_width(adata.obs[name]) for name in wanted)
+    figure = Figure(figsize=(width, 4.6), layout="constrained")
     for column, name in enumerate(wanted):
         ax = embedding(adata, key, color=name, ax=figure.add_subplot(1, len(wanted), column + 1))
         n = adata.obs[name].nunique()
@@ -257,12 +271,9 @@ def _scatter_categories(
     ax.scatter(*points[order].T, c=[(*colors, _MISSING)[code] for code in codes[order]], **options)
 
     marks = names if max(map(len, names), default=0) <= _SHORT else _letters(len(names))
-    size = 10 if len(names) <= _LEGEND_ROWS else 8
-    for code, mark in enumerate(marks):
-        own = points[codes == code]
-        # The cell next to the median: of a cluster in two parts, the median is in neither.
-        middle = own[np.argmin(np.linalg.norm(own - np.median(own, axis=0), axis=1))]
-        _write(ax, middle, mark, size)
+    size = 10 if len(names) <= _MANY else 7
+    for point, mark in zip(_places(points, codes, len(names)), marks, strict=True):
+        _write(ax, point, mark, size)
     entries = names if marks is names else [f"{m}  {n}" for m, n in zip(marks, names, strict=True)]
     if (codes < 0).any():
         colors, entries = [*colors, _MISSING], [*entries, "missing"]
@@ -280,10 +291,35 @@ def _scatter_categories(
     )
 
 
+def _places(points: np.ndarray, codes: np.ndarray, n: int) -> list[np.ndarray]:
+    """Return where to write the mark of each category: on one of its own cells.
+
+    It is the cell next to the median, for of a category in two parts the median is in neither,
+    and among those that keep a distance from the other marks if there are any.
+    """
+    scale = np.ptp(points, axis=0)
+    scale = np.where(scale > 0, scale, 1)
+    places: list[np.ndarray] = []
+    for code in range(n):
+        own = points[codes == code]
+        far = np.linalg.norm((own - np.median(own, axis=0)) / scale, axis=1)
+        for other in places:
+            far += 10 * (np.linalg.norm((own - other) / scale, axis=1) < _APART)
+        places.append(own[np.argmin(far)])
+    return places
+
+
+def _legend_width(values: pd.Series) -> float:
+    """Return about the width in inches of the legend of a column of categories."""
+    names = values.dropna().astype(str).unique()
+    longest = max(map(len, names), default=0)
+    return -(-(len(names) + 1) // _LEGEND_ROWS) * (0.5 + 0.085 * longest)
+
+
 def _write(ax: Axes, point: np.ndarray, text: str, size: float) -> None:
     from matplotlib.patheffects import withStroke
 
-    halo = [withStroke(linewidth=2.5, foreground="white")]
+    halo = [withStroke(linewidth=size / 4, foreground="white")]
     options = {"ha": "center", "va": "center", "fontsize": size, "fontweight": "bold"}
     ax.text(*point, text, path_effects=halo, **options)
 

@@ -1,0 +1,330 @@
+"""The command line: what it writes, prints and returns, and what it leaves alone."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+
+import scsiameseclu_jax as scs
+from scsiameseclu_jax import cli
+
+# Few steps of small networks and few terms, for compilation is what takes the time.
+SHORT = """
+[training]
+feature_steps = 5
+graph_steps = 2
+joint_steps = 2
+steps = 4
+[network]
+feature_layers = [16]
+graph_layers = [16]
+[losses]
+cell_correlation_features = 0.0
+latent_correlation = 0.0
+propagation = 0.0
+[augmentation]
+diffusion = false
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A data set of 150 cells, with labels, and a config of few steps."""
+    made = tmp_path_factory.mktemp("cli")
+    adata = scs.datasets.simulate(n_cells=150, n_genes=200, n_clusters=3, difficulty=0.2)
+    adata.obs["donor"] = "one"
+    adata.write_h5ad(made / "in.h5ad")
+    (made / "short.toml").write_text(SHORT)
+    return made
+
+
+def run(folder, *words):
+    command = [sys.executable, "-m", "scsiameseclu_jax", *map(str, words)]
+    source = str(Path(scs.__file__).parents[1])
+    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+    # The second run takes what the first has compiled.
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder.with_name("jax_cache")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    environment = os.environ | cache | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+    options = {"cwd": folder, "env": environment, "timeout": 300, "check": False}
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+def cluster(folder, out, *words):
+    return run(
+        folder, "cluster", "in.h5ad", out, "--n-clusters", 3, "--config", "short.toml", *words
+    )
+
+
+@pytest.fixture(scope="module")
+def with_labels(folder):
+    done = cluster(folder, "labels.h5ad", "--labels", "cell_type", "--plot", "labels.png")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def without_labels(folder):
+    done = cluster(folder, "plain.zarr", "--quiet")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_cluster_writes_results_and_prints_scores(folder, with_labels):
+    adata = ad.read_h5ad(folder / "labels.h5ad")
+    assert set(adata.obs["siameseclu"]) <= {"0", "1", "2"}
+    assert adata.obsm["siameseclu_proba"].shape == (150, 3)
+    # The labels are back where they were.
+    assert list(adata.obs.columns[:2]) == ["cell_type", "donor"]
+    given = ad.read_h5ad(folder / "in.h5ad").obs["cell_type"]
+    assert adata.obs["cell_type"].equals(given)
+    wanted = scs.metrics.scores(given, adata.obs["siameseclu"])
+    rows = dict(line.split(maxsplit=1) for line in with_labels.stdout.splitlines())
+    assert rows["cells"] == "150"
+    for name in ("ACC", "NMI", "ARI"):
+        assert rows[name] == f"{100 * wanted[name]:.2f} %"
+    assert "wrote labels.h5ad" in with_labels.stdout
+    assert "INFO" in with_labels.stderr
+    assert "INFO" not in with_labels.stdout
+    assert (folder / "labels.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_quiet_zarr_without_labels(folder, without_labels):
+    assert without_labels.stderr == ""
+    assert "ACC" not in without_labels.stdout
+    assert ad.read_zarr(folder / "plain.zarr").n_obs == 150
+
+
+def test_labels_and_plot_change_not_one_bit(folder, with_labels, without_labels):
+    one, other = ad.read_h5ad(folder / "labels.h5ad"), ad.read_zarr(folder / "plain.zarr")
+    assert list(one.obs.columns) == list(other.obs.columns)
+    assert set(one.obsm) == set(other.obsm) == {"X_siameseclu", "siameseclu_proba"}
+    for column in ("siameseclu", "siameseclu_confidence"):
+        np.testing.assert_array_equal(one.obs[column], other.obs[column])
+    for key in one.obsm:
+        np.testing.assert_array_equal(one.obsm[key], other.obsm[key])
+    histories = [adata.uns["siameseclu"]["history"] for adata in (one, other)]
+    assert histories[0].keys() == histories[1].keys()
+    for name, values in histories[0].items():
+        np.testing.assert_array_equal(values, histories[1][name])
+
+
+def test_nothing_temporary_is_left(folder, with_labels, without_labels):
+    made = {path.name for path in folder.iterdir()}
+    assert made == {"in.h5ad", "short.toml", "labels.h5ad", "labels.png", "plain.zarr"}
+
+
+def test_help_version_and_usage_in_a_process(folder):
+    assert "--n-clusters" in run(folder, "cluster", "--help").stdout
+    done = run(folder, "cluster", "none.h5ad", "out.h5ad", "--n-clusters", 3)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "scsiameseclu: error: " + done.stderr[21:].splitlines()[0] + "\n"
+    assert "none.h5ad" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(["--help"], 0), (["--version"], 0), ([], 2), (["cluster", "in.h5ad"], 2), (["none"], 2)],
+)
+def test_usage(words, code, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert stop.value.code == code
+    if words == ["--version"]:
+        assert capsys.readouterr().out == f"scsiameseclu {version('scsiameseclu-jax')}\n"
+
+
+# In the same process, with training replaced where it has to come to an end.
+
+
+def trained(adata, n_clusters, *, key_added="siameseclu", **_):
+    """Stand-in for training: writes what is needed to go on, of few cells' worth of time."""
+    adata.obs[key_added] = np.resize([str(i) for i in range(n_clusters)], adata.n_obs)
+
+
+@pytest.fixture
+def inside(folder, tmp_path, monkeypatch):
+    """An empty folder to work in, with the inputs of `folder` in it."""
+    for name in ("in.h5ad", "short.toml"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def contents(folder):
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def fails(capsys, words, code):
+    """Run a command that has to fail with one line, and return that line."""
+    assert cli.main(words) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = [line for line in captured.err.splitlines() if " INFO " not in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("scsiameseclu: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"IN": "none.h5ad"}, "none.h5ad"),
+        ({"IN": "text.h5ad"}, "not HDF5"),
+        ({"--n-clusters": "1"}, "`n_clusters`"),
+        ({"--n-clusters": "150"}, "n_obs - 1 (149)"),
+        ({"--layer": "none"}, "Expected `layer`"),
+        ({"--use-rep": "none"}, "Expected `use_rep`"),
+        ({"--seed": "-1"}, "`rng`"),
+        ({"--key-added": "a/b"}, "`key_added`"),
+        ({"--labels": "none"}, "Expected --labels"),
+        ({"--labels": "cell_type", "--key-added": "cell_type"}, "another column"),
+        ({"--config": "none.toml"}, "none.toml"),
+        ({"--config": "."}, "directory"),
+        ({"--config": "unknown.toml"}, "config.training"),
+        ({"--config": "text.h5ad"}, "TOML"),
+        ({"OUT": "out.csv"}, ".h5ad or .zarr"),
+        ({"OUT": "there.h5ad"}, "--overwrite"),
+        ({"OUT": "none/out.h5ad"}, "folder"),
+        ({"OUT": "in.h5ad", "--overwrite": None}, "apart from the input"),
+        ({"OUT": "link.h5ad", "--overwrite": None}, "apart from the input"),
+        ({"OUT": "mine.zarr", "--overwrite": None}, "zarr store to replace"),
+        ({"OUT": "folder.h5ad", "--overwrite": None}, "file to replace"),
+        ({"--plot": "plot.gif"}, ".png or .pdf or .svg"),
+        ({"--plot": "none/plot.png"}, "folder"),
+    ],
+)
+def test_bad_input_leaves_everything_as_it_was(inside, capsys, monkeypatch, options, wanted):
+    (inside / "text.h5ad").write_text("not HDF5, and = not = TOML")
+    (inside / "there.h5ad").write_text("precious")
+    (inside / "unknown.toml").write_text("[training]\nstep = 4\n")
+    (inside / "link.h5ad").symlink_to(inside / "in.h5ad")
+    for name in ("mine.zarr", "folder.h5ad"):
+        (inside / name).mkdir()
+        (inside / name / "precious.txt").write_text("precious")
+    monkeypatch.setattr("scsiameseclu_jax.functional.fit", None)  # never comes to training
+    before = contents(inside)
+    options = {"--n-clusters": "3", "--config": "short.toml"} | options
+    names = [options.pop("IN", "in.h5ad"), options.pop("OUT", "out.h5ad")]
+    flags = [word for pair in options.items() for word in pair if word is not None]
+    line = fails(capsys, ["cluster", *names, *flags], 2)
+    assert wanted in line
+    assert not line.startswith(('scsiameseclu: error: "', "scsiameseclu: error: '"))
+    assert contents(inside) == before
+
+
+def test_folder_that_is_not_writable(inside, capsys, monkeypatch):
+    (inside / "locked").mkdir()
+    # In place of the folder's mode, which does not stop the root user of a container.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked")
+    words = ["cluster", "in.h5ad", "locked/out.h5ad", "--n-clusters", "3"]
+    assert "writable" in fails(capsys, words, 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (FloatingPointError("Expected finite losses, found `zinb` = nan"), 1),
+        (RuntimeError("RESOURCE_EXHAUSTED:\nout of memory"), 1),
+        (MemoryError(), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_failures_while_training(inside, capsys, monkeypatch, error, code):
+    def broken(adata, *_, **__):
+        assert "cell_type" not in adata.obs
+        raise error
+
+    monkeypatch.setattr("scsiameseclu_jax.tl.siameseclu", broken)
+    before = contents(inside)
+    words = ["cluster", "in.h5ad", "out.h5ad", "--n-clusters", "3", "--labels", "cell_type"]
+    line = fails(capsys, words, code)
+    assert str(error).split("\n")[0] in line
+    assert contents(inside) == before
+
+
+@pytest.mark.parametrize("name", ["out.h5ad", "out.zarr"])
+def test_failure_while_writing_keeps_what_was_there(inside, capsys, monkeypatch, name):
+    monkeypatch.setattr("scsiameseclu_jax.tl.siameseclu", trained)
+    words = ["cluster", "in.h5ad", name, "--n-clusters", "3", "--overwrite"]
+    assert cli.main(words) == 0
+    capsys.readouterr()
+    before = contents(inside)
+
+    save = cli._save
+
+    def full(adata, path):
+        save(adata, path)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli, "_save", full)
+    assert "No space left" in fails(capsys, words, 1)
+    assert contents(inside) == before
+
+    # Nor is it lost where the last step, the swap, fails.
+    monkeypatch.setattr(cli, "_save", save)
+
+    def broken(self, target):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "replace", broken)
+    assert "Input/output error" in fails(capsys, words, 1)
+    assert contents(inside) == before
+
+
+@pytest.mark.parametrize("name", ["out.h5ad", "out.zarr"])
+def test_overwrite_replaces_all_of_it(inside, monkeypatch, name):
+    monkeypatch.setattr("scsiameseclu_jax.tl.siameseclu", trained)
+    words = ["cluster", "in.h5ad", name, "--n-clusters", "3", "--overwrite", "--key-added"]
+    assert cli.main([*words, "first"]) == 0
+    assert cli.main([*words, "second"]) == 0
+    adata = scs.datasets.read(inside / name)
+    assert "second" in adata.obs
+    assert "first" not in adata.obs
+    assert sorted(path.name for path in inside.iterdir()) == sorted(["in.h5ad", "short.toml", name])
+
+
+def test_cells_without_a_label_are_not_scored(inside, capsys, monkeypatch):
+    monkeypatch.setattr("scsiameseclu_jax.tl.siameseclu", trained)
+    adata = ad.read_h5ad(inside / "in.h5ad")
+    adata.obs.iloc[:10, 0] = np.nan
+    adata.write_h5ad(inside / "some.h5ad")
+    words = ["cluster", "some.h5ad", "out.h5ad", "--n-clusters", "3", "--labels", "cell_type"]
+    assert cli.main(words) == 0
+    assert "without 10 cells that have none" in capsys.readouterr().out
+
+
+def test_layer_x_is_x(inside, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "scsiameseclu_jax.tl.siameseclu",
+        lambda adata, k, **options: (seen.append(options["layer"]), trained(adata, k)),
+    )
+    for layer in ("X", "counts", "raw"):
+        words = ["cluster", "in.h5ad", f"{layer}.h5ad", "--n-clusters", "3", "--layer", layer]
+        assert cli.main(words) == 0
+    assert seen == [None, "counts", "raw"]
+
+
+def test_demo(inside, capsys, monkeypatch):
+    def stand_in(adata, k, **options):
+        assert "cell_type" not in adata.obs
+        trained(adata, k)
+        adata.obsm["X_siameseclu_umap"] = np.zeros((adata.n_obs, 2))
+
+    monkeypatch.setattr("scsiameseclu_jax.tl.siameseclu", stand_in)
+    assert cli.main(["demo", "--out", "made"]) == 0
+    printed = capsys.readouterr().out
+    assert "10 (K given: the number of bundled types)" in printed
+    assert f"wrote {Path('made', 'demo.h5ad')}\nwrote {Path('made', 'demo.png')}" in printed
+    assert sorted(path.name for path in (inside / "made").iterdir()) == ["demo.h5ad", "demo.png"]
+    assert ad.read_h5ad(inside / "made" / "demo.h5ad").obs["cell_type"].nunique() == 10
