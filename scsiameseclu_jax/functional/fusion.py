@@ -25,7 +25,8 @@ from scsiameseclu_jax.functional.networks import (
 )
 from scsiameseclu_jax.functional.types import CellData, CellGraph, Embeddings, TrainState, Views
 
-_BLOCK = 512  # rows of a pairwise block: 512 x 100k floats are 200 MB
+DENSE_ROWS = 1024  # that go through the feature autoencoder at a time
+_BLOCK_ENTRIES = 2**21  # of a pairwise block, of which a reverse pass holds about seven
 
 
 def normalize_rows(z: Array) -> Array:
@@ -34,8 +35,10 @@ def normalize_rows(z: Array) -> Array:
     return z * jax.lax.rsqrt(mean + 1e-12)
 
 
-def map_rows(f: Callable[..., Any], *rows: Array) -> Any:
+def map_rows(f: Callable[..., Any], *rows: Array, size: int | None = None) -> Any:
     """Apply a function to blocks of rows, one block at a time.
+
+    Differentiated, it keeps no more than its arguments: blocks are computed anew.
 
     Parameters
     ----------
@@ -43,17 +46,19 @@ def map_rows(f: Callable[..., Any], *rows: Array) -> Any:
         Takes blocks [b, ...] of every argument, returns arrays [b, ...].
     rows
         Arrays with the same first axis.
+    size
+        Rows of a block at most; if not given, so many that a block against all rows is small.
     """
     n = rows[0].shape[0]
-    size = min(_BLOCK, n)
-    blocks = -(-n // size)
+    blocks = -(-n // size) if size else -(-n * n // _BLOCK_ENTRIES)
     size = -(-n // blocks)
 
     def split(a: Array) -> Array:
         padded = jnp.pad(a, [(0, blocks * size - n)] + [(0, 0)] * (a.ndim - 1))
         return padded.reshape(blocks, size, *a.shape[1:])
 
-    out = jax.lax.map(lambda block: f(*block), tuple(split(a) for a in rows))
+    again = jax.checkpoint(lambda block: f(*block))
+    out = jax.lax.map(again, tuple(split(a) for a in rows))
     return jax.tree.map(lambda a: a.reshape(blocks * size, *a.shape[2:])[:n], out)
 
 
@@ -217,9 +222,13 @@ def embed(params: Params, views: Views, mask: Array, *, config: Config) -> Embed
     config
         Static settings.
     """
-    f_1 = encode_features(params, views.features_1, config=config)
+
+    def encode(x: Array) -> Array:
+        return map_rows(partial(encode_features, params, config=config), x, size=DENSE_ROWS)
+
+    f_1 = encode(views.features_1)
     same = views.features_1 is views.features_2  # no noise: both views of the features are one
-    f_2 = f_1 if same else encode_features(params, views.features_2, config=config)
+    f_2 = f_1 if same else encode(views.features_2)
     operators = view_operators(views, config=config)
     layers_1 = encode_graph(params, views.features_1, operators[0], config=config)
     layers_2 = encode_graph(params, views.features_2, operators[1], config=config)

@@ -19,7 +19,7 @@ from jax import Array
 
 from scsiameseclu_jax.functional.types import CellGraph
 
-_TABLE_WIDTH = 24  # covers a typical cell of a symmetrised 15-neighbour graph; hubs spill
+_TABLE_WIDTH = 24  # covers a typical cell of a symmetrised 15-neighbour graph
 
 
 def bucket(size: int) -> int:
@@ -87,14 +87,15 @@ def cell_graph(
     size = bucket(n_edges + 1)  # at least one padding edge: unused table slots point to it
     pad = size - n_edges
     rank = np.arange(n_edges) - np.searchsorted(rows, rows, side="left")
-    neighbors = np.zeros((n_nodes, _TABLE_WIDTH), np.int32)
-    slots = np.full((n_nodes, _TABLE_WIDTH), size - 1, np.int32)
-    inside = rank < _TABLE_WIDTH
-    neighbors[rows[inside], rank[inside]] = cols[inside]
-    slots[rows[inside], rank[inside]] = np.flatnonzero(inside)
-    outside = np.flatnonzero(~inside)
-    spill = np.full(bucket(len(outside)), size - 1, np.int32)
-    spill[: len(outside)] = outside
+    # what a cell's own row of the table has no room for goes to further rows behind all cells
+    further = rank >= _TABLE_WIDTH
+    starts = further & (rank % _TABLE_WIDTH == 0)
+    owners = np.full(bucket(int(starts.sum())), n_nodes - 1, np.int32)
+    owners[: starts.sum()] = rows[starts]
+    place = np.where(further, n_nodes + np.cumsum(starts) - 1, rows), rank % _TABLE_WIDTH
+    neighbors = np.zeros((n_nodes + len(owners), _TABLE_WIDTH), np.int32)
+    slots = np.full(neighbors.shape, size - 1, np.int32)
+    neighbors[place], slots[place] = cols, np.arange(n_edges)
     end = np.full(pad, n_nodes - 1)
     graph = jraph.GraphsTuple(
         nodes=None,
@@ -105,7 +106,7 @@ def cell_graph(
         n_edge=jnp.asarray([n_edges, pad], dtype=jnp.int32),
         globals=None,
     )
-    made = CellGraph(graph, jnp.asarray(neighbors), jnp.asarray(slots), jnp.asarray(spill))
+    made = CellGraph(graph, jnp.asarray(neighbors), jnp.asarray(slots), jnp.asarray(owners))
     return normalize(made)
 
 
@@ -122,10 +123,12 @@ def normalize(graph: CellGraph, kept: Array | None = None) -> CellGraph:
     """
     g = graph.graph
     weights = g.edges if kept is None else g.edges * kept
-    n = graph.neighbors.shape[0]
+    n = graph.n_rows
     degree = jraph.segment_sum(weights, g.receivers, n, indices_are_sorted=True)
     scale = jnp.where(degree > 0, jax.lax.rsqrt(jnp.where(degree > 0, degree, 1)), 0)
-    return graph._replace(graph=g._replace(edges=weights * scale[g.receivers] * scale[g.senders]))
+    # the product of both scales first: the same bits in both directions of a link
+    edges = weights * (scale[g.receivers] * scale[g.senders])
+    return graph._replace(graph=g._replace(edges=edges))
 
 
 def propagate(graph: CellGraph, h: Array, *, path: Literal["table", "jraph"] = "table") -> Array:
@@ -178,7 +181,7 @@ def _no_gradient(graph: CellGraph) -> CellGraph:
 def _product(graph: CellGraph, path: str) -> Callable[[Array], Array]:
     """Return ``h -> Â h`` with what does not depend on h computed once."""
     g = graph.graph
-    n = graph.neighbors.shape[0]
+    n = graph.n_rows
     if path == "jraph":
 
         def segments(h: Array) -> Array:
@@ -188,18 +191,24 @@ def _product(graph: CellGraph, path: str) -> Callable[[Array], Array]:
 
         return segments
     table = g.edges[graph.slots]
-    weights = g.edges[graph.spill]
-    senders, receivers = g.senders[graph.spill], g.receivers[graph.spill]
+
+    weights, neighbors = table[:n], graph.neighbors[:n]
+    # of hubs, few: a loop, for which less is compiled
+    columns = table[n:].T[:, :, None], graph.neighbors[n:].T
 
     def gathers(h: Array) -> Array:
-        total = table[:, :1] * h[graph.neighbors[:, 0]]
+        # unrolled, all gathers of a row are fused into one pass
+        total = weights[:, :1] * h[neighbors[:, 0]]
         for column in range(1, table.shape[1]):
-            total += table[:, column, None] * h[graph.neighbors[:, column]]
-        if graph.spill.shape[0]:
-            total += jraph.segment_sum(
-                h[senders] * weights[:, None], receivers, n, indices_are_sorted=True
-            )
-        return total
+            total += weights[:, column, None] * h[neighbors[:, column]]
+
+        def more(sum_: Array, column: tuple[Array, Array]) -> tuple[Array, None]:
+            return sum_ + column[0] * h[column[1]], None
+
+        further, _ = jax.lax.scan(
+            more, jnp.zeros((len(graph.owners), h.shape[1]), h.dtype), columns
+        )
+        return total + jraph.segment_sum(further, graph.owners, n, indices_are_sorted=True)
 
     return gathers
 
@@ -264,15 +273,17 @@ def diffuse(graph: CellGraph, h: Array, *, series: Series) -> tuple[Array, Array
 def _diffuse(series: Series, graph: CellGraph, h: Array) -> tuple[Array, Array]:
     product = _product(graph, "table")
     once, twice = (jnp.asarray(c, h.dtype) for c in series)
-    first = product(h)
-    start = (h, first, once[0] * h + once[1] * first, twice[0] * h + twice[1] * first)
+    zero = jnp.zeros_like(h)
 
-    def term(carry: tuple[Array, ...], c: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:
+    # T_1 = x T_0, then T_k+1 = 2 x T_k - T_k-1: with the factor as an input it is one loop
+    def term(carry: tuple[Array, ...], c: tuple[Array, ...]) -> tuple[tuple[Array, ...], None]:
         before, now, y1, y2 = carry
-        new = 2 * product(now) - before
+        new = c[2] * product(now) - before
         return (now, new, y1 + c[0] * new, y2 + c[1] * new), None
 
-    (_, _, y1, y2), _ = jax.lax.scan(term, start, (once[2:], twice[2:]))
+    factor = jnp.full_like(once[1:], 2).at[0].set(1)
+    start = (zero, h, once[0] * h, twice[0] * h)
+    (_, _, y1, y2), _ = jax.lax.scan(term, start, (once[1:], twice[1:], factor))
     return y1, y2
 
 
@@ -291,14 +302,13 @@ def _diffuse_backward(
     once, twice = (jnp.asarray(c, g1.dtype) for c in series)
     zero = jnp.zeros_like(g1)
 
-    def term(
-        carry: tuple[Array, Array], c: tuple[Array, Array]
-    ) -> tuple[tuple[Array, Array], None]:
+    def term(carry: tuple[Array, Array], c: tuple[Array, ...]) -> tuple[tuple[Array, Array], None]:
         b1, b2 = carry
-        return (c[0] * g1 + c[1] * g2 + 2 * product(b1) - b2, b1), None
+        return (c[0] * g1 + c[1] * g2 + c[2] * product(b1) - b2, b1), None
 
-    (b1, b2), _ = jax.lax.scan(term, (zero, zero), (once[:0:-1], twice[:0:-1]))
-    return _no_gradient(graph), once[0] * g1 + twice[0] * g2 + product(b1) - b2
+    factor = jnp.full_like(once, 2).at[-1].set(1)
+    (b1, _), _ = jax.lax.scan(term, (zero, zero), (once[::-1], twice[::-1], factor))
+    return _no_gradient(graph), b1
 
 
 _diffuse.defvjp(_diffuse_forward, _diffuse_backward)

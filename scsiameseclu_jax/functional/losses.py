@@ -135,10 +135,42 @@ def propagation_divergence(h: Array, propagated: Array, mask: Array) -> Array:
     ----------
     Paper, propagation regularisation.
     """
+    return _divergence(h, propagated, mask)
+
+
+@jax.custom_vjp
+def _divergence(h: Array, propagated: Array, mask: Array) -> Array:
     log_p, log_q = jax.nn.log_softmax(h), jax.nn.log_softmax(propagated)
-    log_m = jnp.logaddexp(log_p, log_q) - jnp.log(2.0).astype(h.dtype)
+    log_m = _log_mean(log_p, log_q)
     halves = jnp.exp(log_p) * (log_p - log_m) + jnp.exp(log_q) * (log_q - log_m)
     return 0.5 * jnp.sum(mask * jnp.sum(halves, axis=1)) / jnp.sum(mask)
+
+
+def _log_mean(log_p: Array, log_q: Array) -> Array:
+    return jnp.logaddexp(log_p, log_q) - jnp.log(2.0).astype(log_p.dtype)
+
+
+def _divergence_forward(
+    h: Array, propagated: Array, mask: Array
+) -> tuple[Array, tuple[Array, Array, Array]]:
+    # nothing but the arguments is kept: both are n x width, and every layer of a view has them
+    return _divergence(h, propagated, mask), (h, propagated, mask)
+
+
+def _divergence_backward(saved: tuple[Array, Array, Array], g: Array) -> tuple[Array, Array, Array]:
+    h, propagated, mask = saved
+    logs = jax.nn.log_softmax(h), jax.nn.log_softmax(propagated)
+    log_m = _log_mean(*logs)
+    scale = 0.5 * g * mask[:, None] / jnp.sum(mask)
+
+    def half(log_p: Array) -> Array:
+        p, ratio = jnp.exp(log_p), log_p - log_m
+        return scale * p * (ratio - jnp.sum(p * ratio, axis=1, keepdims=True))
+
+    return half(logs[0]), half(logs[1]), jnp.zeros_like(mask)
+
+
+_divergence.defvjp(_divergence_forward, _divergence_backward)
 
 
 def adjacency_error(z: Array, graph: CellGraph, mask: Array) -> Array:

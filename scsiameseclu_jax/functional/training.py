@@ -14,7 +14,7 @@ from jax import Array
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.functional import losses, networks
 from scsiameseclu_jax.functional.augmentation import augment, kept_edges
-from scsiameseclu_jax.functional.fusion import embed, embedding, fuse
+from scsiameseclu_jax.functional.fusion import DENSE_ROWS, embed, embedding, fuse, map_rows
 from scsiameseclu_jax.functional.graph import propagate
 from scsiameseclu_jax.functional.networks import Params, Propagated
 from scsiameseclu_jax.functional.transport import empty_plan, log_assignment, sinkhorn_plan
@@ -24,6 +24,7 @@ Stage = Literal["features", "graph", "joint", "train"]
 Terms = dict[str, Array]
 
 
+@partial(jax.jit, static_argnames=("n_clusters", "config"))
 def init(key: Array, data: CellData, *, n_clusters: int, config: Config) -> TrainState:
     """Initialise a state: networks, optimiser, an empty plan.
 
@@ -64,6 +65,7 @@ def init(key: Array, data: CellData, *, n_clusters: int, config: Config) -> Trai
     )
 
 
+@partial(jax.jit, static_argnames=("stage", "config"))
 def start_stage(state: TrainState, stage: Stage, *, config: Config) -> TrainState:
     """Begin a stage with a fresh optimiser."""
     return state._replace(optimizer=_optimizer(stage, config).init(state.params))
@@ -107,7 +109,8 @@ def start_clustering(
 def _optimizer(stage: Stage, config: Config) -> optax.GradientTransformation:
     setting = config.training
     rate = setting.rate if stage == "train" else setting.pretrain_rate
-    return optax.chain(optax.clip_by_global_norm(setting.gradient_norm), optax.adam(rate))
+    steps = optax.chain(optax.clip_by_global_norm(setting.gradient_norm), optax.adam(rate))
+    return optax.flatten(steps)  # one kernel to compile and run, not a few for each array
 
 
 def _on(config: Config, name: str) -> bool:
@@ -176,13 +179,13 @@ def _reconstruction(
 ) -> Terms:
     """Every reconstruction term from the fused embedding."""
     terms = _graph_reconstruction(params, fused, data, config)
-    if _on(config, "features") or _on(config, "zinb"):
-        decoded, hidden = networks.decode_features(params, fused, config=config)
+    decode = partial(networks.decode_features, params, config=config)
     if _on(config, "features"):
+        decoded = map_rows(lambda z: decode(z)[0], fused, size=DENSE_ROWS)
         terms["features"] = losses.mean_squared_error(decoded, data.features, data.mask)
     if _on(config, "zinb"):
         rows = _draw_cells(key, data, config.training.zinb_batch)
-        terms["zinb"] = _count_term(params, hidden[rows], rows, data)
+        terms["zinb"] = _count_term(params, decode(fused[rows])[1], rows, data)
     return terms
 
 

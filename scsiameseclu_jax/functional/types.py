@@ -14,17 +14,22 @@ class CellGraph(NamedTuple):
 
     ``graph.edges`` [e] holds the weight of every directed edge, both directions and self loops,
     sorted by receiver; edges that only pad the arrays have weight 0. The table says the same as
-    a gather: the first ``w`` edges of each cell, and the rest, of hubs, in a list.
+    a gather: ``w`` edges of a cell to a row, and further rows for hubs.
     """
 
     graph: jraph.GraphsTuple
     """jraph's graph; ``nodes`` is None, ``edges`` [e] weights, the last graph is padding."""
     neighbors: Array
-    """[n, w] the cell at the other end of each edge."""
+    """[n + s, w] the cell at the other end of each edge; the last s rows continue those of hubs."""
     slots: Array
-    """[n, w] which edge that is; unused slots point to the last, padding, edge."""
-    spill: Array
-    """[s] the edges that the table has no room for, sorted by receiver."""
+    """[n + s, w] which edge that is; unused slots point to the last, padding, edge."""
+    owners: Array
+    """[s] which cell each of the last s rows belongs to, ascending."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the arrays that the graph is used with, padding included."""
+        return self.neighbors.shape[0] - self.owners.shape[0]
 
 
 class CellData(NamedTuple):
