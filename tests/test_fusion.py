@@ -1,0 +1,121 @@
+"""Attention, gate and fusion, against dense forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import scsiameseclu_jax as scs
+import scsiameseclu_jax.functional as F
+from tests import oracles
+from tests.problems import CONFIG, close, problem, same_value_and_gradient, shaken
+
+D = CONFIG.network.n_latent
+
+
+def normal(*shape, seed=1):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), float)
+
+
+def padded(z, rows):
+    return jnp.pad(z, [(0, rows), (0, 0)])
+
+
+# 2000 rows are several blocks, the last of them not full
+@pytest.mark.parametrize(("n", "pad"), [(45, 0), (45, 7), (1997, 3)])
+def test_attention_is_the_dense_softmax(x64, n, pad):
+    z, cotangent = 0.7 * normal(n, 4), normal(n, 4, seed=2)
+    mask = jnp.arange(n + pad) < n
+
+    def found(z):
+        return jnp.sum(cotangent * F.attention(padded(z, pad), mask.astype(float))[:n])
+
+    same_value_and_gradient(found, lambda z: jnp.sum(cotangent * oracles.attention(z)), z, rtol=1e-9)
+
+
+def test_nobody_attends_to_padding():
+    z = normal(20, 3)
+    mask = (jnp.arange(20) < 15).astype(z.dtype)
+    other = z.at[15:].set(100.0)
+    np.testing.assert_array_equal(F.attention(z, mask), F.attention(other, mask))
+    assert not np.asarray(F.attention(z, mask))[15:].any()
+
+
+def test_large_logits_do_not_overflow():
+    z = 100 * normal(20, 3)
+    close(F.attention(z, jnp.ones(20)), z, rtol=1e-5)  # every cell attends to itself
+
+
+def test_rows_get_equal_length_and_zero_stays():
+    z = normal(10, 4).at[3].set(0)
+    found = np.asarray(F.normalize_rows(z))
+    close(np.linalg.norm(found, axis=1) ** 2, np.where(np.arange(10) == 3, 0, 4.0), rtol=1e-5)
+    assert np.isfinite(jax.grad(lambda z: F.normalize_rows(z).sum())(z)).all()
+
+
+@pytest.mark.parametrize("kind", ["computed", "per_cell", "fixed"])
+def test_gate_starts_at_one_half(kind):
+    config = scs.Config.from_dict({"network": {"n_latent": D}, "fusion": {"gate": kind}})
+    made = problem()
+    state = F.init(jax.random.key(0), made.data, n_clusters=3, config=config)
+    f, g = normal(52, D), normal(52, D, seed=2)
+    close(F.gate(state.params, f, g, config=config), 0.5 * (f + g), rtol=1e-6, atol=1e-6)
+
+
+def test_gate_is_computed_for_any_cell():
+    params = shaken({"fusion": {"kernel": jnp.zeros((2 * D, D)), "bias": jnp.zeros(D)}})
+    f, g = normal(9, D), normal(9, D, seed=2)
+    whole = F.gate(params, f, g, config=CONFIG)
+    close(F.gate(params, f[4:6], g[4:6], config=CONFIG), whole[4:6], rtol=1e-5)
+    assert (np.minimum(f, g) - 1e-6 <= whole).all()
+    assert (whole <= np.maximum(f, g) + 1e-6).all()
+
+
+def test_fuse_is_its_dense_form(x64):
+    made = problem()
+    n = len(made.x)
+    state = F.init(jax.random.key(0), made.data, n_clusters=3, config=CONFIG)
+    params = shaken(state.params)
+    a, f, g = jnp.asarray(made.adjacency), normal(n, D), normal(n, D, seed=2)
+    cotangent = normal(n, D, seed=3)
+
+    def found(f, g, own):
+        z = F.fuse(
+            {**params, "fusion": own},
+            padded(f, 7),
+            padded(g, 7),
+            made.data.graph,
+            made.data.mask,
+            config=CONFIG,
+        )
+        return jnp.sum(cotangent * z[:n])
+
+    def dense(f, g, own):
+        return jnp.sum(cotangent * oracles.fuse(own, f, g, a))
+
+    own = params["fusion"]
+    got = jax.value_and_grad(found, (0, 1, 2))(f, g, own)
+    close(got, jax.value_and_grad(dense, (0, 1, 2))(f, g, own), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("change", [{"local": False}, {"global_attention": False}])
+def test_parts_of_the_fusion_can_be_left_out(change):
+    made = problem()
+    config = scs.Config.from_dict({**CONFIG.to_dict(), "fusion": change})
+    state = F.init(jax.random.key(0), made.data, n_clusters=3, config=CONFIG)
+    params = shaken(state.params)
+    f, g = normal(52, D), normal(52, D, seed=2)
+    both = [
+        F.fuse(params, f, g, made.data.graph, made.data.mask, config=c) for c in (CONFIG, config)
+    ]
+    assert np.abs(both[0] - both[1]).max() > 1e-3
+
+
+def test_embedding_without_noise_can_be_repeated():
+    made = problem()
+    state = F.init(jax.random.key(0), made.data, n_clusters=3, config=CONFIG)
+    one = F.embedding(state, made.data, config=CONFIG)
+    close(one, F.embedding(state, made.data, config=CONFIG), rtol=0)
+    n = len(made.x)
+    close(jnp.sum(one[:n] ** 2, axis=1), jnp.full(n, float(D)), rtol=1e-4)
+    assert not np.asarray(one)[n:].any()
