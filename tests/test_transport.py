@@ -1,0 +1,120 @@
+"""Student-t assignment and Sinkhorn targets."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import scsiameseclu_jax as scs
+import scsiameseclu_jax.functional as F
+from tests import oracles
+from tests.problems import close, same_value_and_gradient
+
+EXACT = scs.Config.from_dict(
+    {"transport": {"threshold": 1e-10, "max_iterations": 20_000}}
+).transport
+DEFAULT = scs.Config().transport
+SIZES = np.array([0.6, 0.3, 0.09, 0.01])
+
+
+def normal(*shape, seed=1):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), float)
+
+
+def case(n=60, k=4):
+    return F.log_assignment(normal(n, 3), normal(k, 3, seed=2))
+
+
+def plan_of(log_q, sizes=SIZES, start=None, config=EXACT, pad=0):
+    rows = jnp.pad(log_q, [(0, pad), (0, 0)], constant_values=-1.0)
+    mask = (jnp.arange(len(rows)) < len(log_q)).astype(rows.dtype)
+    start = jnp.zeros(len(sizes), rows.dtype) if start is None else start
+    return F.sinkhorn_plan(rows, jnp.asarray(sizes, rows.dtype), mask, start, config=config)
+
+
+def test_assignment_is_its_dense_form(x64):
+    weights = normal(20, 4, seed=5)
+    same_value_and_gradient(
+        lambda z, c: jnp.sum(weights * jnp.exp(F.log_assignment(z, c))),
+        lambda z, c: jnp.sum(weights * oracles.student_t(z, c)),
+        normal(20, 3),
+        normal(4, 3, seed=2),
+        rtol=1e-9,
+    )
+
+
+def test_a_cell_on_its_centre_is_finite():
+    z = normal(4, 3)
+    value, gradient = jax.value_and_grad(lambda z: F.log_assignment(z, z).sum())(z)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("pad", [0, 5])
+def test_plan_is_the_dense_sinkhorn(x64, pad):
+    log_q = case()
+    plan = plan_of(log_q, pad=pad)
+    assert bool(plan.converged)
+    wanted = oracles.sinkhorn(np.asarray(log_q), SIZES, DEFAULT.sharpness)
+    close(plan.target[:60], wanted, rtol=1e-6, atol=1e-9)
+    assert not np.asarray(plan.target)[60:].any()
+
+
+def test_marginals_are_kept_in_float32():
+    log_q = case(500)
+    plan = plan_of(log_q, config=DEFAULT)
+    assert plan.target.dtype == jnp.float32
+    assert bool(plan.converged)
+    close(plan.target.sum(axis=1), np.ones(500), rtol=1e-5)
+    close(plan.target.sum(axis=0) / 500, SIZES, rtol=0, atol=1e-4)
+    assert float(plan.error) < 1e-4
+
+
+def test_even_sizes_balance_what_one_cluster_would_take():
+    log_q = case() + jnp.asarray([3.0, 0.0, 0.0, 0.0])
+    log_q = jax.nn.log_softmax(log_q)
+    sizes = np.bincount(np.argmax(log_q, axis=1), minlength=4)
+    plan = plan_of(log_q, np.full(4, 0.25))
+    assert sizes.max() > 40
+    assert np.bincount(np.argmax(plan.target, axis=1), minlength=4).max() < 30
+
+
+def test_warm_start_is_shorter_and_the_same(x64):
+    log_q = case()
+    cold = plan_of(log_q)
+    warm = plan_of(log_q, start=cold.potential)
+    assert int(warm.iterations) < int(cold.iterations)
+    close(warm.target, cold.target, rtol=1e-6, atol=1e-9)
+
+
+def test_plan_follows_permutations(x64):
+    log_q = case()
+    cells, clusters = np.random.default_rng(0).permutation(60), np.array([2, 0, 3, 1])
+    plan = plan_of(log_q)
+    moved = plan_of(log_q[cells][:, clusters], SIZES[clusters])
+    close(moved.target, plan.target[cells][:, clusters], rtol=1e-6, atol=1e-9)
+
+
+def test_too_few_iterations_are_reported():
+    config = scs.Config.from_dict({"transport": {"max_iterations": 10}}).transport
+    plan = plan_of(case(), config=config)
+    assert not bool(plan.converged)
+    assert float(plan.error) > config.threshold
+    assert int(plan.iterations) == 10
+
+
+def test_assigning_the_cells_again_gives_the_plan(x64):
+    log_q = case()
+    plan = plan_of(log_q)
+    close(F.assign(log_q, plan.potential, config=EXACT), plan.target)
+    # any cell can be assigned, and one that nobody saw gets a distribution
+    other = F.assign(
+        F.log_assignment(normal(1, 3, seed=9), normal(4, 3)), plan.potential, config=EXACT
+    )
+    assert float(other.sum()) == pytest.approx(1)
+
+
+def test_no_gradient_flows_through_the_plan():
+    log_q = case()
+    gradient = jax.grad(lambda q: (plan_of(q, config=DEFAULT).target ** 2).sum())(log_q)
+    assert not np.asarray(gradient).any()
