@@ -65,7 +65,7 @@ def shaken(tree, seed=0, scale=0.3):
     """Add noise to every parameter: what starts at 0 or 1 would hide mistakes."""
     leaves, structure = jax.tree.flatten(tree)
     rng = np.random.default_rng(seed)
-    moved = [leaf + scale * jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype) for leaf in leaves]
+    moved = [jnp.asarray(leaf + scale * rng.normal(size=leaf.shape), float) for leaf in leaves]
     return jax.tree.unflatten(structure, moved)
 
 
