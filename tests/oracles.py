@@ -135,7 +135,11 @@ def training_terms(params, x, x_1, x_2, counts, size_factors, a, a_removed, targ
     g_1, g_2 = layers_1[-1], layers_2[-1]
     z = fuse(params["fusion"], (f_1 + f_2) / 2, (g_1 + g_2) / 2, a_removed)
     decoded, hidden = dense_stack(params["feature_decoder"], z, n_f, slope)
-    heads = {k: hidden[rows] @ v["kernel"] + v["bias"] for k, v in params["count_heads"].items()}
+    genes = counts.shape[1]  # the heads may have more columns, padding
+    heads = {
+        k: (hidden[rows] @ v["kernel"] + v["bias"])[:, :genes]
+        for k, v in params["count_heads"].items()
+    }
     log_mean = heads["mean"] + jnp.log(size_factors)[rows, None]
     q = student_t(z, params["centers"])
     divergences = [propagation_divergence(h, a_removed @ h) for h in layers_1]

@@ -1,5 +1,7 @@
 """The step: every term and gradient against the dense form, stages, resumption, traces."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -183,9 +185,9 @@ def test_target_is_refreshed_on_schedule_and_centres_learn(made, state):
         state, _ = F.train_step(state, made.data, config=CONFIG)
         targets.append(state.plan.target)
         centers.append(state.params["centers"])
-    changed = [bool((a != b).any()) for a, b in zip(targets, targets[1:], strict=False)]
+    changed = [bool((a != b).any()) for a, b in itertools.pairwise(targets)]
     assert changed == ([False] * (every - 1) + [True]) * 2
-    assert all((a != b).any() for a, b in zip(centers, centers[1:], strict=False))
+    assert all((a != b).any() for a, b in itertools.pairwise(centers))
 
 
 def moved(before, after):
