@@ -69,10 +69,10 @@ def shaken(tree, seed=0, scale=0.3):
     return jax.tree.unflatten(structure, moved)
 
 
-def started(made, config=CONFIG, *, seed=0, sizes=(1.0, 2.0, 3.0)):
-    """Return a state ready to train, its parameters shaken."""
+def started(made, config=CONFIG, *, params=None, seed=0, sizes=(1.0, 2.0, 3.0)):
+    """Return a state ready to train; its parameters are shaken, unless given."""
     state = F.init(jax.random.key(seed), made.data, n_clusters=len(sizes), config=config)
-    state = state._replace(params=shaken(state.params, seed))
+    state = state._replace(params=shaken(state.params, seed) if params is None else params)
     state = F.remove_edges(state, made.data, config=config)
     centers, sizes = state.params["centers"], jnp.asarray(sizes, made.data.features.dtype)
     state = F.start_clustering(state, made.data, centers, sizes, config=config)
