@@ -341,10 +341,10 @@ def _not_converged(plan: F.Plan, config: Config) -> str:
     )
 
 
-def _by_size(labels: np.ndarray, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rename clusters so that 0 is the largest; return labels and the old names in new order."""
-    sizes = np.bincount(labels, minlength=n_clusters)
+def _by_size(clusters: np.ndarray, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rename clusters so that 0 is the largest; return them and the old names in new order."""
+    sizes = np.bincount(clusters, minlength=n_clusters)
     rank = np.argsort(-sizes, kind="stable")
     new = np.empty(n_clusters, int)
     new[rank] = np.arange(n_clusters)
-    return new[labels], rank
+    return new[clusters], rank
