@@ -17,7 +17,7 @@ import scipy.sparse as sp
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax import pp
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.partition import Choice, centers_of, first_partition
+from scsiameseclu_jax.partition import Choice, View, centers_of, first_partition, view
 from scsiameseclu_jax.progress import Progress
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class SiameseClu:
         n = len(prepared.order)
         n_features = data.features.shape[1]
         logger.info("%d cells, %d genes, %d features", n, len(prepared.genes), n_features)
-        state, history, findings = self._train(data, n, seed, progress)
+        state, history, findings = self._train(data, prepared, seed, progress)
         prediction = jax.tree.map(np.asarray, F.predict(state, data, config=self.config))
 
         back = np.empty(n, int)
@@ -161,7 +161,7 @@ class SiameseClu:
     def _train(
         self,
         data: F.CellData,
-        n: int,
+        prepared: pp.Prepared,
         seed: int,
         progress: bool | None,  # noqa: FBT001
     ) -> tuple[F.TrainState, dict[str, np.ndarray], dict[str, Any]]:
@@ -179,7 +179,7 @@ class SiameseClu:
         with Progress(sum(count for _, count in plan), show=progress) as bar:
             for stage, count in plan:
                 if stage == "train":
-                    state, choice = self._start_clustering(state, data, n, seed)
+                    state, choice = self._start_clustering(state, data, prepared, seed)
                 state = F.start_stage(state, stage, config=config)
                 chunks = _chunks(count)
                 _compile(state, data, stage, chunks, config)
@@ -193,13 +193,15 @@ class SiameseClu:
         return state, _stack(rows), {"first_partition": choice.name, "warnings": notes}
 
     def _start_clustering(
-        self, state: F.TrainState, data: F.CellData, n: int, seed: int
+        self, state: F.TrainState, data: F.CellData, prepared: pp.Prepared, seed: int
     ) -> tuple[F.TrainState, Choice]:
         """Remove edges, and take centres and proportions from a first partition."""
         state = F.remove_edges(state, data, config=self.config)
+        n, n_neighbors = len(prepared.order), self.config.preprocessing.n_neighbors
         z = np.asarray(F.predict(state, data, config=self.config).embedding)[:n]
-        features = np.asarray(data.features)[:n]
-        choice = first_partition(z, features, _links(data.graph, n), self.n_clusters, seed=seed)
+        views = [View(prepared.features, _links(data.graph, n))]
+        views += [view(other, n_neighbors) for other in prepared.others]
+        choice = first_partition(z, views, self.n_clusters, seed=seed)
         logger.info("first partition: %s, of %d candidates", choice.name, len(choice.scores))
         centers = jnp.asarray(centers_of(z, choice.clusters, self.n_clusters), jnp.float32)
         sizes = jnp.asarray(np.bincount(choice.clusters), jnp.float32)

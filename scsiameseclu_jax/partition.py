@@ -1,22 +1,32 @@
 """The first partition: where the cluster centres and proportions of the transport come from.
 
 No single recipe serves balanced and unbalanced data. So a small pool of candidates is made, from
-the learned embedding and from the features it was learned from, and one is chosen by two label-free
-criteria that correct each other: modularity, which likes balance, and cosine silhouette, which
-likes small islands.
+the learned embedding and from several normalisations of the counts, and one is chosen by two
+label-free criteria that correct each other: modularity, which likes balance, and cosine silhouette,
+which likes small islands. Each normalisation has its say in both.
 """
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
+from scsiameseclu_jax.pp import nearest_neighbors
+
 _MICRO = 60  # groups that merging starts from
 _RESOLUTION = 0.5  # of modularity; 1 favours balanced sizes more
 _SILHOUETTE_CELLS = 2000
+
+
+class View(NamedTuple):
+    """One normalisation of the cells."""
+
+    features: np.ndarray
+    """[n, p] features."""
+    links: sp.csr_matrix
+    """[n, n] symmetric, normalised graph with self loops."""
 
 
 class Choice(NamedTuple):
@@ -26,17 +36,22 @@ class Choice(NamedTuple):
     """[n] cluster of each cell, 0 to k - 1, none empty."""
     name: str
     """Which candidate was chosen."""
-    scores: dict[str, tuple[float, float]]
-    """Modularity and silhouette of each candidate."""
+    scores: dict[str, tuple[float, ...]]
+    """Modularity and silhouette of each candidate, in one view after the other."""
+
+
+def view(features: np.ndarray, n_neighbors: int) -> View:
+    """Build the view of features [n, p] with its cosine kNN graph, `n_neighbors` of each cell."""
+    neighbors, cells = nearest_neighbors(features, n_neighbors)
+    n = len(features)
+    links = sp.csr_matrix((np.ones(len(cells)), (cells, neighbors)), shape=(n, n))
+    links = links.maximum(links.T) + sp.identity(n, format="csr")
+    scale = sp.diags(1 / np.sqrt(np.asarray(links.sum(axis=1)).ravel()))
+    return View(features, sp.csr_matrix(scale @ links @ scale))
 
 
 def first_partition(
-    embedding: np.ndarray,
-    features: np.ndarray,
-    links: sp.csr_matrix,
-    n_clusters: int,
-    *,
-    seed: int,
+    embedding: np.ndarray, views: list[View], n_clusters: int, *, seed: int
 ) -> Choice:
     """Make candidate partitions and choose one without labels.
 
@@ -44,10 +59,8 @@ def first_partition(
     ----------
     embedding
         [n, d] learned embedding, rows of equal length.
-    features
-        [n, p] features that the encoders see.
-    links
-        [n, n] symmetric, normalised graph with self loops.
+    views
+        Normalisations of the cells, at least one.
     n_clusters
         Number of clusters.
     seed
@@ -55,7 +68,7 @@ def first_partition(
 
     Returns
     -------
-    The candidate with the best sum of ranks over both criteria.
+    The candidate with the best sum of ranks over both criteria in all views.
 
     Raises
     ------
@@ -63,38 +76,33 @@ def first_partition(
         If no candidate has that many clusters, because too many cells are alike.
     """
     from scipy.stats import rankdata
-    from sklearn.exceptions import ConvergenceWarning
 
-    unit = _unit(features)
-    near = _unit(_smooth(links, unit, 4))
-    far = _unit(_smooth(links, near, 12))
-    with warnings.catch_warnings():
-        # a candidate that did not converge, or found too few clusters, just does not win
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        made = {
-            "k-means, embedding": _kmeans(embedding, n_clusters, seed),
-            "k-means, features": _kmeans(unit, n_clusters, seed),
-            "k-means, smoothed 4": _kmeans(near, n_clusters, seed),
-            "k-means, smoothed 16": _kmeans(far, n_clusters, seed),
-            "mixture, embedding": _mixture(embedding, n_clusters, seed),
-            "mixture, features": _mixture(features, n_clusters, seed),
-            "mixture, smoothed 4": _mixture(near, n_clusters, seed),
-        }
-        for name, values in (("embedding", embedding), ("features", unit), ("smoothed 4", near)):
-            made |= _merges(name, values, links, n_clusters, seed)
+    made = _candidates("embedding", embedding, n_clusters, seed)
+    units = [_unit(one.features) for one in views]
+    for i, (unit, one) in enumerate(zip(units, views, strict=True)):
+        near = _unit(_smooth(one.links, unit, 4))
+        far = _unit(_smooth(one.links, near, 12))
+        for name, x in (("as it is", unit), ("smoothed 4", near), ("smoothed 16", far)):
+            made |= _candidates(f"view {i + 1} {name}", x, n_clusters, seed)
     candidates = {name: c for name, c in made.items() if len(np.unique(c)) == n_clusters}
     if not candidates:
         found = max(len(np.unique(clusters)) for clusters in made.values())
         msg = f"Expected cells distinct enough for {n_clusters} clusters, found {found} groups."
         raise ValueError(msg)
-    scores = {
-        name: (modularity(links, clusters), _silhouette(unit, clusters, seed))
-        for name, clusters in candidates.items()
-    }
-    table = np.array(list(scores.values()))
-    ranks = rankdata(table, axis=0).sum(axis=1)
+    scores = {name: _criteria(c, units, views, seed) for name, c in candidates.items()}
+    ranks = rankdata(np.array(list(scores.values())), axis=0).sum(axis=1)
     best = list(scores)[int(np.argmax(ranks))]
     return Choice(candidates[best], best, scores)
+
+
+def _criteria(
+    clusters: np.ndarray, units: list[np.ndarray], views: list[View], seed: int
+) -> tuple[float, ...]:
+    return tuple(
+        value
+        for unit, one in zip(units, views, strict=True)
+        for value in (modularity(one.links, clusters), _silhouette(unit, clusters, seed))
+    )
 
 
 def centers_of(embedding: np.ndarray, clusters: np.ndarray, n_clusters: int) -> np.ndarray:
@@ -142,58 +150,36 @@ def _smooth(links: sp.csr_matrix, x: np.ndarray, times: int) -> np.ndarray:
 
 
 def _kmeans(x: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    import warnings
+
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    made = KMeans(n_clusters, n_init=10, random_state=seed)
+    with warnings.catch_warnings():
+        # a candidate that found too few clusters just does not win
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return made.fit_predict(np.asarray(x, np.float32))
+
+
+def _candidates(name: str, x: np.ndarray, n_clusters: int, seed: int) -> dict[str, np.ndarray]:
+    """Cluster directly, and by merging many small groups: by distance, by weighted centres."""
+    from scipy.cluster.hierarchy import fcluster, linkage
     from sklearn.cluster import KMeans
 
-    return KMeans(n_clusters, n_init=10, random_state=seed).fit_predict(np.asarray(x, np.float32))
-
-
-def _mixture(x: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    """Cluster by a Gaussian mixture with one covariance for all components."""
-    from sklearn.mixture import GaussianMixture
-
-    start = _kmeans(x, n_clusters, seed)
-    if len(np.unique(start)) < n_clusters:
-        return start
-    means = centers_of(x, start, n_clusters)
-    made = GaussianMixture(
-        n_clusters,
-        covariance_type="tied",
-        means_init=means,
-        reg_covar=1e-3 * float(x.var()),
-        max_iter=50,
-        tol=1e-2,
-        random_state=seed,
-    )
-    return made.fit(x).predict(x)
-
-
-def _merges(
-    name: str, x: np.ndarray, links: sp.csr_matrix, n_clusters: int, seed: int
-) -> dict[str, np.ndarray]:
-    """Merge many small groups into clusters: by distance, by links, by weighted centres."""
-    from scipy.cluster.hierarchy import fcluster, linkage
-    from sklearn.cluster import AgglomerativeClustering, KMeans
-
+    made = {f"k-means, {name}": _kmeans(x, n_clusters, seed)}
     n_groups = min(max(_MICRO, 3 * n_clusters), len(x) // 3)
     if n_groups <= n_clusters:
-        return {}
+        return made
     groups = np.unique(_kmeans(x, n_groups, seed), return_inverse=True)[1]
     n_groups = int(groups.max()) + 1  # fewer if cells are alike
     if n_groups <= n_clusters:
-        return {}
+        return made
     centers = centers_of(x, groups, n_groups)
-    member = sp.csr_matrix((np.ones(len(x)), (groups, np.arange(len(x)))))
-
     tree = linkage(_unit(centers), method="average", metric="cosine")
-    between = np.asarray((member @ links @ member.T).todense())
-    degree = between.sum(axis=1)
-    nearness = between / np.sqrt(np.outer(degree, degree))
-    by_links = AgglomerativeClustering(n_clusters, metric="precomputed", linkage="average")
-    sizes = np.asarray(member.sum(axis=1)).ravel()
-    by_centers = KMeans(n_clusters, n_init=20, random_state=seed)
-    merged = {
-        "merged by distance": fcluster(tree, n_clusters, criterion="maxclust") - 1,
-        "merged by links": by_links.fit_predict(1 - nearness),
-        "merged centres": by_centers.fit_predict(centers, sample_weight=np.sqrt(sizes)),
-    }
-    return {f"{method}, {name}": clusters[groups] for method, clusters in merged.items()}
+    # between one centre for each group, and one for each cell
+    weights = np.sqrt(np.bincount(groups))
+    merged = KMeans(n_clusters, n_init=20, random_state=seed)
+    made[f"merged by distance, {name}"] = fcluster(tree, n_clusters, criterion="maxclust")[groups]
+    made[f"merged centres, {name}"] = merged.fit_predict(centers, sample_weight=weights)[groups]
+    return {key: np.unique(c, return_inverse=True)[1] for key, c in made.items()}

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
+from scsiameseclu_jax import normalization
 from scsiameseclu_jax.config import Config
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ class Prepared(NamedTuple):
 
     features: np.ndarray
     """[n, p] float32, unit variance overall."""
+    others: list[np.ndarray]
+    """Further views of the same cells, each [n, p] float32, for the first partition."""
     counts: np.ndarray
     """[n, g] raw counts of the selected genes, smallest unsigned integer type that fits."""
     size_factors: np.ndarray
@@ -206,18 +209,24 @@ def prepare(
 
     totals = np.asarray(raw.sum(axis=1), dtype=np.float64).ravel()
     size_factors = totals / np.median(totals)
-    logged, chosen = _normalized(raw, size_factors, config)
-    features = _components(logged, config) if given is None else given[order]
-    features = _pad_columns(features / features.std(), config)
+    logged, chosen = normalization.log_normalize(
+        raw, size_factors, config.preprocessing.n_top_genes
+    )
+    if given is None:
+        x, *others = normalization.views(logged, raw[:, chosen], config=config)
+    else:
+        x, others = given[order], []
+    x = _pad_columns(x / x.std(), config)
     if links is None:
-        senders, receivers = nearest_neighbors(features, config.preprocessing.n_neighbors)
+        senders, receivers = nearest_neighbors(x, config.preprocessing.n_neighbors)
         weights = np.ones(len(senders))
     else:
         links = sp.coo_matrix(links[order][:, order])
         receivers, senders, weights = links.row, links.col, links.data
     selected = raw[:, chosen].toarray()
     return Prepared(
-        features=features.astype(np.float32),
+        features=x.astype(np.float32),
+        others=[other.astype(np.float32) for other in others],
         counts=selected.astype(np.min_scalar_type(int(selected.max()))),
         size_factors=size_factors.astype(np.float32),
         senders=senders,
@@ -266,46 +275,6 @@ def _canonical_order(raw: sp.csr_matrix, given: np.ndarray | None) -> tuple[np.n
     order = np.array(sorted(range(len(digests)), key=digests.__getitem__))
     whole = hashlib.sha256(b"".join(digests[i] for i in order)).hexdigest()
     return order, whole[:16]
-
-
-def _normalized(
-    raw: sp.csr_matrix, size_factors: np.ndarray, config: Config
-) -> tuple[sp.csr_matrix, np.ndarray]:
-    """Return log-normalised counts of the highly variable genes, and which genes they are."""
-    import scanpy as sc
-
-    logged = sp.csr_matrix(sp.diags(1 / size_factors) @ raw.astype(np.float64))
-    logged.data = np.log1p(logged.data)
-    chosen = np.ones(raw.shape[1], bool)
-    if raw.shape[1] > config.preprocessing.n_top_genes:
-        table = sc.pp.highly_variable_genes(
-            AnnData(logged.astype(np.float32)),
-            n_top_genes=config.preprocessing.n_top_genes,
-            inplace=False,
-        )
-        chosen = np.asarray(table["highly_variable"], dtype=bool)
-    return logged[:, chosen], chosen
-
-
-def _components(logged: sp.csr_matrix, config: Config) -> np.ndarray:
-    """Return principal components; scaled and centred without leaving the sparse format."""
-    from sklearn.decomposition import PCA
-
-    mean = np.asarray(logged.mean(axis=0)).ravel()
-    square = np.asarray(logged.multiply(logged).mean(axis=0)).ravel()
-    deviation = np.sqrt(np.maximum(square - mean**2, 0))
-    made = sp.csc_matrix(logged)
-    if config.preprocessing.scale:
-        deviation[deviation == 0] = 1
-        per_value = np.repeat(np.arange(made.shape[1]), np.diff(made.indptr))
-        # scanpy's scale(max_value=10), written for values that stay uncentred
-        made.data = np.minimum(made.data, (mean + 10 * deviation)[per_value])
-        made.data /= deviation[per_value]
-    wanted = config.preprocessing.n_components
-    n_components = min(wanted, min(made.shape) - 1)
-    pca = PCA(n_components=n_components, svd_solver="arpack", random_state=0)
-    # arpack starts from a random vector of fixed seed and centres a sparse matrix implicitly
-    return pca.fit_transform(sp.csr_matrix(made))
 
 
 def _pad_columns(features: np.ndarray, config: Config) -> np.ndarray:

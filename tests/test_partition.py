@@ -15,18 +15,24 @@ def groups(sizes, *, spread=0.25, seed=0):
     return centers[truth] + spread * rng.normal(size=(len(truth), 12)), truth
 
 
-def graph(x):
-    found, cells = pp.nearest_neighbors(x, 10)
-    links = sp.csr_matrix((np.ones(len(found)), (cells, found)), shape=(len(x), len(x)))
-    links = links.maximum(links.T) + sp.eye(len(x))
-    scale = sp.diags(np.asarray(links.sum(axis=1)).ravel() ** -0.5)
-    return sp.csr_matrix(scale @ links @ scale)
+def choose(x, n_clusters, *others):
+    views = [partition.view(features, 10) for features in (x, *others)]
+    return partition.first_partition(x, views, n_clusters, seed=0)
+
+
+def test_view_has_the_normalised_graph():
+    x, _ = groups([20, 20])
+    links = partition.view(x, 5).links
+    assert abs(links - links.T).max() < 1e-15
+    assert np.linalg.eigvalsh(links.toarray()).max() == pytest.approx(1)
+    found, cells = pp.nearest_neighbors(x, 5)
+    assert (np.asarray(links[cells, found]) > 0).all()
 
 
 @pytest.mark.parametrize("sizes", [[60, 60, 60, 60], [300, 60, 20, 10]])
 def test_finds_clear_groups_of_like_and_of_unlike_size(sizes):
     x, truth = groups(sizes)
-    choice = partition.first_partition(x, x, graph(x), len(sizes), seed=0)
+    choice = choose(x, len(sizes))
     assert adjusted_rand_score(truth, choice.clusters) > 0.95
     assert choice.name in choice.scores
     assert set(choice.clusters) == set(range(len(sizes)))
@@ -34,10 +40,19 @@ def test_finds_clear_groups_of_like_and_of_unlike_size(sizes):
 
 def test_choice_is_best_by_the_sum_of_ranks():
     x, _ = groups([80, 40, 20], spread=0.8)
-    choice = partition.first_partition(x, x, graph(x), 3, seed=0)
+    choice = choose(x, 3)
     names, table = list(choice.scores), np.array(list(choice.scores.values()))
     wins = np.array([(table < row).sum() + 0.5 * (table == row).sum() for row in table])
     assert wins[names.index(choice.name)] == wins.max()
+
+
+def test_every_view_has_its_say():
+    """Groups that blur in the first view are clear in the second."""
+    x, truth = groups([80, 80, 40], spread=0.4)
+    clear, _ = groups([80, 80, 40], spread=0.1, seed=1)
+    choice = choose(x, 3, clear)
+    assert {len(scores) for scores in choice.scores.values()} == {4}
+    assert adjusted_rand_score(truth, choice.clusters) > 0.95
 
 
 def test_modularity_matches_its_definition():
@@ -63,11 +78,11 @@ def test_centers_are_means():
 
 def test_few_cells_need_no_merging():
     x, _ = groups([4, 4])
-    choice = partition.first_partition(x, x, graph(x), 2, seed=0)
+    choice = choose(x, 2)
     assert len(choice.clusters) == 8
 
 
 def test_cells_that_are_all_alike_are_refused():
     x = np.ones((40, 5))
     with pytest.raises(ValueError, match="distinct enough for 3 clusters, found 1"):
-        partition.first_partition(x, x, sp.eye(40, format="csr"), 3, seed=0)
+        partition.first_partition(x, [partition.View(x, sp.eye(40, format="csr"))], 3, seed=0)

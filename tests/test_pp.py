@@ -3,10 +3,11 @@
 import anndata as ad
 import numpy as np
 import pytest
+import scanpy as sc
 import scipy.sparse as sp
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax import pp
+from scsiameseclu_jax import normalization, pp
 
 
 @pytest.fixture
@@ -190,3 +191,30 @@ def test_backed_data_is_refused_with_a_remedy(adata, tmp_path):
     with pytest.raises(TypeError, match="to_memory"):
         prepare(backed)
     backed.file.close()
+
+
+def test_residual_components_are_those_of_dense_residuals(monkeypatch):
+    adata = scs.datasets.simulate(n_cells=90, n_genes=40, n_clusters=3, rng=0)
+    raw = adata.X[:, adata.X.getnnz(axis=0) > 0]
+    dense = ad.AnnData(raw.astype(np.float64))
+    sc.experimental.pp.normalize_pearson_residuals(dense)
+    centred = dense.X - dense.X.mean(axis=0)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    monkeypatch.setattr(normalization, "_ROWS", 32)
+    found = normalization.residual_components(raw, 5)
+    signs = np.sign(np.sum(found * u[:, :5], axis=0))
+    np.testing.assert_allclose(found * signs, u[:, :5] * s[:5], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_components_are_those_of_scanpy(scale):
+    adata = scs.datasets.simulate(n_cells=90, n_genes=40, n_clusters=3, rng=0)
+    logged = adata.X.astype(np.float64).log1p()
+    dense = ad.AnnData(logged.toarray())
+    if scale:
+        sc.pp.scale(dense, max_value=10)
+    sc.pp.pca(dense, n_comps=5, svd_solver="arpack")
+    found = normalization.components(logged, 5, scale=scale)
+    # scanpy divides by the deviation of a sample, which is larger
+    factor = np.sqrt(90 / 89) if scale else 1
+    np.testing.assert_allclose(np.abs(found), np.abs(dense.obsm["X_pca"]) * factor, rtol=1e-3)

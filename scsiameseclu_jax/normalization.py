@@ -1,0 +1,140 @@
+"""Principal components of counts, in three normalisations.
+
+The encoders see one of them. The others are second opinions for the first partition: what is
+large in one normalisation only is as likely its artefact as a cell type.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+
+from scsiameseclu_jax.config import Config
+
+_THETA = 100.0  # inverse dispersion of the Pearson residuals, the custom of the field
+_ROWS = 2048  # cells whose residuals are in memory at a time
+
+
+def log_normalize(
+    raw: sp.csr_matrix, size_factors: np.ndarray, n_top_genes: int
+) -> tuple[sp.csr_matrix, np.ndarray]:
+    """Divide by size factors, take log1p, keep highly variable genes.
+
+    Parameters
+    ----------
+    raw
+        [n, g] counts.
+    size_factors
+        [n] positive.
+    n_top_genes
+        Genes to keep; all, if there are no more.
+
+    Returns
+    -------
+    [n, h] logarithmic values, and which genes [g] they are of.
+    """
+    import scanpy as sc
+
+    logged = sp.csr_matrix(sp.diags(1 / size_factors) @ raw.astype(np.float64))
+    logged.data = np.log1p(logged.data)
+    chosen = np.ones(raw.shape[1], bool)
+    if raw.shape[1] > n_top_genes:
+        table = sc.pp.highly_variable_genes(
+            AnnData(logged.astype(np.float32)), n_top_genes=n_top_genes, inplace=False
+        )
+        chosen = np.asarray(table["highly_variable"], dtype=bool)
+    return logged[:, chosen], chosen
+
+
+def views(logged: sp.csr_matrix, raw: sp.csr_matrix, *, config: Config) -> list[np.ndarray]:
+    """Return components [n, p] of the cells in three normalisations, the encoders' first.
+
+    Parameters
+    ----------
+    logged
+        [n, g] logarithmic values.
+    raw
+        [n, g] counts of the same genes.
+    config
+        ``preprocessing`` says how many components, and whether the first are of scaled genes;
+        the second are of the other kind, the third of Pearson residuals.
+    """
+    scale = config.preprocessing.scale
+    wanted = min(config.preprocessing.n_components, min(logged.shape) - 1)
+    return [
+        components(logged, wanted, scale=scale),
+        components(logged, wanted, scale=not scale),
+        residual_components(raw, wanted),
+    ]
+
+
+def components(logged: sp.csr_matrix, n_components: int, *, scale: bool) -> np.ndarray:
+    """Return principal components [n, p], centred without leaving the sparse format.
+
+    Parameters
+    ----------
+    logged
+        [n, g] logarithmic values.
+    n_components
+        Less than n and g.
+    scale
+        Scale every gene to unit variance first, and clip at 10 standard deviations.
+    """
+    from sklearn.decomposition import PCA
+
+    made = sp.csc_matrix(logged)
+    if scale:
+        mean = np.asarray(logged.mean(axis=0)).ravel()
+        square = np.asarray(logged.multiply(logged).mean(axis=0)).ravel()
+        deviation = np.sqrt(np.maximum(square - mean**2, 0))
+        deviation[deviation == 0] = 1
+        per_value = np.repeat(np.arange(made.shape[1]), np.diff(made.indptr))
+        # scanpy's scale(max_value=10), written for values that stay uncentred
+        made.data = np.minimum(made.data, (mean + 10 * deviation)[per_value])
+        made.data /= deviation[per_value]
+    pca = PCA(n_components=n_components, svd_solver="arpack", random_state=0)
+    # arpack starts from a random vector of fixed seed and centres a sparse matrix implicitly
+    return pca.fit_transform(sp.csr_matrix(made))
+
+
+def residual_components(raw: sp.csr_matrix, n_components: int) -> np.ndarray:
+    """Return principal components [n, p] of analytic Pearson residuals.
+
+    The residuals are dense, so they are made for a block of cells at a time.
+
+    Parameters
+    ----------
+    raw
+        [n, g] counts, no cell and no gene empty.
+    n_components
+        Less than n and g.
+
+    References
+    ----------
+    Lause et al., Genome Biology 2021.
+    """
+    from scipy.linalg import eigh
+
+    n, n_genes = raw.shape
+    totals = np.asarray(raw.sum(axis=1), np.float64)
+    shares = np.asarray(raw.sum(axis=0), np.float64) / totals.sum()
+    limit = np.sqrt(n)
+
+    def residuals(start: int) -> np.ndarray:
+        rows = slice(start, start + _ROWS)
+        mean = np.maximum(totals[rows] * shares, 1e-12)  # a cell may have none of these genes
+        made = (raw[rows].toarray() - mean) / np.sqrt(mean + mean**2 / _THETA)
+        return np.clip(made, -limit, limit)
+
+    starts = range(0, n, _ROWS)
+    total, gram = np.zeros(n_genes), np.zeros((n_genes, n_genes))
+    for start in starts:
+        block = residuals(start)
+        total += block.sum(axis=0)
+        gram += block.T @ block
+    mean = total / n
+    gram -= n * np.outer(mean, mean)
+    last = n_genes - 1
+    _, axes = eigh(gram, subset_by_index=[last - n_components + 1, last])
+    return np.concatenate([(residuals(start) - mean) @ axes[:, ::-1] for start in starts])
