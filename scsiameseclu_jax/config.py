@@ -69,10 +69,11 @@ class Augmentation:
 class Network:
     """Sizes of the two autoencoders (METHOD section 2)."""
 
-    feature_layers: tuple[int, ...] = (128, 256, 512)
-    """Hidden widths of the feature encoder; its decoder mirrors them."""
-    graph_layers: tuple[int, ...] = (128, 256)
-    """Hidden widths of the graph encoder; its decoder mirrors them."""
+    feature_layers: tuple[int, ...] = (128,)
+    """Hidden widths of the feature encoder; its decoder mirrors them. The paper's are
+    (128, 256, 512)."""
+    graph_layers: tuple[int, ...] = (64,)
+    """Hidden widths of the graph encoder; its decoder mirrors them. The paper's are (128, 256)."""
     n_latent: int = 20
     """Latent dimensions ``d``."""
     negative_slope: float = 0.2
@@ -177,13 +178,18 @@ class Training:
     """Cells in a batch of the feature autoencoder's pre-training."""
     zinb_batch: int = 512
     """Cells, drawn anew each step, whose counts enter the ZINB term."""
+    exact_cells: int = 32768
+    """Cells up to which attention and adjacency are over all pairs. Beyond, each cell is paired
+    with itself and with landmarks that stand for the others; the result names that."""
+    landmarks: int = 8192
+    """Number of landmarks, evenly spaced among the cells."""
 
     def __post_init__(self) -> None:
         for name in ("feature_steps", "graph_steps", "joint_steps", "steps"):
             _expect(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         for name in ("pretrain_rate", "rate", "gradient_norm"):
             _expect(getattr(self, name) > 0, name, "positive", getattr(self, name))
-        for name in ("feature_batch", "zinb_batch"):
+        for name in ("feature_batch", "zinb_batch", "exact_cells", "landmarks"):
             _expect(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
 
 

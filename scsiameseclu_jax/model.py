@@ -129,7 +129,7 @@ class SiameseClu:
         n = len(prepared.order)
         n_features = data.features.shape[1]
         logger.info("%d cells, %d genes, %d features", n, len(prepared.genes), n_features)
-        state, history, findings = self._train(data, prepared, seed, progress)
+        state, history, findings = self._train(data, prepared, seed, progress, started)
         prediction = jax.tree.map(np.asarray, F.predict(state, data, config=self.config))
 
         back = np.empty(n, int)
@@ -164,6 +164,7 @@ class SiameseClu:
         prepared: pp.Prepared,
         seed: int,
         progress: bool | None,  # noqa: FBT001
+        started: float,
     ) -> tuple[F.TrainState, dict[str, np.ndarray], dict[str, Any]]:
         config = self.config
         steps = config.training
@@ -176,6 +177,7 @@ class SiameseClu:
         state = F.init(jax.random.key(seed), data, n_clusters=self.n_clusters, config=config)
         rows: list[dict[str, np.ndarray]] = []
         notes: list[str] = []
+        first: float | None = None
         with Progress(sum(count for _, count in plan), show=progress) as bar:
             for stage, count in plan:
                 if stage == "train":
@@ -184,13 +186,24 @@ class SiameseClu:
                 chunks = _chunks(count)
                 _compile(state, data, stage, chunks, config)
                 for size in chunks:
+                    begun_at = time.perf_counter()
                     state, info = F.fit(state, data, config=config, n_steps=size, stage=stage)
                     rows.append(_record(info, stage))
+                    if first is None:
+                        first = begun_at + (time.perf_counter() - begun_at) / size
                     bar.update(size, stage, rows[-1])
         if not bool(state.plan.converged):
             notes.append(_not_converged(state.plan, config))
             logger.warning(notes[-1])
-        return state, _stack(rows), {"first_partition": choice.name, "warnings": notes}
+        landmarks = F.landmarks(data.mask, config=config)
+        findings: dict[str, Any] = {
+            "first_partition": choice.name,
+            "pairs": "all" if landmarks is None else f"{len(landmarks)} landmarks",
+            "warnings": notes,
+        }
+        if first is not None:
+            findings["seconds_to_first_step"] = round(first - started, 3)
+        return state, _stack(rows), findings
 
     def _start_clustering(
         self, state: F.TrainState, data: F.CellData, prepared: pp.Prepared, seed: int

@@ -18,6 +18,7 @@ from scsiameseclu_jax.pp import nearest_neighbors
 _MICRO = 60  # groups that merging starts from
 _RESOLUTION = 0.5  # of modularity; 1 favours balanced sizes more
 _SILHOUETTE_CELLS = 2000
+_KMEANS_CELLS = 20_000  # more do not move centres, and take minutes
 
 
 class View(NamedTuple):
@@ -155,11 +156,13 @@ def _kmeans(x: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
+    x = np.asarray(x, np.float32)
+    few = np.random.default_rng(seed).permutation(len(x))[:_KMEANS_CELLS]
     made = KMeans(n_clusters, n_init=10, random_state=seed)
     with warnings.catch_warnings():
         # a candidate that found too few clusters just does not win
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return made.fit_predict(np.asarray(x, np.float32))
+        return made.fit(x[np.sort(few)]).predict(x)
 
 
 def _candidates(name: str, x: np.ndarray, n_clusters: int, seed: int) -> dict[str, np.ndarray]:

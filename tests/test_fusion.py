@@ -121,3 +121,35 @@ def test_embedding_without_noise_can_be_repeated():
     n = len(made.x)
     close(jnp.sum(one[:n] ** 2, axis=1), jnp.full(n, float(D)), rtol=1e-4)
     assert not np.asarray(one)[n:].any()
+
+
+def test_all_cells_as_landmarks_are_all_pairs(x64):
+    made = problem()
+    z, mask = jnp.asarray(np.random.default_rng(0).normal(size=(52, 4))), made.data.mask
+    rows = jnp.arange(45)
+    pull = jnp.asarray(np.random.default_rng(1).normal(size=(52, 4)))
+    same_value_and_gradient(
+        lambda z: jnp.sum(pull * F.attention_to(z, mask, rows)),
+        lambda z: jnp.sum(pull * F.attention(z, mask)),
+        z,
+    )
+
+
+def test_landmarks_are_spread_over_the_cells_and_only_where_there_are_many():
+    mask = jnp.arange(640) < 600
+    few = scs.Config.from_dict({"training": {"exact_cells": 640, "landmarks": 7}})
+    assert F.landmarks(mask, config=few) is None
+    many = scs.Config.from_dict({"training": {"exact_cells": 639, "landmarks": 7}})
+    wanted = [i * 600 // 7 for i in range(7)]
+    np.testing.assert_array_equal(F.landmarks(mask, config=many), wanted)
+
+
+def test_landmarks_estimate_attention(x64):
+    """Four groups: a tenth of the cells says nearly what all do."""
+    rng = np.random.default_rng(0)
+    z = jnp.asarray(rng.normal(size=(4, 5))[rng.integers(4, size=800)] + 0.1)
+    z = F.normalize_rows(z + 0.3 * rng.normal(size=z.shape))
+    mask = jnp.ones(800)
+    exact = F.attention(z, mask)
+    error = jnp.linalg.norm(F.attention_to(z, mask, jnp.arange(0, 800, 10)) - exact)
+    assert error < 0.1 * jnp.linalg.norm(exact)

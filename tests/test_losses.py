@@ -179,3 +179,16 @@ def test_assignment_divergence_is_kl_of_probabilities(x64):
     assert float(found) == pytest.approx(wanted)
     gradient = jax.grad(F.assignment_divergence)(jnp.asarray(target), jnp.log(q), jnp.ones(9))
     assert np.isfinite(gradient).all()
+
+
+def test_adjacency_error_with_landmarks(x64):
+    made = problem()
+    z = jnp.asarray(np.random.default_rng(0).normal(size=(52, 4)))
+    graph, mask = made.data.graph, made.data.mask
+    same_value_and_gradient(
+        lambda z: F.adjacency_error(z, graph, mask, jnp.arange(45)),
+        lambda z: F.adjacency_error(z, graph, mask),
+        z,
+    )
+    sampled = [float(F.adjacency_error(z, graph, mask, jnp.arange(i, 45, 5))) for i in range(5)]
+    assert np.mean(sampled) == pytest.approx(float(F.adjacency_error(z, graph, mask)), rel=1e-2)

@@ -3,10 +3,12 @@
 from scsiameseclu_jax.functional.augmentation import augment, gene_noise, kept_edges
 from scsiameseclu_jax.functional.fusion import (
     attention,
+    attention_to,
     embed,
     embedding,
     fuse,
     gate,
+    landmarks,
     normalize_rows,
 )
 from scsiameseclu_jax.functional.graph import (
@@ -72,6 +74,7 @@ __all__ = [
     "assign",
     "assignment_divergence",
     "attention",
+    "attention_to",
     "augment",
     "bucket",
     "cell_correlation",
@@ -91,6 +94,7 @@ __all__ = [
     "init",
     "init_params",
     "kept_edges",
+    "landmarks",
     "latent_correlation",
     "log_assignment",
     "mean_squared_error",

@@ -120,6 +120,60 @@ def _attention_backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, Arra
 attention.defvjp(_attention_forward, _attention_backward)
 
 
+def landmarks(mask: Array, *, config: Config) -> Array | None:
+    """Return the rows [m] that stand for all cells, or None where all pairs are taken.
+
+    Parameters
+    ----------
+    mask
+        [n] 1 for cells, which come first, 0 for padding.
+    config
+        ``training.exact_cells`` and ``training.landmarks``.
+    """
+    if mask.shape[0] <= config.training.exact_cells:
+        return None
+    wanted = config.training.landmarks
+    n_cells = jnp.sum(mask > 0)
+    # i * n_cells // wanted, without a product beyond 32 bits
+    steps = jnp.arange(wanted)
+    return steps * (n_cells // wanted) + steps * (n_cells % wanted) // wanted
+
+
+def attention_to(z: Array, mask: Array, rows: Array) -> Array:
+    """Attend to oneself and to landmarks that stand for all other cells.
+
+    Each landmark weighs as many cells as there are others for each: with all cells as landmarks
+    this is :func:`attention`.
+
+    Parameters
+    ----------
+    z
+        [n, d] rows.
+    mask
+        [n] 1 for cells, 0 for padding.
+    rows
+        [m] landmarks, from :func:`landmarks`.
+
+    Returns
+    -------
+    [n, d]; rows of padding are 0.
+    """
+    keys, others = z[rows], jnp.sum(mask) - 1
+
+    def block(zi: Array, index: Array) -> Array:
+        different = index[:, None] != rows
+        weight = others / jnp.maximum(jnp.sum(different, axis=1, keepdims=True), 1)
+        logits = jnp.where(different, zi @ keys.T + jnp.log(weight), -jnp.inf)
+        own = jnp.sum(zi**2, axis=1, keepdims=True)
+        top = jax.lax.stop_gradient(jnp.maximum(own, jnp.max(logits, axis=1, keepdims=True)))
+        shares, own_share = jnp.exp(logits - top), jnp.exp(own - top)
+        total = own_share + jnp.sum(shares, axis=1, keepdims=True)
+        return (own_share * zi + shares @ keys) / total
+
+    size = max(1, _BLOCK_ENTRIES // rows.shape[0])
+    return map_rows(block, z, jnp.arange(z.shape[0]), size=size) * mask[:, None]
+
+
 def gate(params: Params, z_features: Array, z_graph: Array, *, config: Config) -> Array:
     """Mix both latents: ``a * z_features + b * z_graph``, a and b from 0.5.
 
@@ -181,7 +235,9 @@ def fuse(
         z = propagate(graph, z)
     z = normalize_rows(z)
     if config.fusion.global_attention:
-        z = normalize_rows(z + params["fusion"]["beta"] * attention(z, mask))
+        rows = landmarks(mask, config=config)
+        attended = attention(z, mask) if rows is None else attention_to(z, mask, rows)
+        z = normalize_rows(z + params["fusion"]["beta"] * attended)
     return z
 
 

@@ -173,7 +173,7 @@ def _divergence_backward(saved: tuple[Array, Array, Array], g: Array) -> tuple[A
 _divergence.defvjp(_divergence_forward, _divergence_backward)
 
 
-def adjacency_error(z: Array, graph: CellGraph, mask: Array) -> Array:
+def adjacency_error(z: Array, graph: CellGraph, mask: Array, rows: Array | None = None) -> Array:
     """Mean squared error of ``sigmoid(z z^T)`` against the normalised adjacency, over all pairs.
 
     Parameters
@@ -184,6 +184,8 @@ def adjacency_error(z: Array, graph: CellGraph, mask: Array) -> Array:
         The adjacency; its entries are few, so their part is a sum over edges.
     mask
         [n] 1 for cells, 0 for padding.
+    rows
+        [m] landmarks that stand for the other cells; if not given, all pairs are taken.
 
     References
     ----------
@@ -193,7 +195,22 @@ def adjacency_error(z: Array, graph: CellGraph, mask: Array) -> Array:
     n = jnp.sum(mask)
     on_edges = jax.nn.sigmoid(jnp.sum(z[g.senders] * z[g.receivers], axis=1))
     edges = jnp.sum(g.edges**2) - 2 * jnp.sum(g.edges * on_edges)
-    return (_squared_sigmoids(z, mask) + edges) / n**2
+    pairs = _squared_sigmoids(z, mask) if rows is None else _sampled_sigmoids(z, mask, rows)
+    return (pairs + edges) / n**2
+
+
+def _sampled_sigmoids(z: Array, mask: Array, rows: Array) -> Array:
+    """Estimate :func:`_squared_sigmoids`: a cell's own entry, and the landmarks for all others."""
+    keys, others = z[rows], jnp.sum(mask) - 1
+
+    def block(zi: Array, index: Array) -> Array:
+        different = index[:, None] != rows
+        weight = others / jnp.maximum(jnp.sum(different, axis=1), 1)
+        found = jnp.sum(different * jax.nn.sigmoid(zi @ keys.T) ** 2, axis=1)
+        return jax.nn.sigmoid(jnp.sum(zi**2, axis=1)) ** 2 + weight * found
+
+    values = map_rows(block, z, jnp.arange(z.shape[0]), size=max(1, 2**21 // rows.shape[0]))
+    return jnp.sum(mask * values)
 
 
 @jax.custom_vjp

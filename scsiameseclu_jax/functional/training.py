@@ -14,7 +14,14 @@ from jax import Array
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.functional import losses, networks
 from scsiameseclu_jax.functional.augmentation import augment, kept_edges
-from scsiameseclu_jax.functional.fusion import DENSE_ROWS, embed, embedding, fuse, map_rows
+from scsiameseclu_jax.functional.fusion import (
+    DENSE_ROWS,
+    embed,
+    embedding,
+    fuse,
+    landmarks,
+    map_rows,
+)
 from scsiameseclu_jax.functional.graph import propagate
 from scsiameseclu_jax.functional.networks import Params, Propagated
 from scsiameseclu_jax.functional.transport import empty_plan, log_assignment, sinkhorn_plan
@@ -157,7 +164,8 @@ def _graph_reconstruction(params: Params, z: Array, data: CellData, config: Conf
         wanted = propagate(data.graph, data.features)
         terms["propagated_features"] = losses.mean_squared_error(decoded, wanted, data.mask)
     if _on(config, "adjacency"):
-        terms["adjacency"] = losses.adjacency_error(z, data.graph, data.mask)
+        rows = landmarks(data.mask, config=config)
+        terms["adjacency"] = losses.adjacency_error(z, data.graph, data.mask, rows)
     return terms
 
 
