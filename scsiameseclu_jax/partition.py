@@ -77,20 +77,23 @@ def first_partition(
         If no candidate has that many clusters, because too many cells are alike.
     """
     from scipy.stats import rankdata
+    from threadpoolctl import threadpool_limits
 
-    made = _candidates("embedding", embedding, n_clusters, seed)
     units = [_unit(one.features) for one in views]
-    for i, (unit, one) in enumerate(zip(units, views, strict=True)):
-        near = _unit(_smooth(one.links, unit, 4))
-        far = _unit(_smooth(one.links, near, 12))
-        for name, x in (("as it is", unit), ("smoothed 4", near), ("smoothed 16", far)):
-            made |= _candidates(f"view {i + 1} {name}", x, n_clusters, seed)
-    candidates = {name: c for name, c in made.items() if len(np.unique(c)) == n_clusters}
-    if not candidates:
-        found = max(len(np.unique(clusters)) for clusters in made.values())
-        msg = f"Expected cells distinct enough for {n_clusters} clusters, found {found} groups."
-        raise ValueError(msg)
-    scores = {name: _criteria(c, units, views, seed) for name, c in candidates.items()}
+    # many small problems: threads would wait for each other, and for those of other processes
+    with threadpool_limits(limits=1):
+        made = _candidates("embedding", embedding, n_clusters, seed)
+        for i, (unit, one) in enumerate(zip(units, views, strict=True)):
+            near = _unit(_smooth(one.links, unit, 4))
+            far = _unit(_smooth(one.links, near, 12))
+            for name, x in (("as it is", unit), ("smoothed 4", near), ("smoothed 16", far)):
+                made |= _candidates(f"view {i + 1} {name}", x, n_clusters, seed)
+        candidates = {name: c for name, c in made.items() if len(np.unique(c)) == n_clusters}
+        if not candidates:
+            found = max(len(np.unique(clusters)) for clusters in made.values())
+            msg = f"Expected cells distinct enough for {n_clusters} clusters, found {found} groups."
+            raise ValueError(msg)
+        scores = {name: _criteria(c, units, views, seed) for name, c in candidates.items()}
     ranks = rankdata(np.array(list(scores.values())), axis=0).sum(axis=1)
     best = list(scores)[int(np.argmax(ranks))]
     return Choice(candidates[best], best, scores)
