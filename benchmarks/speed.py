@@ -116,13 +116,11 @@ def measure_fit(n: int, cache: str | None) -> Record:
     import jax
 
     import scsiameseclu_jax as scs
-    from scsiameseclu_jax.model import device_data
 
     if cache is not None:
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     imported = time.perf_counter() - start
-    del device_data
     adata = scs.datasets.simulate(n_cells=n, n_genes=N_GENES, n_clusters=N_CLUSTERS, rng=0)
     start = time.perf_counter()
     model = scs.SiameseClu(N_CLUSTERS).fit(adata, rng=0, progress=False)

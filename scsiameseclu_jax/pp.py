@@ -28,7 +28,7 @@ class Prepared(NamedTuple):
     others: list[np.ndarray]
     """Further views of the same cells, each [n, p] float32, for the first partition."""
     counts: np.ndarray
-    """[n, g] raw counts of the selected genes, smallest unsigned integer type that fits."""
+    """[n, g] raw counts of the selected genes, uint16 or the unsigned integer type that fits."""
     size_factors: np.ndarray
     """[n] float32, total counts over their median."""
     senders: np.ndarray
@@ -227,7 +227,10 @@ def prepare(
     return Prepared(
         features=x.astype(np.float32),
         others=[other.astype(np.float32) for other in others],
-        counts=selected.astype(np.min_scalar_type(int(selected.max()))),
+        # 8 bits would seldom do, and be a type of its own to compile for
+        counts=selected.astype(
+            np.promote_types(np.uint16, np.min_scalar_type(int(selected.max())))
+        ),
         size_factors=size_factors.astype(np.float32),
         senders=senders,
         receivers=receivers,

@@ -185,3 +185,21 @@ def test_bad_input_leaves_the_object_as_it_was(adata):
 
 def test_float64_mode_is_left_alone():
     assert not jax.config.jax_enable_x64
+
+
+def test_other_seeds_and_data_of_like_shape_compile_nothing(adata, model):
+    started = []
+
+    def listen(event, seconds, **_):
+        if "backend_compile" in event:
+            started.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    fit(adata, rng=0)  # whatever is left to compile
+    del started[:]
+    fit(adata, rng=1)
+    other = scs.datasets.simulate(n_cells=236, n_genes=150, n_clusters=4, difficulty=0.2, rng=5)
+    fit(other)
+    assert not started
+    jax.jit(lambda x: 3 * x)(np.ones(7))
+    assert started  # the listener does hear

@@ -31,7 +31,7 @@ def bucket(size: int) -> int:
     (704, 9216, 8)
     """
     step = max(8, 2 ** (max(size, 1).bit_length() - 4))
-    return -(-size // step) * step
+    return _up_to(size, step)
 
 
 def cell_graph(
@@ -84,13 +84,15 @@ def cell_graph(
     rows, cols, values = rows[last], cols[last], values[last]
 
     n_edges = len(rows)
-    size = bucket(n_edges + 1)  # at least one padding edge: unused table slots point to it
+    # coarse, so that graphs of one size seldom differ in shape; at least one padding edge, which
+    # unused table slots point to
+    size = _up_to(n_edges + 1, 8 * n_nodes)
     pad = size - n_edges
     rank = np.arange(n_edges) - np.searchsorted(rows, rows, side="left")
     # what a cell's own row of the table has no room for goes to further rows behind all cells
     further = rank >= _TABLE_WIDTH
     starts = further & (rank % _TABLE_WIDTH == 0)
-    owners = np.full(bucket(int(starts.sum())), n_nodes - 1, np.int32)
+    owners = np.full(_up_to(int(starts.sum()), -(-n_nodes // 2)), n_nodes - 1, np.int32)
     owners[: starts.sum()] = rows[starts]
     place = np.where(further, n_nodes + np.cumsum(starts) - 1, rows), rank % _TABLE_WIDTH
     neighbors = np.zeros((n_nodes + len(owners), _TABLE_WIDTH), np.int32)
@@ -108,6 +110,10 @@ def cell_graph(
     )
     made = CellGraph(graph, jnp.asarray(neighbors), jnp.asarray(slots), jnp.asarray(owners))
     return normalize(made)
+
+
+def _up_to(size: int, step: int) -> int:
+    return -(-size // step) * step
 
 
 def normalize(graph: CellGraph, kept: Array | None = None) -> CellGraph:
