@@ -262,8 +262,8 @@ def device_data(prepared: pp.Prepared) -> F.CellData:
     n, n_genes = prepared.counts.shape
     rows, columns = F.bucket(n), F.bucket(n_genes)
 
-    def padded(a: np.ndarray, value: float = 0) -> np.ndarray:
-        pads = [(0, rows - n)] + [(0, 0)] * (a.ndim - 1)
+    def padded(a: np.ndarray, value: float = 0, more: int = 0) -> np.ndarray:
+        pads = [(0, rows - n), (0, more)][: a.ndim]
         return np.pad(a, pads, constant_values=value)
 
     graph = F.cell_graph(
@@ -271,7 +271,7 @@ def device_data(prepared: pp.Prepared) -> F.CellData:
     )
     return F.CellData(
         features=jnp.asarray(padded(prepared.features)),
-        counts=jnp.asarray(np.pad(padded(prepared.counts), [(0, 0), (0, columns - n_genes)])),
+        counts=jnp.asarray(padded(prepared.counts, more=columns - n_genes)),
         size_factors=jnp.asarray(padded(prepared.size_factors, 1)),
         graph=graph,
         n_cells=jnp.asarray(n, jnp.int32),

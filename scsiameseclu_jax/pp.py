@@ -15,6 +15,8 @@ from scsiameseclu_jax.config import Config
 
 logger = logging.getLogger(__name__)
 
+_ROWS = 4096  # cells made dense at a time
+
 
 class Prepared(NamedTuple):
     """Cells in canonical order, ready to be put on a device.
@@ -223,14 +225,10 @@ def prepare(
     else:
         links = sp.coo_matrix(links[order][:, order])
         receivers, senders, weights = links.row, links.col, links.data
-    selected = raw[:, chosen].toarray()
     return Prepared(
         features=x.astype(np.float32),
         others=[other.astype(np.float32) for other in others],
-        # 8 bits would seldom do, and be a type of its own to compile for
-        counts=selected.astype(
-            np.promote_types(np.uint16, np.min_scalar_type(int(selected.max())))
-        ),
+        counts=_dense_counts(raw[:, chosen]),
         size_factors=size_factors.astype(np.float32),
         senders=senders,
         receivers=receivers,
@@ -278,6 +276,17 @@ def _canonical_order(raw: sp.csr_matrix, given: np.ndarray | None) -> tuple[np.n
     order = np.array(sorted(range(len(digests)), key=digests.__getitem__))
     whole = hashlib.sha256(b"".join(digests[i] for i in order)).hexdigest()
     return order, whole[:16]
+
+
+def _dense_counts(raw: sp.csr_matrix) -> np.ndarray:
+    """Return counts as a dense array of a small type, a block of cells at a time."""
+    # 8 bits would seldom do, and be a type of its own to compile for
+    dtype = np.promote_types(np.uint16, np.min_scalar_type(int(raw.data.max())))
+    counts = np.empty(raw.shape, dtype)
+    for start in range(0, raw.shape[0], _ROWS):
+        rows = slice(start, start + _ROWS)
+        counts[rows] = raw[rows].toarray()
+    return counts
 
 
 def _pad_columns(features: np.ndarray, config: Config) -> np.ndarray:
