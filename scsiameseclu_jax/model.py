@@ -135,6 +135,14 @@ class SiameseClu:
         back = np.empty(n, int)
         back[prepared.order] = np.arange(n)
         labels, rank = _by_size(prediction.labels[:n], self.n_clusters)
+        found = len(np.unique(labels))
+        if found < self.n_clusters:
+            note = (
+                f"{found} of {self.n_clusters} clusters have cells: the others are no cell's most "
+                "likely one; a smaller `n_clusters` may fit these data better."
+            )
+            findings["warnings"].append(note)
+            logger.warning(note)
         proba = prediction.proba[:n][:, rank][back].astype(np.float32)
         self._results = {
             "labels": labels[back],

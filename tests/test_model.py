@@ -203,3 +203,16 @@ def test_other_seeds_and_data_of_like_shape_compile_nothing(adata, model):
     assert not started
     jax.jit(lambda x: 3 * x)(np.ones(7))
     assert started  # the listener does hear
+
+
+def test_a_cluster_without_cells_is_said(adata, monkeypatch):
+    predict = scs.functional.predict
+
+    def emptied(state, data, **options):
+        made = predict(state, data, **options)
+        return made._replace(labels=made.labels.clip(1))
+
+    monkeypatch.setattr(scs.functional, "predict", emptied)
+    model = fit(adata)
+    assert set(model.labels) == {0, 1, 2}
+    assert "3 of 4 clusters have cells" in model.manifest["warnings"][-1]
