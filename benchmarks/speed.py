@@ -210,6 +210,9 @@ def plot(records: list[Record], path: Path) -> None:
         ax.set(xscale="log", yscale="log", xlabel="cells", ylabel=label)
         ax.grid(visible=True, which="major", alpha=0.3)
         ax.legend(frameon=False)
+    axes[1].set_yticks([1, 2, 4, 8, 16], minor=False)
+    axes[1].yaxis.set_major_formatter("{x:g}")
+    axes[1].yaxis.set_minor_formatter("")
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
