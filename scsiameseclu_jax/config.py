@@ -158,7 +158,7 @@ class Transport:
 
 @dataclass(frozen=True)
 class Training:
-    """Length and step size of the four stages."""
+    """Length, step size and batches of the four stages, and which pairs of cells they take."""
 
     feature_steps: int = 200
     """Pre-training steps of the feature autoencoder, on batches of cells."""

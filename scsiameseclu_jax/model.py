@@ -17,7 +17,13 @@ import scipy.sparse as sp
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax import pp
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.partition import Choice, View, centers_of, first_partition, view
+from scsiameseclu_jax.partition import (
+    Choice,
+    Representation,
+    centers_of,
+    first_partition,
+    representation,
+)
 from scsiameseclu_jax.progress import Progress
 
 if TYPE_CHECKING:
@@ -220,9 +226,9 @@ class SiameseClu:
         state = F.remove_edges(state, data, config=self.config)
         n, n_neighbors = len(prepared.order), self.config.preprocessing.n_neighbors
         z = np.asarray(F.predict(state, data, config=self.config).embedding)[:n]
-        views = [View(prepared.features, _links(data.graph, n))]
-        views += [view(other, n_neighbors) for other in prepared.others]
-        choice = first_partition(z, views, self.n_clusters, seed=seed)
+        spaces = [Representation(prepared.features, _links(data.graph, n))]
+        spaces += [representation(other, n_neighbors) for other in prepared.others]
+        choice = first_partition(z, spaces, self.n_clusters, seed=seed)
         logger.info("first partition: %s, of %d candidates", choice.name, len(choice.scores))
         centers = jnp.asarray(centers_of(z, choice.clusters, self.n_clusters), jnp.float32)
         sizes = jnp.asarray(np.bincount(choice.clusters), jnp.float32)

@@ -47,7 +47,9 @@ def log_normalize(
     return logged[:, chosen], chosen
 
 
-def views(logged: sp.csr_matrix, raw: sp.csr_matrix, *, config: Config) -> list[np.ndarray]:
+def representations(
+    logged: sp.csr_matrix, raw: sp.csr_matrix, *, config: Config
+) -> list[np.ndarray]:
     """Return components [n, p] of the cells in three normalisations, the encoders' first.
 
     Parameters

@@ -21,7 +21,7 @@ _SILHOUETTE_CELLS = 2000
 _KMEANS_CELLS = 20_000  # more do not move centres, and take minutes
 
 
-class View(NamedTuple):
+class Representation(NamedTuple):
     """One normalisation of the cells."""
 
     features: np.ndarray
@@ -38,21 +38,21 @@ class Choice(NamedTuple):
     name: str
     """Which candidate was chosen."""
     scores: dict[str, tuple[float, ...]]
-    """Modularity and silhouette of each candidate, in one view after the other."""
+    """Modularity and silhouette of each candidate, in one representation after the other."""
 
 
-def view(features: np.ndarray, n_neighbors: int) -> View:
-    """Build the view of features [n, p] with its cosine kNN graph, `n_neighbors` of each cell."""
+def representation(features: np.ndarray, n_neighbors: int) -> Representation:
+    """Pair features [n, p] with their cosine kNN graph, `n_neighbors` of each cell."""
     neighbors, cells = nearest_neighbors(features, n_neighbors)
     n = len(features)
     links = sp.csr_matrix((np.ones(len(cells)), (cells, neighbors)), shape=(n, n))
     links = links.maximum(links.T) + sp.identity(n, format="csr")
     scale = sp.diags(1 / np.sqrt(np.asarray(links.sum(axis=1)).ravel()))
-    return View(features, sp.csr_matrix(scale @ links @ scale))
+    return Representation(features, sp.csr_matrix(scale @ links @ scale))
 
 
 def first_partition(
-    embedding: np.ndarray, views: list[View], n_clusters: int, *, seed: int
+    embedding: np.ndarray, representations: list[Representation], n_clusters: int, *, seed: int
 ) -> Choice:
     """Make candidate partitions and choose one without labels.
 
@@ -60,7 +60,7 @@ def first_partition(
     ----------
     embedding
         [n, d] learned embedding, rows of equal length.
-    views
+    representations
         Normalisations of the cells, at least one.
     n_clusters
         Number of clusters.
@@ -69,7 +69,7 @@ def first_partition(
 
     Returns
     -------
-    The candidate with the best sum of ranks over both criteria in all views.
+    The candidate with the best sum of ranks over both criteria in all representations.
 
     Raises
     ------
@@ -79,32 +79,34 @@ def first_partition(
     from scipy.stats import rankdata
     from threadpoolctl import threadpool_limits
 
-    units = [_unit(one.features) for one in views]
+    units = [_unit(one.features) for one in representations]
     # many small problems: threads would wait for each other, and for those of other processes
     with threadpool_limits(limits=1):
         made = _candidates("embedding", embedding, n_clusters, seed)
-        for i, (unit, one) in enumerate(zip(units, views, strict=True)):
+        for i, (unit, one) in enumerate(zip(units, representations, strict=True)):
             near = _unit(_smooth(one.links, unit, 4))
             far = _unit(_smooth(one.links, near, 12))
             for name, x in (("as it is", unit), ("smoothed 4", near), ("smoothed 16", far)):
-                made |= _candidates(f"view {i + 1} {name}", x, n_clusters, seed)
+                made |= _candidates(f"representation {i + 1} {name}", x, n_clusters, seed)
         candidates = {name: c for name, c in made.items() if len(np.unique(c)) == n_clusters}
         if not candidates:
             found = max(len(np.unique(clusters)) for clusters in made.values())
             msg = f"Expected cells distinct enough for {n_clusters} clusters, found {found} groups."
             raise ValueError(msg)
-        scores = {name: _criteria(c, units, views, seed) for name, c in candidates.items()}
+        scores = {
+            name: _criteria(c, units, representations, seed) for name, c in candidates.items()
+        }
     ranks = rankdata(np.array(list(scores.values())), axis=0).sum(axis=1)
     best = list(scores)[int(np.argmax(ranks))]
     return Choice(candidates[best], best, scores)
 
 
 def _criteria(
-    clusters: np.ndarray, units: list[np.ndarray], views: list[View], seed: int
+    clusters: np.ndarray, units: list[np.ndarray], representations: list[Representation], seed: int
 ) -> tuple[float, ...]:
     return tuple(
         value
-        for unit, one in zip(units, views, strict=True)
+        for unit, one in zip(units, representations, strict=True)
         for value in (modularity(one.links, clusters), _silhouette(unit, clusters, seed))
     )
 

@@ -28,7 +28,7 @@ class Prepared(NamedTuple):
     features: np.ndarray
     """[n, p] float32, unit variance overall."""
     others: list[np.ndarray]
-    """Further views of the same cells, each [n, p] float32, for the first partition."""
+    """Further representations of the same cells, each [n, p] float32, for the first partition."""
     counts: np.ndarray
     """[n, g] raw counts of the selected genes, uint16 or the unsigned integer type that fits."""
     size_factors: np.ndarray
@@ -215,7 +215,7 @@ def prepare(
         raw, size_factors, config.preprocessing.n_top_genes
     )
     if given is None:
-        x, *others = normalization.views(logged, raw[:, chosen], config=config)
+        x, *others = normalization.representations(logged, raw[:, chosen], config=config)
     else:
         x, others = given[order], []
     x = _pad_columns(x / x.std(), config)

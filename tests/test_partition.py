@@ -16,13 +16,13 @@ def groups(sizes, *, spread=0.25, seed=0):
 
 
 def choose(x, n_clusters, *others):
-    views = [partition.view(features, 10) for features in (x, *others)]
-    return partition.first_partition(x, views, n_clusters, seed=0)
+    spaces = [partition.representation(features, 10) for features in (x, *others)]
+    return partition.first_partition(x, spaces, n_clusters, seed=0)
 
 
-def test_view_has_the_normalised_graph():
+def test_representation_has_the_normalised_graph():
     x, _ = groups([20, 20])
-    links = partition.view(x, 5).links
+    links = partition.representation(x, 5).links
     assert abs(links - links.T).max() < 1e-15
     assert np.linalg.eigvalsh(links.toarray()).max() == pytest.approx(1)
     found, cells = pp.nearest_neighbors(x, 5)
@@ -46,8 +46,8 @@ def test_choice_is_best_by_the_sum_of_ranks():
     assert wins[names.index(choice.name)] == wins.max()
 
 
-def test_every_view_has_its_say():
-    """Groups that blur in the first view are clear in the second."""
+def test_every_representation_has_its_say():
+    """Groups that blur in the first representation are clear in the second."""
     x, truth = groups([80, 80, 40], spread=0.4)
     clear, _ = groups([80, 80, 40], spread=0.1, seed=1)
     choice = choose(x, 3, clear)
@@ -85,4 +85,6 @@ def test_few_cells_need_no_merging():
 def test_cells_that_are_all_alike_are_refused():
     x = np.ones((40, 5))
     with pytest.raises(ValueError, match="distinct enough for 3 clusters, found 1"):
-        partition.first_partition(x, [partition.View(x, sp.eye(40, format="csr"))], 3, seed=0)
+        partition.first_partition(
+            x, [partition.Representation(x, sp.eye(40, format="csr"))], 3, seed=0
+        )

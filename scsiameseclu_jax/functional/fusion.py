@@ -35,7 +35,9 @@ def normalize_rows(z: Array) -> Array:
     return z * jax.lax.rsqrt(mean + 1e-12)
 
 
-def map_rows(f: Callable[..., Any], *rows: Array, size: int | None = None) -> Any:
+def map_rows(
+    f: Callable[..., Any], *rows: Array, size: int | None = None, against: int | None = None
+) -> Any:
     """Apply a function to blocks of rows, one block at a time.
 
     Differentiated, it keeps no more than its arguments: blocks are computed anew.
@@ -47,10 +49,12 @@ def map_rows(f: Callable[..., Any], *rows: Array, size: int | None = None) -> An
     rows
         Arrays with the same first axis.
     size
-        Rows of a block at most; if not given, so many that a block against all rows is small.
+        Rows of a block at most; if not given, so many that a pairwise block is small.
+    against
+        Rows that each row of a pairwise block is paired with; all of them, if not given.
     """
     n = rows[0].shape[0]
-    blocks = -(-n // size) if size else -(-n * n // _BLOCK_ENTRIES)
+    blocks = -(-n // size) if size else -(-n * (against or n) // _BLOCK_ENTRIES)
     size = -(-n // blocks)
 
     def split(a: Array) -> Array:
@@ -139,6 +143,27 @@ def landmarks(mask: Array, *, config: Config) -> Array | None:
     return steps * (n_cells // wanted) + steps * (n_cells % wanted) // wanted
 
 
+def landmark_weights(index: Array, rows: Array, mask: Array) -> Array:
+    """Return how many cells each landmark stands for, for each cell of a block.
+
+    Parameters
+    ----------
+    index
+        [b] rows of the cells.
+    rows
+        [m] landmarks, from :func:`landmarks`.
+    mask
+        [n] 1 for cells, 0 for padding.
+
+    Returns
+    -------
+    [b, m] weights, of a row equal and in sum the number of other cells; 0 for oneself.
+    """
+    different = (index[:, None] != rows).astype(mask.dtype)
+    total = jnp.sum(different, axis=1, keepdims=True)
+    return different * (jnp.sum(mask) - 1) / jnp.maximum(total, 1)
+
+
 def attention_to(z: Array, mask: Array, rows: Array) -> Array:
     """Attend to oneself and to landmarks that stand for all other cells.
 
@@ -158,20 +183,17 @@ def attention_to(z: Array, mask: Array, rows: Array) -> Array:
     -------
     [n, d]; rows of padding are 0.
     """
-    keys, others = z[rows], jnp.sum(mask) - 1
+    keys = z[rows]
 
     def block(zi: Array, index: Array) -> Array:
-        different = index[:, None] != rows
-        weight = others / jnp.maximum(jnp.sum(different, axis=1, keepdims=True), 1)
-        logits = jnp.where(different, zi @ keys.T + jnp.log(weight), -jnp.inf)
+        logits = zi @ keys.T + jnp.log(landmark_weights(index, rows, mask))
         own = jnp.sum(zi**2, axis=1, keepdims=True)
         top = jax.lax.stop_gradient(jnp.maximum(own, jnp.max(logits, axis=1, keepdims=True)))
         shares, own_share = jnp.exp(logits - top), jnp.exp(own - top)
         total = own_share + jnp.sum(shares, axis=1, keepdims=True)
         return (own_share * zi + shares @ keys) / total
 
-    size = max(1, _BLOCK_ENTRIES // rows.shape[0])
-    return map_rows(block, z, jnp.arange(z.shape[0]), size=size) * mask[:, None]
+    return map_rows(block, z, jnp.arange(z.shape[0]), against=rows.shape[0]) * mask[:, None]
 
 
 def gate(params: Params, z_features: Array, z_graph: Array, *, config: Config) -> Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import gammaln
 
-from scsiameseclu_jax.functional.fusion import map_rows
+from scsiameseclu_jax.functional.fusion import landmark_weights, map_rows
 from scsiameseclu_jax.functional.types import CellGraph
 
 _HIGHEST = jax.lax.Precision.HIGHEST  # tf32 loses what the sums of squares are about
@@ -201,15 +201,14 @@ def adjacency_error(z: Array, graph: CellGraph, mask: Array, rows: Array | None 
 
 def _sampled_sigmoids(z: Array, mask: Array, rows: Array) -> Array:
     """Estimate :func:`_squared_sigmoids`: a cell's own entry, and the landmarks for all others."""
-    keys, others = z[rows], jnp.sum(mask) - 1
+    keys = z[rows]
 
     def block(zi: Array, index: Array) -> Array:
-        different = index[:, None] != rows
-        weight = others / jnp.maximum(jnp.sum(different, axis=1), 1)
-        found = jnp.sum(different * jax.nn.sigmoid(zi @ keys.T) ** 2, axis=1)
-        return jax.nn.sigmoid(jnp.sum(zi**2, axis=1)) ** 2 + weight * found
+        squared = jax.nn.sigmoid(zi @ keys.T) ** 2
+        others = jnp.sum(landmark_weights(index, rows, mask) * squared, axis=1)
+        return jax.nn.sigmoid(jnp.sum(zi**2, axis=1)) ** 2 + others
 
-    values = map_rows(block, z, jnp.arange(z.shape[0]), size=max(1, 2**21 // rows.shape[0]))
+    values = map_rows(block, z, jnp.arange(z.shape[0]), against=rows.shape[0])
     return jnp.sum(mask * values)
 
 
