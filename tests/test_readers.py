@@ -199,9 +199,10 @@ def test_nothing_there(tmp_path):
     [
         (b"", "an empty file"),
         (b"gene,cell\nA,1\n", "a file that is not HDF5"),
-        (gzip.compress(b"anything"), "a gzip-compressed file. Decompress it"),
+        (gzip.compress(b"anything", mtime=0), "a gzip-compressed file. Decompress it"),
         (b"%%MatrixMarket matrix coordinate", "a Matrix Market file. Give the folder"),
     ],
+    ids=["empty", "csv", "gzip", "mtx"],
 )
 def test_not_hdf5(tmp_path, content, match):
     path = tmp_path / "a.h5ad"
