@@ -30,6 +30,7 @@ ORDER = [
     "augmentation",
     "networks",
     "fusion",
+    "likelihood",
     "losses",
     "transport",
     "training",

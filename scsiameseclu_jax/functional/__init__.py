@@ -19,6 +19,7 @@ from scsiameseclu_jax.functional.graph import (
     pagerank_series,
     propagate,
 )
+from scsiameseclu_jax.functional.likelihood import zinb
 from scsiameseclu_jax.functional.losses import (
     adjacency_error,
     assignment_divergence,
@@ -26,7 +27,6 @@ from scsiameseclu_jax.functional.losses import (
     latent_correlation,
     mean_squared_error,
     propagation_divergence,
-    zinb,
 )
 from scsiameseclu_jax.functional.networks import (
     decode_counts,

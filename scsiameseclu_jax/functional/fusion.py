@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_batching import sequential_vmap
 
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.functional.graph import Series, diffuse, normalize, pagerank_series, propagate
@@ -89,6 +90,7 @@ def attention(z: Array, mask: Array) -> Array:
     return _attend(z, mask)[0]
 
 
+@sequential_vmap
 def _attend(z: Array, mask: Array) -> tuple[Array, Array]:
     hidden = jnp.where(mask > 0, 0.0, -jnp.inf).astype(z.dtype)
 
@@ -107,7 +109,11 @@ def _attention_forward(z: Array, mask: Array) -> tuple[Array, tuple[Array, ...]]
 
 
 def _attention_backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, Array]:
-    z, mask, out, total = saved
+    return _attention_gradient(*saved, g), jnp.zeros_like(saved[1])
+
+
+@sequential_vmap
+def _attention_gradient(z: Array, mask: Array, out: Array, total: Array, g: Array) -> Array:
     g = g * mask[:, None]
     offset = jnp.sum(g * out, axis=1)
 
@@ -118,7 +124,7 @@ def _attention_backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, Arra
         pull = own * (gi @ z.T - oi[:, None]) + other * (zi @ g.T - offset)
         return pull @ z + other @ g
 
-    return map_rows(block, z, g, total, offset, mask), jnp.zeros_like(mask)
+    return map_rows(block, z, g, total, offset, mask)
 
 
 attention.defvjp(_attention_forward, _attention_backward)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 from jax import Array
+from jax.custom_batching import sequential_vmap
 
 from scsiameseclu_jax.functional.types import CellGraph
 
@@ -169,13 +170,15 @@ def _propagate_forward(path: str, graph: CellGraph, h: Array) -> tuple[Array, Ce
 
 
 def _propagate_backward(path: str, graph: CellGraph, g: Array) -> tuple[CellGraph, Array]:
-    return _no_gradient(graph), _propagate(path, graph, g)
+    return no_gradient(graph), _propagate(path, graph, g)
 
 
 _propagate.defvjp(_propagate_forward, _propagate_backward)
 
 
-def _no_gradient(graph: CellGraph) -> CellGraph:
+def no_gradient(graph: CellGraph) -> CellGraph:
+    """Return the cotangent of a graph that gradients stop at, for use in a ``custom_vjp``."""
+
     def zero(x: Array) -> Array | np.ndarray:
         if jnp.issubdtype(x.dtype, jnp.floating):
             return jnp.zeros_like(x)
@@ -277,6 +280,14 @@ def diffuse(graph: CellGraph, h: Array, *, series: Series) -> tuple[Array, Array
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _diffuse(series: Series, graph: CellGraph, h: Array) -> tuple[Array, Array]:
+    @sequential_vmap
+    def sums(graph: CellGraph, h: Array) -> tuple[Array, Array]:
+        return _chebyshev(series, graph, h)
+
+    return sums(graph, h)
+
+
+def _chebyshev(series: Series, graph: CellGraph, h: Array) -> tuple[Array, Array]:
     product = _product(graph, "table")
     once, twice = (jnp.asarray(c, h.dtype) for c in series)
     zero = jnp.zeros_like(h)
@@ -303,7 +314,14 @@ def _diffuse_backward(
     series: Series, graph: CellGraph, cotangents: tuple[Array, Array]
 ) -> tuple[CellGraph, Array]:
     # f(Â) g1 + f(Â)^2 g2 in one pass: Clenshaw's recurrence takes vector coefficients
-    g1, g2 = cotangents
+    @sequential_vmap
+    def sums(graph: CellGraph, g1: Array, g2: Array) -> Array:
+        return _clenshaw(series, graph, g1, g2)
+
+    return no_gradient(graph), sums(graph, *cotangents)
+
+
+def _clenshaw(series: Series, graph: CellGraph, g1: Array, g2: Array) -> Array:
     product = _product(graph, "table")
     once, twice = (jnp.asarray(c, g1.dtype) for c in series)
     zero = jnp.zeros_like(g1)
@@ -314,7 +332,7 @@ def _diffuse_backward(
 
     factor = jnp.full_like(once, 2).at[-1].set(1)
     (b1, _), _ = jax.lax.scan(term, (zero, zero), (once[::-1], twice[::-1], factor))
-    return _no_gradient(graph), b1
+    return b1
 
 
 _diffuse.defvjp(_diffuse_forward, _diffuse_backward)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import gammaln
+from jax.custom_batching import sequential_vmap
 
 from scsiameseclu_jax.functional.fusion import landmark_weights, map_rows
+from scsiameseclu_jax.functional.graph import no_gradient, propagate
 from scsiameseclu_jax.functional.types import CellGraph
 
 _HIGHEST = jax.lax.Precision.HIGHEST  # tf32 loses what the sums of squares are about
@@ -17,52 +18,6 @@ def mean_squared_error(found: Array, wanted: Array, mask: Array) -> Array:
     """Mean over cells and columns of ``(found - wanted)^2``; arrays [n, c], `mask` [n]."""
     squared = jnp.sum((found - wanted) ** 2, axis=1)
     return jnp.sum(squared * mask) / (jnp.sum(mask) * found.shape[1])
-
-
-def zinb(
-    counts: Array, log_mean: Array, log_dispersion: Array, logit_dropout: Array, gene_mask: Array
-) -> Array:
-    """Negative log-likelihood of counts under a zero-inflated negative binomial.
-
-    Parameters
-    ----------
-    counts
-        [b, g] raw counts, non-negative integers.
-    log_mean
-        [b, g] logarithm of the mean ``m``, size factor included.
-    log_dispersion
-        [b, g] logarithm of the inverse dispersion ``t``: the variance is ``m + m^2 / t``.
-    logit_dropout
-        [b, g] logit of the probability of an extra zero.
-    gene_mask
-        [g] 1 for genes, 0 for padding.
-
-    Returns
-    -------
-    Mean over cells and genes, in nats. Gradients flow through all three heads.
-
-    References
-    ----------
-    Paper, ZINB loss; Eraslan et al., Nature Communications 2019.
-    """
-    x = counts.astype(log_mean.dtype)
-    # log t and log m are kept to where t and m are normal numbers and lgamma(x + t) is exact
-    log_t = jnp.clip(log_dispersion, -7.0, 9.0)
-    log_m = jnp.clip(log_mean, -12.0, 12.0)
-    t = jnp.exp(log_t)
-    log_sum = jnp.logaddexp(log_t, log_m)
-    stays_zero = t * (log_t - log_sum)
-    positive = x > 0
-    safe = jnp.where(positive, x, 1.0)
-    # for a zero count the gamma functions cancel, so they are needed where counts are positive
-    t_safe = jnp.where(positive, t, 1.0)
-    gammas = gammaln(safe + t_safe) - gammaln(t_safe) - gammaln(safe + 1)
-    nonzero = jax.nn.log_sigmoid(-logit_dropout) + gammas + stays_zero + safe * (log_m - log_sum)
-    zero = jnp.logaddexp(
-        jax.nn.log_sigmoid(logit_dropout), jax.nn.log_sigmoid(-logit_dropout) + stays_zero
-    )
-    likelihood = jnp.where(positive, nonzero, zero)
-    return -jnp.sum(likelihood * gene_mask) / (x.shape[0] * jnp.sum(gene_mask))
 
 
 def cell_correlation(z_1: Array, z_2: Array, mask: Array) -> Array:
@@ -191,12 +146,37 @@ def adjacency_error(z: Array, graph: CellGraph, mask: Array, rows: Array | None 
     ----------
     Paper, reconstruction of the adjacency.
     """
-    g = graph.graph
     n = jnp.sum(mask)
-    on_edges = jax.nn.sigmoid(jnp.sum(z[g.senders] * z[g.receivers], axis=1))
-    edges = jnp.sum(g.edges**2) - 2 * jnp.sum(g.edges * on_edges)
+    edges = jnp.sum(graph.graph.edges**2) - 2 * _sigmoids_on_edges(z, graph)
     pairs = _squared_sigmoids(z, mask) if rows is None else _sampled_sigmoids(z, mask, rows)
     return (pairs + edges) / n**2
+
+
+@jax.custom_vjp
+def _sigmoids_on_edges(z: Array, graph: CellGraph) -> Array:
+    """Sum over edges of weight times ``sigmoid(z_i z_j)``."""
+    return jnp.sum(graph.graph.edges * _on_edges(z, graph))
+
+
+def _on_edges(z: Array, graph: CellGraph) -> Array:
+    g = graph.graph
+    return jax.nn.sigmoid(jnp.sum(z[g.senders] * z[g.receivers], axis=1))
+
+
+def _on_edges_forward(z: Array, graph: CellGraph) -> tuple[Array, tuple[Array, CellGraph]]:
+    s = _on_edges(z, graph)
+    g = graph.graph
+    # each link has two ends, and an edge for each: twice the sum over what a cell receives
+    slopes = graph._replace(graph=g._replace(edges=2 * g.edges * s * (1 - s)))
+    return jnp.sum(g.edges * s), (z, slopes)
+
+
+def _on_edges_backward(saved: tuple[Array, CellGraph], g: Array) -> tuple[Array, CellGraph]:
+    z, slopes = saved
+    return g * propagate(slopes, z), no_gradient(slopes)
+
+
+_sigmoids_on_edges.defvjp(_on_edges_forward, _on_edges_backward)
 
 
 def _sampled_sigmoids(z: Array, mask: Array, rows: Array) -> Array:
@@ -223,6 +203,12 @@ def _squared_sigmoids(z: Array, mask: Array) -> Array:
 
 
 def _squared_sigmoids_forward(z: Array, mask: Array) -> tuple[Array, tuple[Array, Array]]:
+    value, gradient = _squared_sigmoids_and_slopes(z, mask)
+    return value, (gradient, jnp.zeros_like(mask))
+
+
+@sequential_vmap
+def _squared_sigmoids_and_slopes(z: Array, mask: Array) -> tuple[Array, Array]:
     def block(rows: Array, own: Array) -> tuple[Array, Array]:
         s = jax.nn.sigmoid(rows @ z.T)
         squared = s**2 * mask
@@ -231,7 +217,7 @@ def _squared_sigmoids_forward(z: Array, mask: Array) -> tuple[Array, tuple[Array
         return own * jnp.sum(squared, axis=1), slope @ z
 
     value, gradient = map_rows(block, z, mask)
-    return jnp.sum(value), (gradient, jnp.zeros_like(mask))
+    return jnp.sum(value), gradient
 
 
 def _squared_sigmoids_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:

@@ -23,9 +23,12 @@ from scsiameseclu_jax.functional.fusion import (
     map_rows,
 )
 from scsiameseclu_jax.functional.graph import propagate
+from scsiameseclu_jax.functional.likelihood import zinb
 from scsiameseclu_jax.functional.networks import Params, Propagated
 from scsiameseclu_jax.functional.transport import empty_plan, log_assignment, sinkhorn_plan
 from scsiameseclu_jax.functional.types import CellData, Plan, StepInfo, TrainState
+
+_COUNT_ROWS = 128  # cells x genes at a time: what fits in a cache
 
 Stage = Literal["features", "graph", "joint", "train"]
 Terms = dict[str, Array]
@@ -131,10 +134,14 @@ def _draw_cells(key: Array, data: CellData, size: int) -> Array:
 
 def _count_term(params: Params, hidden: Array, rows: Array, data: CellData) -> Array:
     """ZINB of the cells `rows` [b], whose decoder's hidden rows are `hidden` [b, h]."""
-    log_mean, log_dispersion, logit_dropout = networks.decode_counts(params, hidden)
-    log_mean += jnp.log(data.size_factors[rows])[:, None]
-    genes = (jnp.arange(log_mean.shape[1]) < data.n_genes).astype(hidden.dtype)
-    return losses.zinb(data.counts[rows], log_mean, log_dispersion, logit_dropout, genes)
+    genes = (jnp.arange(data.counts.shape[1]) < data.n_genes).astype(hidden.dtype)
+
+    def block(hidden: Array, rows: Array) -> Array:
+        log_mean, log_dispersion, logit_dropout = networks.decode_counts(params, hidden)
+        log_mean += jnp.log(data.size_factors[rows])[:, None]
+        return zinb(data.counts[rows], log_mean, log_dispersion, logit_dropout, genes)
+
+    return jnp.mean(map_rows(block, hidden, rows, size=_COUNT_ROWS))
 
 
 def _feature_terms(params: Params, key: Array, data: CellData, config: Config) -> Terms:
