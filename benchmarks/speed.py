@@ -54,7 +54,7 @@ def measure_step(n: int, n_steps: int) -> Record:
 
     import scsiameseclu_jax as scs
     import scsiameseclu_jax.functional as F
-    from scsiameseclu_jax.model import device_data
+    from scsiameseclu_jax.device import device_data
 
     config = scs.Config()
     data = device_data(_prepared(n))
@@ -95,7 +95,7 @@ def measure_dense(n: int, n_steps: int) -> Record:
     adjacency = (scale @ links @ scale).astype(np.float32).toarray()
     run = Dense(
         made.features,
-        made.counts.astype(np.int32),
+        made.counts.toarray().astype(np.int32),
         made.size_factors,
         adjacency,
         N_CLUSTERS,

@@ -7,7 +7,7 @@ from sklearn.cluster import KMeans
 
 import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax.model import device_data
+from scsiameseclu_jax.device import device_data
 
 K = 5
 config = scs.Config()

@@ -143,7 +143,7 @@ class Transport:
     sharpness: float = 5.0
     """``lambda``: the entropic regularisation is ``1 / lambda``."""
     refresh_every: int = 5
-    """Training steps between two refreshes of the target."""
+    """Training steps between two refreshes of the target; 0 leaves it as it is."""
     threshold: float = 1e-5
     """Error of the marginals at which Sinkhorn has converged."""
     max_iterations: int = 5000
@@ -151,14 +151,14 @@ class Transport:
 
     def __post_init__(self) -> None:
         _expect(self.sharpness > 0, "sharpness", "positive", self.sharpness)
-        _expect(self.refresh_every >= 1, "refresh_every", "at least 1", self.refresh_every)
+        _expect(self.refresh_every >= 0, "refresh_every", "0 or more", self.refresh_every)
         _expect(self.threshold > 0, "threshold", "positive", self.threshold)
         _expect(self.max_iterations >= 10, "max_iterations", "at least 10", self.max_iterations)
 
 
 @dataclass(frozen=True)
 class Training:
-    """Length, step size and batches of the four stages, and which pairs of cells they take."""
+    """Length, step size and batches of the four stages."""
 
     feature_steps: int = 200
     """Pre-training steps of the feature autoencoder, on batches of cells."""
@@ -178,19 +178,40 @@ class Training:
     """Cells in a batch of the feature autoencoder's pre-training."""
     zinb_batch: int = 512
     """Cells, drawn anew each step, whose counts enter the ZINB term."""
-    exact_cells: int = 32768
-    """Cells up to which attention and adjacency are over all pairs. Beyond, each cell is paired
-    with itself and with landmarks that stand for the others; the result names that."""
-    landmarks: int = 8192
-    """Number of landmarks, evenly spaced among the cells."""
 
     def __post_init__(self) -> None:
         for name in ("feature_steps", "graph_steps", "joint_steps", "steps"):
             _expect(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         for name in ("pretrain_rate", "rate", "gradient_norm"):
             _expect(getattr(self, name) > 0, name, "positive", getattr(self, name))
-        for name in ("feature_batch", "zinb_batch", "exact_cells", "landmarks"):
+        for name in ("feature_batch", "zinb_batch"):
             _expect(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What is approximated for many cells, and how exact matrix products are."""
+
+    exact_cells: int = 32768
+    """Cells up to which attention and adjacency are over all pairs. Beyond, each cell is paired
+    with itself and with landmarks that stand for the others; the result names that."""
+    landmarks: int = 8192
+    """Number of landmarks, evenly spaced among the cells."""
+    full_cells: int = 200_000
+    """Cells up to which every step sees all of them. Beyond, a step sees one mini-batch of graph
+    parts; targets and the result are still over all cells. The result names that."""
+    batch_cells: int = 32768
+    """Cells of a mini-batch at most."""
+    precision: Literal["default", "high", "highest"] = "highest"
+    """Precision of matrix products: ``"highest"`` is float32, ``"default"`` the fastest of the
+    device (tf32 or bfloat16 on some). Correlations and Sinkhorn are float32 always."""
+
+    def __post_init__(self) -> None:
+        for name in ("exact_cells", "landmarks", "full_cells"):
+            _expect(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        _expect(self.batch_cells >= 64, "batch_cells", "at least 64", self.batch_cells)
+        options = ("default", "high", "highest")
+        _expect(self.precision in options, "precision", f"one of {options}", self.precision)
 
 
 @dataclass(frozen=True)
@@ -211,6 +232,7 @@ class Config:
     losses: Losses = field(default_factory=Losses)
     transport: Transport = field(default_factory=Transport)
     training: Training = field(default_factory=Training)
+    scale: Scale = field(default_factory=Scale)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import platform
 import time
@@ -10,28 +9,17 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import scipy.sparse as sp
 
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax import pp
+from scsiameseclu_jax import fitting, pp
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.partition import (
-    Choice,
-    Representation,
-    centers_of,
-    first_partition,
-    representation,
-)
-from scsiameseclu_jax.progress import Progress
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 10  # steps between two looks at the losses, at most
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "jraph", "numpy", "scanpy", "anndata")
 
 
@@ -131,12 +119,16 @@ class SiameseClu:
             neighbors_key=neighbors_key,
             config=self.config,
         )
-        data = device_data(prepared)
-        n = len(prepared.order)
-        n_features = data.features.shape[1]
+        n, n_features = prepared.features.shape
         logger.info("%d cells, %d genes, %d features", n, len(prepared.genes), n_features)
-        state, history, findings = self._train(data, prepared, seed, progress, started)
-        prediction = jax.tree.map(np.asarray, F.predict(state, data, config=self.config))
+        made = fitting.fit(
+            prepared, self.n_clusters, config=self.config, seed=seed, progress=progress
+        )
+        findings = made.findings
+        if made.first_step is not None:
+            findings["seconds_to_first_step"] = round(made.first_step - started, 3)
+        prediction = F.predict(made.state, made.data, config=self.config)
+        prediction = jax.tree.map(np.asarray, prediction)
 
         back = np.empty(n, int)
         back[prepared.order] = np.arange(n)
@@ -155,7 +147,7 @@ class SiameseClu:
             "proba": proba,
             "confidence": proba.max(axis=1),
             "embedding": prediction.embedding[:n][back].astype(np.float32),
-            "history": history,
+            "history": made.history,
             "manifest": {
                 "seed": seed,
                 "config": self.config.fingerprint(),
@@ -171,69 +163,6 @@ class SiameseClu:
             },
         }
         return self
-
-    def _train(
-        self,
-        data: F.CellData,
-        prepared: pp.Prepared,
-        seed: int,
-        progress: bool | None,  # noqa: FBT001
-        started: float,
-    ) -> tuple[F.TrainState, dict[str, np.ndarray], dict[str, Any]]:
-        config = self.config
-        steps = config.training
-        plan: list[tuple[F.Stage, int]] = [
-            ("features", steps.feature_steps),
-            ("graph", steps.graph_steps),
-            ("joint", steps.joint_steps),
-            ("train", steps.steps),
-        ]
-        state = F.init(jax.random.key(seed), data, n_clusters=self.n_clusters, config=config)
-        rows: list[dict[str, np.ndarray]] = []
-        notes: list[str] = []
-        first: float | None = None
-        with Progress(sum(count for _, count in plan), show=progress) as bar:
-            for stage, count in plan:
-                if stage == "train":
-                    state, choice = self._start_clustering(state, data, prepared, seed)
-                state = F.start_stage(state, stage, config=config)
-                chunks = _chunks(count)
-                _compile(state, data, stage, chunks, config)
-                for size in chunks:
-                    begun_at = time.perf_counter()
-                    state, info = F.fit(state, data, config=config, n_steps=size, stage=stage)
-                    rows.append(_record(info, stage))
-                    if first is None:
-                        first = begun_at + (time.perf_counter() - begun_at) / size
-                    bar.update(size, stage, rows[-1])
-        if not bool(state.plan.converged):
-            notes.append(_not_converged(state.plan, config))
-            logger.warning(notes[-1])
-        landmarks = F.landmarks(data.mask, config=config)
-        findings: dict[str, Any] = {
-            "first_partition": choice.name,
-            "pairs": "all" if landmarks is None else f"{len(landmarks)} landmarks",
-            "warnings": notes,
-        }
-        if first is not None:
-            findings["seconds_to_first_step"] = round(first - started, 3)
-        return state, _stack(rows), findings
-
-    def _start_clustering(
-        self, state: F.TrainState, data: F.CellData, prepared: pp.Prepared, seed: int
-    ) -> tuple[F.TrainState, Choice]:
-        """Remove edges, and take centres and proportions from a first partition."""
-        state = F.remove_edges(state, data, config=self.config)
-        n, n_neighbors = len(prepared.order), self.config.preprocessing.n_neighbors
-        z = np.asarray(F.predict(state, data, config=self.config).embedding)[:n]
-        spaces = [Representation(prepared.features, _links(data.graph, n))]
-        spaces += [representation(other, n_neighbors) for other in prepared.others]
-        choice = first_partition(z, spaces, self.n_clusters, seed=seed)
-        logger.info("first partition: %s, of %d candidates", choice.name, len(choice.scores))
-        centers = jnp.asarray(centers_of(z, choice.clusters, self.n_clusters), jnp.float32)
-        sizes = jnp.asarray(np.bincount(choice.clusters), jnp.float32)
-        state = F.start_clustering(state, data, centers, sizes, config=self.config)
-        return state, choice
 
     def get_latent_representation(self) -> np.ndarray:
         """Return the fused embedding [n, d] of the fitted cells; rows have length sqrt(d)."""
@@ -271,36 +200,6 @@ class SiameseClu:
         return self._results[name]
 
 
-def device_data(prepared: pp.Prepared) -> F.CellData:
-    """Pad prepared cells to their shape bucket and put them on the default device."""
-    n, n_genes = prepared.counts.shape
-    rows, columns = F.bucket(n), F.bucket(n_genes)
-
-    def padded(a: np.ndarray, value: float = 0, more: int = 0) -> np.ndarray:
-        pads = [(0, rows - n), (0, more)][: a.ndim]
-        return np.pad(a, pads, constant_values=value)
-
-    graph = F.cell_graph(
-        prepared.senders, prepared.receivers, prepared.weights, n_cells=n, n_nodes=rows
-    )
-    return F.CellData(
-        features=jnp.asarray(padded(prepared.features)),
-        counts=jnp.asarray(padded(prepared.counts, more=columns - n_genes)),
-        size_factors=jnp.asarray(padded(prepared.size_factors, 1)),
-        graph=graph,
-        n_cells=jnp.asarray(n, jnp.int32),
-        n_genes=jnp.asarray(n_genes, jnp.int32),
-    )
-
-
-def _links(graph: F.CellGraph, n: int) -> sp.csr_matrix:
-    """Return the normalised graph of the n cells as a scipy matrix."""
-    g = graph.graph
-    real = slice(int(g.n_edge[0]))
-    ends = np.asarray(g.receivers)[real], np.asarray(g.senders)[real]
-    return sp.csr_matrix((np.asarray(g.edges, np.float64)[real], ends), shape=(n, n))
-
-
 def _seed(rng: int | np.random.Generator) -> int:
     if isinstance(rng, np.random.Generator):
         return int(rng.integers(2**31))
@@ -308,66 +207,6 @@ def _seed(rng: int | np.random.Generator) -> int:
         msg = f"Expected `rng` to be a numpy Generator or an integer in [0, 2^32), found {rng!r}."
         raise ValueError(msg)
     return int(rng)
-
-
-def _chunks(count: int) -> list[int]:
-    """Split steps into equal chunks, so that one compilation serves them all."""
-    size = next((s for s in range(min(_CHUNK, count), 0, -1) if count % s == 0), 1)
-    return [size] * (count // size)
-
-
-def _compile(
-    state: F.TrainState, data: F.CellData, stage: F.Stage, chunks: list[int], config: Config
-) -> None:
-    """Compile a stage ahead, and give back what that leaves.
-
-    Compilers free hundreds of MB in small pieces, which glibc would keep through the first run.
-    """
-    for size in sorted(set(chunks)):
-        F.fit.lower(state, data, config=config, n_steps=size, stage=stage).compile()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):  # not glibc
-        logger.debug("no malloc_trim on this platform")
-
-
-def _record(info: F.StepInfo, stage: F.Stage) -> dict[str, np.ndarray]:
-    """Turn a chunk of steps into named arrays, and stop at the first that is not finite."""
-    made = {"loss": info.loss, **info.terms, "gradient_norm": info.gradient_norm}
-    if stage == "train":
-        made |= {
-            "sinkhorn_error": info.sinkhorn_error,
-            "sinkhorn_iterations": info.sinkhorn_iterations,
-            "changed": info.changed,
-            "size_entropy": info.size_entropy,
-        }
-    values = {name: np.asarray(value, np.float64) for name, value in made.items()}
-    for name in (*info.terms, "gradient_norm"):
-        if not np.isfinite(values[name]).all():
-            step = int(np.argmin(np.isfinite(values[name])))
-            msg = (
-                f"Expected finite losses, found `{name}` = {values[name][step]} in stage "
-                f"{stage!r}; lower `config.training` learning rates or leave the term out."
-            )
-            raise FloatingPointError(msg)
-    values["stage"] = np.full(len(values["loss"]), stage)
-    return values
-
-
-def _stack(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return {
-        name: np.concatenate([row.get(name, np.full(len(row["stage"]), np.nan)) for row in rows])
-        for name in names
-    }
-
-
-def _not_converged(plan: F.Plan, config: Config) -> str:
-    return (
-        f"Sinkhorn did not converge in {int(plan.iterations)} iterations (error "
-        f"{float(plan.error):.2g}, threshold {config.transport.threshold:.2g}); raise "
-        "config.transport.max_iterations or lower config.transport.sharpness."
-    )
 
 
 def _by_size(clusters: np.ndarray, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from scsiameseclu_jax.config import Config
 
 logger = logging.getLogger(__name__)
 
-_ROWS = 4096  # cells made dense at a time
+_EXACT_NEIGHBORS = 100_000  # cells; a search through all pairs of more takes minutes
 
 
 class Prepared(NamedTuple):
@@ -29,7 +29,7 @@ class Prepared(NamedTuple):
     """[n, p] float32, unit variance overall."""
     others: list[np.ndarray]
     """Further representations of the same cells, each [n, p] float32, for the first partition."""
-    counts: np.ndarray
+    counts: sp.csr_matrix
     """[n, g] raw counts of the selected genes, uint16 or the unsigned integer type that fits."""
     size_factors: np.ndarray
     """[n] float32, total counts over their median."""
@@ -39,6 +39,8 @@ class Prepared(NamedTuple):
     """[m] cell of each link."""
     weights: np.ndarray
     """[m] positive weight of each link."""
+    search: str
+    """How the links were found: ``"exact"``, ``"approximate"`` or ``"given"``."""
     order: np.ndarray
     """[n] row of the AnnData that each cell came from."""
     genes: list[str]
@@ -222,17 +224,20 @@ def prepare(
     if links is None:
         senders, receivers = nearest_neighbors(x, config.preprocessing.n_neighbors)
         weights = np.ones(len(senders))
+        search = "exact" if len(x) <= _EXACT_NEIGHBORS else "approximate"
     else:
         links = sp.coo_matrix(links[order][:, order])
         receivers, senders, weights = links.row, links.col, links.data
+        search = "given"
     return Prepared(
         features=x.astype(np.float32),
         others=[other.astype(np.float32) for other in others],
-        counts=_dense_counts(raw[:, chosen]),
+        counts=_small(raw[:, chosen]),
         size_factors=size_factors.astype(np.float32),
         senders=senders,
         receivers=receivers,
         weights=weights,
+        search=search,
         order=order,
         genes=[str(name) for name in adata.var_names[expressed][chosen]],
         fingerprint=fingerprint,
@@ -278,15 +283,10 @@ def _canonical_order(raw: sp.csr_matrix, given: np.ndarray | None) -> tuple[np.n
     return order, whole[:16]
 
 
-def _dense_counts(raw: sp.csr_matrix) -> np.ndarray:
-    """Return counts as a dense array of a small type, a block of cells at a time."""
+def _small(raw: sp.csr_matrix) -> sp.csr_matrix:
+    """Return counts in a small type."""
     # 8 bits would seldom do, and be a type of its own to compile for
-    dtype = np.promote_types(np.uint16, np.min_scalar_type(int(raw.data.max())))
-    counts = np.empty(raw.shape, dtype)
-    for start in range(0, raw.shape[0], _ROWS):
-        rows = slice(start, start + _ROWS)
-        counts[rows] = raw[rows].toarray()
-    return counts
+    return raw.astype(np.promote_types(np.uint16, np.min_scalar_type(int(raw.data.max()))))
 
 
 def _pad_columns(features: np.ndarray, config: Config) -> np.ndarray:
@@ -296,7 +296,9 @@ def _pad_columns(features: np.ndarray, config: Config) -> np.ndarray:
 
 
 def nearest_neighbors(features: np.ndarray, n_neighbors: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the links [m] from every cell to its nearest neighbours by cosine, exactly.
+    """Return the links [m] from every cell to its nearest neighbours by cosine.
+
+    Exact up to 100,000 cells. Of more the search is approximate, by nearest-neighbour descent.
 
     Parameters
     ----------
@@ -308,13 +310,31 @@ def nearest_neighbors(features: np.ndarray, n_neighbors: int) -> tuple[np.ndarra
     Returns
     -------
     Neighbours and cells, both [n * n_neighbors].
-    """
-    from sklearn.neighbors import NearestNeighbors
 
+    References
+    ----------
+    Dong et al., WWW 2011, as implemented in pynndescent.
+    """
     n = features.shape[0]
     k = min(n_neighbors, n - 1)
     length = np.linalg.norm(features, axis=1, keepdims=True)
     unit = (features / np.where(length > 0, length, 1)).astype(np.float32)
+    search = _exact_neighbors if n <= _EXACT_NEIGHBORS else _approximate_neighbors
+    return search(unit, k).ravel(), np.repeat(np.arange(n), k)
+
+
+def _exact_neighbors(unit: np.ndarray, k: int) -> np.ndarray:
+    from sklearn.neighbors import NearestNeighbors
+
     search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(unit)
-    indices = search.kneighbors(return_distance=False)  # without a query, a cell is not its own
-    return indices.ravel(), np.repeat(np.arange(n), k)
+    return search.kneighbors(return_distance=False)  # without a query, a cell is not its own
+
+
+def _approximate_neighbors(unit: np.ndarray, k: int) -> np.ndarray:
+    from pynndescent import NNDescent
+
+    found = NNDescent(unit, n_neighbors=k + 1, random_state=0).neighbor_graph[0]
+    # a cell is among its own neighbours, but for one with enough others at distance 0
+    others = found != np.arange(len(unit))[:, None]
+    others[others.all(axis=1), -1] = False
+    return found[others].reshape(len(unit), k)

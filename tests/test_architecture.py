@@ -33,6 +33,7 @@ ORDER = [
     "likelihood",
     "losses",
     "transport",
+    "objective",
     "training",
     "prediction",
 ]
@@ -102,7 +103,17 @@ def test_every_module_of_functional_has_its_place():
             assert not {m.split(".")[0] for m in imports(path)} & set(OWNERS), name
 
 
-LABEL_FREE = ["pp", "partition", "model", "progress", *(f"functional.{room}" for room in ORDER)]
+LABEL_FREE = [
+    "pp",
+    "normalization",
+    "partition",
+    "device",
+    "batches",
+    "fitting",
+    "model",
+    "progress",
+    *(f"functional.{room}" for room in ORDER),
+]
 
 
 @pytest.mark.parametrize("room", LABEL_FREE)

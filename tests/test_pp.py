@@ -115,7 +115,7 @@ def test_formats_agree(adata):
         found = prepare(made)
         assert found.fingerprint == wanted.fingerprint
         np.testing.assert_array_equal(found.features, wanted.features)
-        np.testing.assert_array_equal(found.counts, wanted.counts)
+        np.testing.assert_array_equal(found.counts.toarray(), wanted.counts.toarray())
 
 
 def test_order_of_cells_does_not_matter(adata):
@@ -147,7 +147,7 @@ def test_features_have_unit_variance_and_scanpys_values(adata):
 def test_counts_are_raw_and_selected(adata):
     found = prepare(adata)
     names = [list(adata.var_names).index(name) for name in found.genes]
-    np.testing.assert_array_equal(found.counts, adata.X.toarray()[found.order][:, names])
+    np.testing.assert_array_equal(found.counts.toarray(), adata.X.toarray()[found.order][:, names])
     totals = np.asarray(adata.X.sum(axis=1)).ravel()[found.order]
     np.testing.assert_allclose(found.size_factors, totals / np.median(totals), rtol=1e-6)
 

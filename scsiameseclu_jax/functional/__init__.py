@@ -36,19 +36,20 @@ from scsiameseclu_jax.functional.networks import (
     encode_graph,
     init_params,
 )
+from scsiameseclu_jax.functional.objective import training_terms
 from scsiameseclu_jax.functional.prediction import predict
 from scsiameseclu_jax.functional.training import (
     Stage,
     fit,
     init,
     pretrain_step,
+    refresh,
     remove_edges,
     start_clustering,
     start_stage,
     train_step,
-    training_terms,
 )
-from scsiameseclu_jax.functional.transport import assign, log_assignment, sinkhorn_plan
+from scsiameseclu_jax.functional.transport import assign, empty_plan, log_assignment, sinkhorn_plan
 from scsiameseclu_jax.functional.types import (
     CellData,
     CellGraph,
@@ -85,6 +86,7 @@ __all__ = [
     "diffuse",
     "embed",
     "embedding",
+    "empty_plan",
     "encode_features",
     "encode_graph",
     "fit",
@@ -105,6 +107,7 @@ __all__ = [
     "pretrain_step",
     "propagate",
     "propagation_divergence",
+    "refresh",
     "remove_edges",
     "sinkhorn_plan",
     "start_clustering",

@@ -138,11 +138,11 @@ def landmarks(mask: Array, *, config: Config) -> Array | None:
     mask
         [n] 1 for cells, which come first, 0 for padding.
     config
-        ``training.exact_cells`` and ``training.landmarks``.
+        ``scale.exact_cells`` and ``scale.landmarks``.
     """
-    if mask.shape[0] <= config.training.exact_cells:
+    if mask.shape[0] <= config.scale.exact_cells:
         return None
-    wanted = config.training.landmarks
+    wanted = config.scale.landmarks
     n_cells = jnp.sum(mask > 0)
     # i * n_cells // wanted, without a product beyond 32 bits
     steps = jnp.arange(wanted)
@@ -330,4 +330,5 @@ def embedding(state: TrainState, data: CellData, *, config: Config) -> Array:
         graph_1=normalize(data.graph, state.kept) if removal else data.graph,
         graph_2=data.graph,
     )
-    return embed(state.params, views, data.mask, config=config).fused
+    with jax.default_matmul_precision(config.scale.precision):
+        return embed(state.params, views, data.mask, config=config).fused

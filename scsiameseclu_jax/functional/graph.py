@@ -42,6 +42,7 @@ def cell_graph(
     *,
     n_cells: int,
     n_nodes: int | None = None,
+    sizes: tuple[int, int] = (0, 0),
 ) -> CellGraph:
     """Build the normalised graph ``D^-1/2 (A + I) D^-1/2`` of an undirected graph.
 
@@ -56,6 +57,9 @@ def cell_graph(
         Number of cells.
     n_nodes
         Rows of the arrays the graph is used with, the rest is padding; `n_cells` if not given.
+    sizes
+        Least number of edges and of further table rows to pad to, so that graphs share a
+        compilation.
 
     Raises
     ------
@@ -87,13 +91,14 @@ def cell_graph(
     n_edges = len(rows)
     # coarse, so that graphs of one size seldom differ in shape; at least one padding edge, which
     # unused table slots point to
-    size = _up_to(n_edges + 1, 8 * n_nodes)
+    size = _up_to(max(n_edges + 1, sizes[0]), 8 * n_nodes)
     pad = size - n_edges
     rank = np.arange(n_edges) - np.searchsorted(rows, rows, side="left")
     # what a cell's own row of the table has no room for goes to further rows behind all cells
     further = rank >= _TABLE_WIDTH
     starts = further & (rank % _TABLE_WIDTH == 0)
-    owners = np.full(_up_to(int(starts.sum()), -(-n_nodes // 2)), n_nodes - 1, np.int32)
+    n_further = _up_to(max(int(starts.sum()), sizes[1]), -(-n_nodes // 2))
+    owners = np.full(n_further, n_nodes - 1, np.int32)
     owners[: starts.sum()] = rows[starts]
     place = np.where(further, n_nodes + np.cumsum(starts) - 1, rows), rank % _TABLE_WIDTH
     neighbors = np.zeros((n_nodes + len(owners), _TABLE_WIDTH), np.int32)
