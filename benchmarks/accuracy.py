@@ -9,7 +9,6 @@ the last state of training, every seed counted.
 
 import argparse
 import dataclasses
-import functools
 import hashlib
 import json
 import math
@@ -21,13 +20,13 @@ import sys
 import time
 import tomllib
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import scsiameseclu_jax as scs
 from benchmarks import real_data
 from benchmarks.baselines import BASELINES
+from benchmarks.records import versions, write
 from scsiameseclu_jax import metrics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,12 +45,6 @@ PAPER = {"kidney": "86.08 / 80.86 / 74.23", "cite_cbmc": "74.70 / 68.71 / 67.56"
 # What --check holds the method to.
 MIN_MEAN_ARI = 0.63
 KMEANS_MARGIN = 0.03
-
-PACKAGES = [
-    "scsiameseclu-jax",
-    *("jax", "jaxlib", "flax", "optax", "ott-jax", "jraph"),
-    *("numpy", "scipy", "scikit-learn", "scanpy", "anndata", "igraph"),
-]
 
 Run = dict[str, Any]
 
@@ -126,18 +119,6 @@ def measure_in_subprocess(set_name: str, method: str, seed: int, config: Path | 
 # What a run depends on, and the record of all runs.
 
 
-@functools.cache
-def versions() -> dict[str, str]:
-    """Return the version of Python and of each package that can change a result."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
 def fingerprint(method: str, data_sha256: str, settings: dict[str, Any]) -> str:
     """Return a hash of all that a run of `method` depends on: data, code, settings, packages."""
     files = [ROOT / "benchmarks" / "real_data.py"]
@@ -208,15 +189,7 @@ def run_all(arguments: argparse.Namespace, settings: dict[str, Any]) -> list[Run
 
 def _write_runs(out: Path, document: dict[str, Any], done: dict[Any, Run]) -> None:
     document = {"timestamp": _now(), **document, "runs": [done[key] for key in sorted(done)]}
-    _write(out, json.dumps(document, indent=1, allow_nan=False) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write by renaming, so that an interrupted benchmark leaves a whole file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write(out, json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def _key(run: Run) -> tuple[str, str, int]:
@@ -328,7 +301,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     runs = run_all(arguments, settings)
     text = table(runs, arguments.sets, arguments.methods)
-    _write(arguments.out.with_suffix(".md"), text)
+    write(arguments.out.with_suffix(".md"), text)
     print(f"\n{text}")
     n_missing = len(arguments.sets) * len(arguments.methods) * arguments.seeds - len(runs)
     problems = [f"{n_missing} runs failed."] if n_missing else []

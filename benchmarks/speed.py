@@ -2,9 +2,10 @@
 
 ``python -m benchmarks.speed`` times the training step at growing sizes, beside a dense PyTorch
 implementation of the same step (`benchmarks/dense_torch.py`; ``pip install torch==2.13.0``; left
-out, and said so, without it), then whole fits with a cold and a warm compilation cache. Simulated
-cells, one process for each measurement. Writes ``benchmarks/results/speed.json``, ``.md`` and
-``.png``.
+out, and said so, without it), the step with landmarks at every size, eight seeds at once, then
+whole fits with a cold and a warm compilation cache, their peak beside ``scs.estimate_memory``.
+Simulated cells, one process for each measurement. Writes ``benchmarks/results/speed.json``, ``.md``
+and ``.png``; ``--add`` keeps what is on record there and is not measured now.
 """
 
 import argparse
@@ -17,18 +18,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy import versions
+from benchmarks.records import versions, write
+from benchmarks.speed_report import LANDMARKS, SEEDS, of_kind, plot, table
 
 OUT = Path(__file__).resolve().parent / "results" / "speed.json"
-SIZES = [1000, 2000, 4000, 6000, 8000, 12000]
+SIZES = [1000, 2000, 4000, 6000, 8000, 12000, 18000]
 LARGE = [25000, 50000, 100000]
-FITS = [2000, 8617]
+LINEAR = [6000, 12000, 25000, 50000, 100000]
+SEEDS_CELLS = 2000
+FITS = [2000, 8617]  # and, in hours, 25000 50000 100000
 N_GENES, N_CLUSTERS = 2000, 10
 DENSE_LIMIT_MIB = 16 * 1024
 
@@ -48,22 +53,31 @@ def _prepared(n: int) -> Any:
     return scs.pp.prepare(adata, N_CLUSTERS, config=scs.Config())
 
 
-def measure_step(n: int, n_steps: int) -> Record:
+def _started(n: int, config: Any, seed: int = 0, data: Any = None) -> tuple[Any, Any]:
+    """Return a state about to train, and the cells."""
+    import jax
+
+    import scsiameseclu_jax.functional as F
+    from scsiameseclu_jax.device import device_data
+
+    data = device_data(_prepared(n)) if data is None else data
+    state = F.init(jax.random.key(seed), data, n_clusters=N_CLUSTERS, config=config)
+    z = np.asarray(F.embedding(state, data, config=config))
+    rows = np.random.default_rng(0).choice(n, N_CLUSTERS, replace=False)
+    sizes = np.full(N_CLUSTERS, 1 / N_CLUSTERS, np.float32)
+    state = F.start_clustering(state, data, z[rows], sizes, config=config)
+    return F.start_stage(state, "train", config=config), data
+
+
+def measure_step(n: int, n_steps: int, scale: dict[str, int] | None = None) -> Record:
     """Time our training step, five at a time as in a fit."""
     import jax
 
     import scsiameseclu_jax as scs
     import scsiameseclu_jax.functional as F
-    from scsiameseclu_jax.device import device_data
 
-    config = scs.Config()
-    data = device_data(_prepared(n))
-    state = F.init(jax.random.key(0), data, n_clusters=N_CLUSTERS, config=config)
-    z = np.asarray(F.embedding(state, data, config=config))
-    rows = np.random.default_rng(0).choice(n, N_CLUSTERS, replace=False)
-    sizes = np.full(N_CLUSTERS, 1 / N_CLUSTERS, np.float32)
-    state = F.start_clustering(state, data, z[rows], sizes, config=config)
-    state = F.start_stage(state, "train", config=config)
+    config = scs.Config.from_dict({"scale": scale or {}})
+    state, data = _started(n, config)
     before = peak_mib()
     start = time.perf_counter()
     program = F.fit.lower(state, data, config=config, n_steps=5).compile()
@@ -79,6 +93,53 @@ def measure_step(n: int, n_steps: int) -> Record:
         "peak_before_mib": before,
         "temporary_mib": program.memory_analysis().temp_size_in_bytes / 2**20,
     }
+
+
+def measure_linear(n: int, n_steps: int) -> Record:
+    """Time the step with landmarks instead of all pairs."""
+    return measure_step(n, n_steps, {"exact_cells": 1, "landmarks": LANDMARKS})
+
+
+def measure_seeds(n: int, n_steps: int) -> Record:
+    """Time a step of several seeds, by ``vmap`` and by ``lax.map``, beside that of one."""
+    import jax
+    import jax.numpy as jnp
+
+    import scsiameseclu_jax as scs
+    import scsiameseclu_jax.functional as F
+
+    config = scs.Config()
+    one, data = _started(n, config)
+    states = [_started(n, config, seed, data)[0] for seed in range(SEEDS)]
+    many = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    # the number of steps is one for all seeds, so that all refresh their target together
+    axes = jax.tree.map(lambda _: 0, many)._replace(step=None)
+    step = partial(F.train_step, config=config)
+    every = jax.vmap(step, in_axes=(axes, None), out_axes=(axes, 0))
+    programs: dict[str, tuple[Any, Any]] = {
+        "one": (lambda s, d: _scanned(step, s, d), one),
+        "map": (lambda s, d: jax.lax.map(lambda each: _scanned(step, each, d), s), many),
+        "vmap": (lambda s, d: _scanned(every, s, d), many._replace(step=one.step)),
+    }
+    compiled = {name: (jax.jit(f), state) for name, (f, state) in programs.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in compiled}
+    for _ in range(2 + n_steps // 5):  # in turns, so that noise meets all alike
+        for name, (f, state) in compiled.items():
+            start = time.perf_counter()
+            jax.block_until_ready(f(state, data))
+            seconds[name].append((time.perf_counter() - start) / 5)
+    medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
+    return {
+        "seconds": medians["one"],
+        "map_ratio": medians["map"] / medians["one"],
+        "vmap_ratio": medians["vmap"] / medians["one"],
+    }
+
+
+def _scanned(step: Any, state: Any, data: Any) -> Any:
+    import jax
+
+    return jax.lax.scan(lambda s, _: step(s, data), state, length=5)
 
 
 def measure_dense(n: int, n_steps: int) -> Record:
@@ -122,9 +183,15 @@ def measure_fit(n: int, cache: str | None) -> Record:
     adata = scs.datasets.simulate(n_cells=n, n_genes=N_GENES, n_clusters=N_CLUSTERS, rng=0)
     start = time.perf_counter()
     model = scs.SiameseClu(N_CLUSTERS).fit(adata, rng=0, progress=False)
-    seconds = time.perf_counter() - start
-    first = model.manifest["seconds_to_first_step"]
-    return {"seconds": seconds, "first_step": first}
+    manifest = model.manifest
+    estimate = scs.estimate_memory(n, N_GENES, n_values=adata.X.nnz).total
+    return {
+        "seconds": time.perf_counter() - start,
+        "first_step": manifest["seconds_to_first_step"],
+        "pairs": manifest["pairs"],
+        "n_values": int(adata.X.nnz),
+        "estimate_mib": estimate / 2**20,
+    }
 
 
 def in_process(kind: str, n: int, *more: str) -> Record:
@@ -141,93 +208,34 @@ def run_one(kind: str, n: int, n_steps: int, cache: str | None) -> Record:
     if kind == "fit":
         made = measure_fit(n, cache)
     else:
-        made = {"step": measure_step, "dense": measure_dense}[kind](n, n_steps)
+        measure = {
+            "step": measure_step,
+            "dense": measure_dense,
+            "linear": measure_linear,
+            "seeds": measure_seeds,
+        }
+        made = measure[kind](n, n_steps)
     return {"kind": kind, "n": n, **made, "peak_mib": peak_mib()}
 
 
-def exponent(records: list[Record], key: str) -> float | None:
-    """Slope of log `key` over log n."""
-    if len(records) < 2:
-        return None
-    n, values = (np.log([r[name] for r in records]) for name in ("n", key))
-    return float(np.polyfit(n, values, 1)[0])
+def on_record(out: Path = OUT) -> list[Record]:
+    """Return what was measured before."""
+    return json.loads(out.read_text(encoding="utf-8"))["records"] if out.exists() else []
 
 
-def of_kind(records: list[Record], kind: str) -> list[Record]:
-    return [r for r in records if r["kind"] == kind and "failed" not in r]
+def _same_versions(out: Path) -> bool:
+    return not out.exists() or json.loads(out.read_text(encoding="utf-8"))["versions"] == versions()
 
 
-def table(records: list[Record]) -> str:
-    """Steps as a Markdown table, then fits."""
-    dense = {r["n"]: r for r in of_kind(records, "dense")}
-    lines = [
-        "| cells | step, s | step, dense PyTorch, s | ratio | peak, MiB | peak, dense, MiB |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for r in of_kind(records, "step"):
-        other = dense.get(r["n"])
-        cells = [f"{r['n']:,}", f"{r['seconds']:.3f}"]
-        if other:
-            cells += [f"{other['seconds']:.3f}", f"{other['seconds'] / r['seconds']:.1f}"]
-            cells += [f"{r['peak_mib']:.0f}", f"{other['peak_mib']:.0f}"]
-        else:
-            cells += ["-", "-", f"{r['peak_mib']:.0f}", "-"]
-        lines.append("| " + " | ".join(cells) + " |")
-    fits = of_kind(records, "fit")
-    if fits:
-        lines += [
-            "",
-            "| whole fit, cells | compilation cache | s | s to the first step | peak, MiB |",
-        ]
-        lines += ["| --- | --- | --- | --- | --- |"]
-        for r in fits:
-            cells = [f"{r['n']:,}", r["cache"], f"{r['seconds']:.1f}", f"{r['first_step']:.1f}"]
-            lines.append("| " + " | ".join([*cells, f"{r['peak_mib']:.0f}"]) + " |")
-    large = [r for r in of_kind(records, "step") if r["n"] >= 5000]
-    for key, name in (("peak_mib", "Peak memory"), ("seconds", "Time of a step")):
-        slope = exponent(large, key)
-        if slope is not None:
-            lines += ["", f"{name} from {large[0]['n']:,} cells on grows as n^{slope:.2f}."]
-    failed = [r for r in records if "failed" in r]
-    lines += ["", *(f"Failed: {r['kind']} at {r['n']:,}: {r['failed']}" for r in failed)]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def plot(records: list[Record], path: Path) -> None:
-    """Draw time and memory of a step against cells."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    names = {"step": "scsiameseclu_jax", "dense": "dense PyTorch, same step"}
-    for kind, name in names.items():
-        rows = of_kind(records, kind)
-        for ax, key, scale in zip(axes, ("seconds", "peak_mib"), (1, 1024), strict=True):
-            ax.plot([r["n"] for r in rows], [r[key] / scale for r in rows], "o-", label=name)
-    for ax, label in zip(axes, ("seconds a step", "peak memory, GiB"), strict=True):
-        ax.set(xscale="log", yscale="log", xlabel="cells", ylabel=label)
-        ax.grid(visible=True, which="major", alpha=0.3)
-        ax.legend(frameon=False)
-    axes[1].set_yticks([1, 2, 4, 8, 16], minor=False)
-    axes[1].yaxis.set_major_formatter("{x:g}")
-    axes[1].yaxis.set_minor_formatter("")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+def _what(record: Record) -> tuple[str, int, str]:
+    return record["kind"], record["n"], record.get("cache", "")
 
 
 def save(records: list[Record], out: Path) -> None:
     """Write JSON, Markdown and plot, each under a temporary name first."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     document = {"versions": versions(), "cpus": os.cpu_count(), "records": records}
-    for path, text in (
-        (out, json.dumps(document, indent=1)),
-        (out.with_suffix(".md"), table(records)),
-    ):
-        part = path.with_name(path.name + ".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+    write(out, json.dumps(document, indent=1))
+    write(out.with_suffix(".md"), table(records))
     part = out.with_name(out.stem + ".part.png")
     plot(records, part)
     part.replace(out.with_suffix(".png"))
@@ -239,7 +247,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cache", help=argparse.SUPPRESS)
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     parser.add_argument("--large", type=int, nargs="*", default=LARGE, help="sizes without dense")
+    parser.add_argument("--linear", type=int, nargs="*", default=LINEAR, help="with landmarks")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[SEEDS_CELLS])
     parser.add_argument("--fits", type=int, nargs="*", default=FITS)
+    parser.add_argument("--add", action="store_true", help="keep other records of the output")
     parser.add_argument("--steps", type=int, default=10, help="steps timed")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args(argv)
@@ -247,11 +258,14 @@ def main(argv: list[str] | None = None) -> int:
         kind, n = arguments.one
         print(json.dumps(run_one(kind, int(n), arguments.steps, arguments.cache)))
         return 0
-    records: list[Record] = []
+    if arguments.add and not _same_versions(arguments.out):
+        parser.error(f"--add: {arguments.out} was measured with other versions; run all anew")
+    records = on_record(arguments.out) if arguments.add else []
 
     def add(record: Record, **more: Any) -> None:
-        records.append(record | more)
-        print(records[-1], flush=True)
+        made = record | more
+        records[:] = sorted([r for r in records if _what(r) != _what(made)] + [made], key=_what)
+        print(made, flush=True)
         save(records, arguments.out)
 
     dense = find_spec("torch") is not None
@@ -262,14 +276,22 @@ def main(argv: list[str] | None = None) -> int:
         add(in_process("step", n, *steps))
         if dense:
             add(in_process("dense", n, *steps))
-            dense = "failed" not in records[-1] and records[-1]["peak_mib"] < DENSE_LIMIT_MIB
+            last = of_kind([r for r in records if r["n"] == n], "dense")
+            dense = bool(last) and last[0]["peak_mib"] < DENSE_LIMIT_MIB
     for n in arguments.large:
         add(in_process("step", n, "--steps", "5"))
+    for n in arguments.linear:
+        add(in_process("linear", n, "--steps", "5"))
+    for n in arguments.seeds:
+        add(in_process("seeds", n, "--steps", "25"))
     for n in arguments.fits:
         with tempfile.TemporaryDirectory() as cache:
-            add(in_process("fit", n), cache="none")
+            if n > LARGE[0]:
+                add(in_process("fit", n), cache="none")  # compilation is a small part
+                continue
             in_process("fit", n, "--cache", cache)
             add(in_process("fit", n, "--cache", cache), cache="warm")
+            add(in_process("fit", n), cache="none")
     print(table(records))
     return 0
 

@@ -4,8 +4,20 @@ from importlib.metadata import version
 
 from scsiameseclu_jax import datasets, functional, metrics, pl, pp, tl
 from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.memory import Memory, estimate_memory
 from scsiameseclu_jax.model import SiameseClu
 
 __version__ = version("scsiameseclu-jax")
 
-__all__ = ["Config", "SiameseClu", "datasets", "functional", "metrics", "pl", "pp", "tl"]
+__all__ = [
+    "Config",
+    "Memory",
+    "SiameseClu",
+    "datasets",
+    "estimate_memory",
+    "functional",
+    "metrics",
+    "pl",
+    "pp",
+    "tl",
+]

@@ -106,6 +106,9 @@ class SiameseClu:
         ------
         TypeError, ValueError, KeyError
             For bad input, before training starts.
+        MemoryError
+            If there is too little memory, before any of it is taken; see
+            :func:`scsiameseclu_jax.estimate_memory`.
         FloatingPointError
             If a loss term is not finite; it is named.
         """

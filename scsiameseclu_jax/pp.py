@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from scsiameseclu_jax import normalization
 from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.memory import check_memory
 
 logger = logging.getLogger(__name__)
 
@@ -202,8 +203,11 @@ def prepare(
     ------
     TypeError, ValueError, KeyError
         See :func:`check`.
+    MemoryError
+        If a fit would not fit into the memory that is free.
     """
     raw = check(adata, n_clusters, layer=layer, config=config)
+    check_memory(raw.shape[0], raw.shape[1], raw.nnz, config)
     given = None if use_rep is None else _representation(adata, use_rep)
     links = None if neighbors_key is None else _connectivities(adata, neighbors_key)
     expressed = raw.getnnz(axis=0) > 0

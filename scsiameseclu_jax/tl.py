@@ -72,6 +72,8 @@ def siameseclu(
     ------
     TypeError, ValueError, KeyError
         For bad input, before training starts; `adata` is left as it was.
+    MemoryError
+        If there is too little memory, before any of it is taken.
     FloatingPointError
         If a loss term is not finite.
     """
