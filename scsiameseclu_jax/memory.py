@@ -54,6 +54,7 @@ def estimate_memory(
 
     Examples
     --------
+    >>> import scsiameseclu_jax as scs
     >>> small, large = (scs.estimate_memory(n, 2000).total for n in (10_000, 100_000))
     >>> small < large < 10 * small
     True

@@ -45,8 +45,8 @@ def test_bad_sizes():
 @pytest.mark.parametrize(
     ("scale", "remedy"),
     [
-        ({}, "lower `config.scale.full_cells`"),
-        ({"full_cells": 50}, "lower `config.scale.batch_cells`"),
+        ({}, "full_cells"),
+        ({"full_cells": 50}, "batch_cells"),
     ],
 )
 def test_refused_before_anything_is_made(monkeypatch, scale, remedy):
