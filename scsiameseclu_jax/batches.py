@@ -188,7 +188,7 @@ class Batches:
             kept[: among.nnz] = among.data - 1  # the same edges in the same order
         target = state.plan.target[rows] * data.mask[:, None]
         # copies, for a fit donates its state
-        plan = jax.tree.map(jnp.copy, state.plan)._replace(target=target)
+        plan = jax.tree.map(jnp.copy, state.plan._replace(target=target))
         inner = state._replace(kept=jnp.asarray(kept), plan=plan)
         inner, info = F.fit(inner, data, config=self._step_config, n_steps=1, stage=stage)
         state = inner._replace(kept=state.kept, plan=state.plan)

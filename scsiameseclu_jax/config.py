@@ -201,7 +201,7 @@ class Scale:
     """Cells up to which every step sees all of them. Beyond, a step sees one mini-batch of graph
     parts; targets and the result are still over all cells. The result names that."""
     batch_cells: int = 32768
-    """Cells of a mini-batch at most."""
+    """Cells of a mini-batch, up to rounding to whole parts."""
     precision: Literal["default", "high", "highest"] = "highest"
     """Precision of matrix products: ``"highest"`` is float32, ``"default"`` the fastest of the
     device (tf32 or bfloat16 on some). Correlations and Sinkhorn are float32 always."""
