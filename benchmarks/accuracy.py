@@ -25,8 +25,9 @@ from typing import Any
 
 import scsiameseclu_jax as scs
 from benchmarks import real_data
+from benchmarks.accuracy_plot import plot
 from benchmarks.baselines import BASELINES
-from benchmarks.records import versions, write
+from benchmarks.records import code_files, versions, write
 from scsiameseclu_jax import metrics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,7 +124,7 @@ def fingerprint(method: str, data_sha256: str, settings: dict[str, Any]) -> str:
     """Return a hash of all that a run of `method` depends on: data, code, settings, packages."""
     files = [ROOT / "benchmarks" / "real_data.py"]
     if method == OURS:
-        files += sorted((ROOT / "scsiameseclu_jax").rglob("*.py"))
+        files += code_files()
     else:
         files += [ROOT / "benchmarks" / "baselines.py", ROOT / "scsiameseclu_jax" / "metrics.py"]
     parts = {
@@ -302,6 +303,9 @@ def main(argv: list[str] | None = None) -> int:
     runs = run_all(arguments, settings)
     text = table(runs, arguments.sets, arguments.methods)
     write(arguments.out.with_suffix(".md"), text)
+    part = arguments.out.with_name(arguments.out.stem + ".part.png")
+    plot(runs, arguments.sets, arguments.methods, part)
+    part.replace(arguments.out.with_suffix(".png"))
     print(f"\n{text}")
     n_missing = len(arguments.sets) * len(arguments.methods) * arguments.seeds - len(runs)
     problems = [f"{n_missing} runs failed."] if n_missing else []

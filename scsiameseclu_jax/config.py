@@ -168,6 +168,8 @@ class Training:
     """Joint pre-training steps, on all cells."""
     steps: int = 40
     """Training steps with all terms, on all cells."""
+    patience: int = 0
+    """Training stops early once no cell's target moved in so many steps; 0 does not stop early."""
     pretrain_rate: float = 1e-4
     """Adam's learning rate in the three pre-training stages."""
     rate: float = 1e-4
@@ -180,7 +182,7 @@ class Training:
     """Cells, drawn anew each step, whose counts enter the ZINB term."""
 
     def __post_init__(self) -> None:
-        for name in ("feature_steps", "graph_steps", "joint_steps", "steps"):
+        for name in ("feature_steps", "graph_steps", "joint_steps", "steps", "patience"):
             _expect(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         for name in ("pretrain_rate", "rate", "gradient_norm"):
             _expect(getattr(self, name) > 0, name, "positive", getattr(self, name))

@@ -134,6 +134,9 @@ def fit(
                 if first is None:
                     first = begun_at + (time.perf_counter() - begun_at) / size
                 bar.update(size, stage, rows[-1])
+                if stage == "train" and _settled(rows, config.training.patience):
+                    logger.info("stopped early: no cell's target has changed for a while")
+                    break
     if not bool(state.plan.converged):
         notes.append(_not_converged(state.plan, config))
         logger.warning(notes[-1])
@@ -143,6 +146,7 @@ def fit(
         "pairs": "all" if landmarks is None else f"{len(landmarks)} landmarks",
         "cells_per_step": source.cells_per_step,
         "neighbors": prepared.search,
+        "training_steps": sum(len(row["loss"]) for row in rows if row["stage"][0] == "train"),
         "warnings": notes,
     }
     return Fit(state, source.data, _stack(rows), findings, first)
@@ -171,6 +175,12 @@ def _chunks(count: int) -> list[int]:
     return [size] * (count // size)
 
 
+def _settled(rows: list[dict[str, np.ndarray]], patience: int) -> bool:
+    """Whether no target's largest entry moved in the last `patience` training steps."""
+    changed = np.concatenate([row["changed"] for row in rows if row["stage"][0] == "train"])
+    return 0 < patience <= len(changed) and not changed[-patience:].any()
+
+
 def _record(info: F.StepInfo, stage: F.Stage) -> dict[str, np.ndarray]:
     """Turn a chunk of steps into named arrays, and stop at the first that is not finite."""
     made = {"loss": info.loss, **info.terms, "gradient_norm": info.gradient_norm}
@@ -180,6 +190,8 @@ def _record(info: F.StepInfo, stage: F.Stage) -> dict[str, np.ndarray]:
             "sinkhorn_iterations": info.sinkhorn_iterations,
             "changed": info.changed,
             "size_entropy": info.size_entropy,
+            "mean_cosine": info.mean_cosine,
+            "silhouette": info.silhouette,
         }
     values = {name: np.asarray(value, np.float64) for name, value in made.items()}
     for name in (*info.terms, "gradient_norm"):

@@ -33,6 +33,7 @@ ORDER = [
     "likelihood",
     "losses",
     "transport",
+    "monitors",
     "objective",
     "training",
     "prediction",

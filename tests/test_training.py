@@ -133,6 +133,8 @@ def test_loss_is_the_weighted_sum(made, state):
     total = sum(float(state.weights[name] * value) for name, value in info.terms.items())
     assert float(info.loss) == pytest.approx(total, rel=1e-5)
     assert 0 <= float(info.size_entropy) <= 1
+    assert -1 <= float(info.mean_cosine) <= 1
+    assert 0 <= float(info.silhouette) <= 1
 
 
 def test_scan_is_the_loop(x64):
@@ -246,10 +248,10 @@ def test_padding_changes_nothing(x64):
     results = []
     for made, its_params in ((slim, params), (wide, {**params, "count_heads": heads})):
         state = started(made, quiet, params=its_params)
-        terms, log_q = jax.jit(F.training_terms, static_argnames="config")(
+        terms, z = jax.jit(F.training_terms, static_argnames="config")(
             its_params, jax.random.key(0), made.data, state, config=quiet
         )
-        results.append((terms, log_q[:45], state.plan.target[:45]))
+        results.append((terms, z[:45], state.plan.target[:45]))
     close(results[0], results[1], rtol=1e-9)
 
 

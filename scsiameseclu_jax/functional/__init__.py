@@ -28,6 +28,7 @@ from scsiameseclu_jax.functional.losses import (
     mean_squared_error,
     propagation_divergence,
 )
+from scsiameseclu_jax.functional.monitors import mean_cosine, silhouette
 from scsiameseclu_jax.functional.networks import (
     decode_counts,
     decode_features,
@@ -99,6 +100,7 @@ __all__ = [
     "landmarks",
     "latent_correlation",
     "log_assignment",
+    "mean_cosine",
     "mean_squared_error",
     "normalize",
     "normalize_rows",
@@ -109,6 +111,7 @@ __all__ = [
     "propagation_divergence",
     "refresh",
     "remove_edges",
+    "silhouette",
     "sinkhorn_plan",
     "start_clustering",
     "start_stage",

@@ -116,7 +116,7 @@ def joint_terms(params: Params, key: Array, data: CellData, config: Config) -> T
 def training_terms(
     params: Params, key: Array, data: CellData, state: TrainState, *, config: Config
 ) -> tuple[Terms, Array]:
-    """Return every active loss term before its weight, and ``log q`` [n, k].
+    """Return every active loss term before its weight, and the fused embedding [n, d].
 
     Parameters
     ----------
@@ -160,4 +160,4 @@ def training_terms(
     if _on(config, "clustering"):
         value = losses.assignment_divergence(state.plan.target, log_q, data.mask)
         terms["clustering"] = value
-    return terms, log_q
+    return terms, z.fused

@@ -17,6 +17,7 @@ from scsiameseclu_jax.functional.augmentation import kept_edges
 from scsiameseclu_jax.functional.fusion import (
     embedding,
 )
+from scsiameseclu_jax.functional.monitors import mean_cosine, silhouette
 from scsiameseclu_jax.functional.networks import Params
 from scsiameseclu_jax.functional.objective import (
     Terms,
@@ -164,7 +165,7 @@ def _pretrain_step(
     new, terms, _, total, norm = _update(state, loss, stage, config)
     zero = jnp.zeros(())
     plan = state.plan
-    return new, StepInfo(total, terms, norm, plan.error, plan.iterations, zero, zero)
+    return new, StepInfo(total, terms, norm, plan.error, plan.iterations, zero, zero, zero, zero)
 
 
 def _train_step(
@@ -175,7 +176,9 @@ def _train_step(
     def loss(params: Params) -> tuple[Terms, Array]:
         return training_terms(params, key, data, state, config=config)
 
-    new, terms, log_q, total, norm = _update(state, loss, "train", config)
+    new, terms, z, total, norm = _update(state, loss, "train", config)
+    centers = state.params["centers"]
+    log_q = log_assignment(z, centers)
 
     def refreshed(plan: Plan) -> Plan:
         return sinkhorn_plan(
@@ -191,7 +194,15 @@ def _train_step(
     sizes = jnp.sum(jnp.exp(log_q) * mask[:, None], axis=0) / n
     entropy = -jnp.sum(sizes * jnp.log(sizes)) / jnp.log(sizes.shape[0])
     info = StepInfo(
-        total, terms, norm, plan.error, plan.iterations, jnp.sum(moved * mask) / n, entropy
+        total,
+        terms,
+        norm,
+        plan.error,
+        plan.iterations,
+        changed=jnp.sum(moved * mask) / n,
+        size_entropy=entropy,
+        mean_cosine=mean_cosine(z, mask),
+        silhouette=silhouette(z, centers, mask),
     )
     return new._replace(plan=plan), info
 

@@ -139,6 +139,10 @@ class StepInfo(NamedTuple):
     """Share of cells whose target's largest entry moved since the last refresh."""
     size_entropy: Array
     """Entropy of the soft cluster sizes over ``log k``: 1 is balanced, 0 one cluster."""
+    mean_cosine: Array
+    """Mean cosine between different cells: near 1, the embedding has collapsed."""
+    silhouette: Array
+    """Mean simplified silhouette of the cells, 0 to 1."""
 
 
 class Prediction(NamedTuple):

@@ -1,0 +1,177 @@
+"""Does each part of the method earn its place?
+
+``python -m benchmarks.ablation`` fits every labelled data set at hand (`real_data.py`) with each
+part left out in turn, with several seeds, and compares the ARI with that of the default on the same
+set and seed. The first of them are the paper's own ablations. Labels score, nothing else. It
+resumes: runs on record with the same code, versions and settings are not repeated (``--fresh``
+repeats all). Writes ``benchmarks/results/ablation.json``, ``.md`` and ``.png``.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import real_data
+from benchmarks.records import code_fingerprint, versions, write
+
+OUT = Path(__file__).resolve().parent / "results" / "ablation.json"
+SEEDS = 3
+DEFAULT = "default"
+
+_NO_C = {"cell_correlation_features": 0.0, "cell_correlation_graph": 0.0}
+_NO_REC = {"features": 0.0, "propagated_features": 0.0, "adjacency": 0.0}
+_PLAIN = {"gate": "fixed", "local": False, "global_attention": False}
+_NO_STEPS = {"feature_steps": 0, "graph_steps": 0, "joint_steps": 0, "steps": 0}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    DEFAULT: {},
+    "no siamese fusion": {"fusion": _PLAIN, "losses": {**_NO_C, "latent_correlation": 0.0}},
+    "no ZINB": {"losses": {"zinb": 0.0}},
+    "no clustering loss": {"losses": {"clustering": 0.0}},
+    "no cell correlation (C)": {"losses": _NO_C},
+    "no latent correlation (G)": {"losses": {"latent_correlation": 0.0}},
+    "no propagation divergence (R)": {"losses": {"propagation": 0.0}},
+    "no reconstruction (REC)": {"losses": _NO_REC},
+    "no gene noise": {"augmentation": {"gene_noise": 0.0}},
+    "no edge removal": {"augmentation": {"edge_removal": 0.0}},
+    "no diffusion": {"augmentation": {"diffusion": False}},
+    "no attention": {"fusion": {"global_attention": False}},
+    "no linear path": {"network": {"linear_path": False}},
+    "the paper's widths": {
+        "network": {"feature_layers": [128, 256, 512], "graph_layers": [128, 256]}
+    },
+    "no training stage": {"training": {"steps": 0}},
+    "nothing learned": {"training": _NO_STEPS},
+}
+
+Run = dict[str, Any]
+
+
+def run_one(set_name: str, variant: str, seed: int) -> Run:
+    """Fit and score once."""
+    from sklearn.metrics import adjusted_rand_score
+
+    import scsiameseclu_jax as scs
+
+    adata, labels = real_data.load(set_name)
+    config = scs.Config.from_dict(VARIANTS[variant])
+    start = time.perf_counter()
+    model = scs.SiameseClu(len(set(labels)), config=config)
+    model.fit(adata, rng=seed, progress=False)
+    return {
+        "set": set_name,
+        "variant": variant,
+        "seed": seed,
+        "ari": float(adjusted_rand_score(labels, model.labels)),
+        "seconds": round(time.perf_counter() - start, 2),
+    }
+
+
+def changes(runs: list[Run], variant: str) -> tuple[np.ndarray, dict[str, float]]:
+    """Return the change in ARI against the default: mean over sets for each seed, and by set."""
+    base = {(r["set"], r["seed"]): r["ari"] for r in runs if r["variant"] == DEFAULT}
+    pairs = [
+        (r["set"], r["seed"], r["ari"] - base[r["set"], r["seed"]])
+        for r in runs
+        if r["variant"] == variant and (r["set"], r["seed"]) in base
+    ]
+    seeds = sorted({seed for _, seed, _ in pairs})
+    sets = dict.fromkeys(name for name, _, _ in pairs)
+    by_seed = np.array([np.mean([d for _, s, d in pairs if s == seed]) for seed in seeds])
+    return by_seed, {name: float(np.mean([d for n, _, d in pairs if n == name])) for name in sets}
+
+
+def table(runs: list[Run]) -> str:
+    """Return a Markdown table: points of ARI lost or won by leaving a part out."""
+    sets = list(dict.fromkeys(r["set"] for r in runs))
+    base = [r["ari"] for r in runs if r["variant"] == DEFAULT]
+    lines = [
+        f"Default: mean ARI {100 * np.mean(base):.1f} over {len(sets)} sets. Below, the change in "
+        "points of ARI when a part is left out (below 0: the part helps), ± its standard deviation "
+        "over seeds.",
+        "",
+        f"| left out | mean | {' | '.join(sets)} |",
+        "| --- | --- |" + " --- |" * len(sets),
+    ]
+    for variant in VARIANTS:
+        by_seed, by_set = changes(runs, variant)
+        if variant == DEFAULT or not by_seed.size:
+            continue
+        cells = [f"{100 * by_set[name]:+.1f}" if name in by_set else "-" for name in sets]
+        mean = f"{100 * by_seed.mean():+.1f} ± {100 * by_seed.std():.1f}"
+        lines.append(f"| {variant} | {mean} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(runs: list[Run], path: Path) -> None:
+    """Draw the mean change of each variant, with its seeds."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    made = {v: 100 * changes(runs, v)[0] for v in VARIANTS if v != DEFAULT}
+    made = {name: values for name, values in made.items() if values.size}
+    figure, ax = plt.subplots(figsize=(7, 0.35 * len(made) + 1.2), layout="constrained")
+    for i, values in enumerate(made.values()):
+        ax.barh(i, values.mean(), color="0.75")
+        ax.plot(values, np.full(len(values), i), "k.", markersize=5)
+    ax.axvline(0, color="k", linewidth=0.8)
+    ax.set_yticks(range(len(made)), list(made))
+    ax.invert_yaxis()
+    ax.set_xlabel("change in ARI, points (mean over sets; dots: seeds)")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def save(runs: list[Run], out: Path) -> None:
+    """Write JSON, table and plot, each under a temporary name first."""
+    write(out, json.dumps({"versions": versions(), "runs": runs}, indent=1))
+    write(out.with_suffix(".md"), table(runs))
+    part = out.with_name(out.stem + ".part.png")
+    plot(runs, part)
+    part.replace(out.with_suffix(".png"))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
+    parser.add_argument("--sets", nargs="+", choices=list(real_data.FILES))
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--out", type=Path, default=OUT)
+    arguments = parser.parse_args(argv)
+    sets = arguments.sets or list(real_data.available())
+    if not sets:
+        parser.error(f"no data found; name their folder in {real_data.VARIABLE}")
+    runs: list[Run] = []
+    if arguments.out.exists() and not arguments.fresh:
+        runs = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"]
+    variants = [DEFAULT, *(v for v in arguments.variants if v != DEFAULT)]
+
+    import jax
+
+    for set_name in sets:
+        for variant in variants:
+            mark = code_fingerprint(VARIANTS[variant])
+            for seed in range(arguments.seeds):
+                key = {"set": set_name, "variant": variant, "seed": seed}
+                done = [r for r in runs if key.items() <= r.items()]
+                if done and done[0]["fingerprint"] == mark:
+                    continue
+                made = run_one(set_name, variant, seed) | {"fingerprint": mark}
+                runs = [r for r in runs if not key.items() <= r.items()] + [made]
+                print(made, flush=True)
+                save(runs, arguments.out)
+            jax.clear_caches()  # the next variant compiles its own programs
+    print(table(runs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
