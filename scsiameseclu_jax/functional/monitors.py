@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
+from scsiameseclu_jax.functional.transport import squared_distances
+
 
 def mean_cosine(z: Array, mask: Array) -> Array:
     """Return the mean cosine between different cells: near 1, the embedding has collapsed.
@@ -40,8 +42,7 @@ def silhouette(z: Array, centers: Array, mask: Array) -> Array:
     ----------
     Hruschka et al., Evolutionary algorithms for clustering gene-expression data, ICDM 2004.
     """
-    squared = jnp.sum(z**2, axis=1, keepdims=True) - 2 * z @ centers.T + jnp.sum(centers**2, axis=1)
-    distances = jnp.sqrt(jnp.maximum(squared, 0))
+    distances = jnp.sqrt(squared_distances(z, centers))
     nearest = jnp.min(distances, axis=1)
     own = jnp.argmin(distances, axis=1)[:, None] == jnp.arange(len(centers))
     second = jnp.min(jnp.where(own, jnp.inf, distances), axis=1)

@@ -16,6 +16,16 @@ from scsiameseclu_jax.functional.types import Plan
 _HIGHEST = jax.lax.Precision.HIGHEST  # with tf32 Sinkhorn may not converge
 
 
+def squared_distances(z: Array, centers: Array) -> Array:
+    """Return the squared Euclidean distances [n, k] of cells z [n, d] to centres [k, d]."""
+    squared = (
+        jnp.sum(z**2, axis=1, keepdims=True)
+        - 2 * jnp.matmul(z, centers.T, precision=_HIGHEST)
+        + jnp.sum(centers**2, axis=1)
+    )
+    return jnp.maximum(squared, 0)
+
+
 def log_assignment(z: Array, centers: Array) -> Array:
     """Assign cells to centres with a Student-t kernel of one degree of freedom.
 
@@ -34,12 +44,7 @@ def log_assignment(z: Array, centers: Array) -> Array:
     ----------
     Paper, soft assignment; van der Maaten and Hinton, JMLR 2008.
     """
-    squared = (
-        jnp.sum(z**2, axis=1, keepdims=True)
-        - 2 * jnp.matmul(z, centers.T, precision=_HIGHEST)
-        + jnp.sum(centers**2, axis=1)
-    )
-    return jax.nn.log_softmax(-jnp.log1p(jnp.maximum(squared, 0)))
+    return jax.nn.log_softmax(-jnp.log1p(squared_distances(z, centers)))
 
 
 def assign(log_q: Array, potential: Array, *, config: Transport) -> Array:
