@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -83,6 +84,7 @@ def fit(
     config: Config,
     seed: int,
     progress: bool | None = False,
+    weights: Mapping[str, float] | None = None,
 ) -> Fit:
     """Run all stages on prepared cells.
 
@@ -98,9 +100,14 @@ def fit(
         Of the networks, the noise and the first partition.
     progress
         See :meth:`scsiameseclu_jax.SiameseClu.fit`.
+    weights
+        Of loss terms, instead of those in ``config.losses``. They are values of the state, so
+        that other weights, other than 0, need no other programs.
 
     Raises
     ------
+    ValueError
+        If a weight is of a term that the config leaves out, or is not positive.
     FloatingPointError
         If a loss term is not finite; it is named.
     """
@@ -117,6 +124,8 @@ def fit(
     else:
         source = Batches(prepared, n_clusters, config=config, seed=seed)
     state = source.init(jax.random.key(seed))
+    if weights:
+        state = _weighted(state, weights)
     rows: list[dict[str, np.ndarray]] = []
     notes: list[str] = []
     first: float | None = None
@@ -150,6 +159,18 @@ def fit(
         "warnings": notes,
     }
     return Fit(state, source.data, _stack(rows), findings, first)
+
+
+def _weighted(state: F.TrainState, weights: Mapping[str, float]) -> F.TrainState:
+    for name, value in weights.items():
+        if name not in state.weights or not 0 < value < np.inf:
+            msg = (
+                f"Expected positive weights of {sorted(state.weights)}, found {name!r}: {value}. "
+                "A term is left out, or taken in, by `config.losses`."
+            )
+            raise ValueError(msg)
+    changed = {n: jnp.full_like(state.weights[n], value) for n, value in weights.items()}
+    return state._replace(weights=state.weights | changed)
 
 
 def _start_clustering(
