@@ -12,14 +12,18 @@ import jax
 import numpy as np
 
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax import fitting, pp
+from scsiameseclu_jax import fitted, fitting, pp, storage
 from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.fitted import Fitted, Predicted
 
 if TYPE_CHECKING:
+    import os
+
     from anndata import AnnData
 
 logger = logging.getLogger(__name__)
 
+_CELL_RESULTS = ("labels", "proba", "confidence", "embedding")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "jraph", "numpy", "scanpy", "anndata")
 
 
@@ -63,6 +67,7 @@ class SiameseClu:
         self.n_clusters = n_clusters
         self.config = Config() if config is None else config
         self._results: dict[str, Any] = {}
+        self._fitted: Fitted | None = None
 
     def __repr__(self) -> str:
         fitted = f"{len(self.labels)} cells" if self.is_fitted else "not fitted"
@@ -123,7 +128,7 @@ class SiameseClu:
             config=self.config,
         )
         n, n_features = prepared.features.shape
-        logger.info("%d cells, %d genes, %d features", n, len(prepared.genes), n_features)
+        logger.info("%d cells, %d genes, %d features", n, len(prepared.frame.selected), n_features)
         made = fitting.fit(
             prepared, self.n_clusters, config=self.config, seed=seed, progress=progress
         )
@@ -145,6 +150,7 @@ class SiameseClu:
             findings["warnings"].append(note)
             logger.warning(note)
         proba = prediction.proba[:n][:, rank][back].astype(np.float32)
+        kept = fitted.keep(made.state, made.data, prepared, labels, rank, self.config)
         self._results = {
             "labels": labels[back],
             "proba": proba,
@@ -156,7 +162,7 @@ class SiameseClu:
                 "config": self.config.fingerprint(),
                 "data": prepared.fingerprint,
                 "n_cells": n,
-                "n_genes": len(prepared.genes),
+                "n_genes": len(prepared.frame.selected),
                 "device": str(jax.devices()[0].device_kind),
                 "backend": jax.default_backend(),
                 "python": platform.python_version(),
@@ -165,7 +171,101 @@ class SiameseClu:
                 **findings,
             },
         }
+        self._fitted = kept
         return self
+
+    def predict(
+        self, adata: AnnData, *, layer: str | None = "counts", false_flags: float = 0.05
+    ) -> Predicted:
+        """Cluster cells that the fit has not seen.
+
+        Genes are found by name, whatever their order, case, or Ensembl version; the fit's gene
+        selection, normalisation and components are applied, and each cell is linked to its
+        nearest cells of the fit. Labels do not depend on which other cells are new.
+
+        Parameters
+        ----------
+        adata
+            New cells x genes with raw counts; not changed.
+        layer
+            Where the counts are, as in :meth:`fit`.
+        false_flags
+            Share of the cells like those of the fit that may be flagged as out of reference.
+
+        Returns
+        -------
+        Predicted
+            Labels, soft assignments, confidence, embedding, novelty and flag of each cell. From
+            50 new cells on, novelty is pooled over the 10 most similar new cells.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not fitted.
+        TypeError, KeyError, ValueError
+            For bad input; if more than 20 % of the selected genes are missing; if
+            ``config.fusion.gate`` is ``"per_cell"``, which no new cell has weights for.
+        """
+        return fitted.predict(
+            self._kept("predict"),
+            adata,
+            layer=layer,
+            false_flags=false_flags,
+            config=self.config,
+        )
+
+    def save(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Save the model to a folder: arrays and settings, no pickle, no AnnData.
+
+        Parameters
+        ----------
+        directory
+            Folder to make; written under a temporary name and renamed.
+        overwrite
+            Replace a model that is there.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not fitted.
+        FileExistsError, FileNotFoundError
+            If there is something already; if there is nowhere to put it.
+        """
+        settings, arrays = fitted.to_arrays(self._kept("save"))
+        history = dict(self.history)
+        settings |= {
+            "n_clusters": int(self.n_clusters),
+            "config": self.config.to_dict(),
+            "manifest": self.manifest,
+            "stage": history.pop("stage").tolist(),
+        }
+        arrays |= {f"history/{name}": values for name, values in history.items()}
+        arrays |= {f"results/{name}": self._results[name] for name in _CELL_RESULTS}
+        storage.write(directory, settings, arrays, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> Self:
+        """Load a model that :meth:`save` saved; its predictions are bit for bit the same.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        ValueError
+            If a file is truncated, changed, or saved by a newer version.
+        """
+        settings, arrays = storage.read(directory)
+        made = cls(settings["n_clusters"], config=Config.from_dict(settings["config"]))
+        history = {
+            name.removeprefix("history/"): values
+            for name, values in arrays.items()
+            if name.startswith("history/")
+        }
+        made._results = {name: arrays[f"results/{name}"] for name in _CELL_RESULTS}
+        made._results["history"] = history | {"stage": np.array(settings["stage"])}
+        made._results["manifest"] = settings["manifest"]
+        made._fitted = fitted.from_arrays(settings, arrays)
+        return made
 
     def get_latent_representation(self) -> np.ndarray:
         """Return the fused embedding [n, d] of the fitted cells; rows have length sqrt(d)."""
@@ -195,6 +295,12 @@ class SiameseClu:
     def manifest(self) -> dict[str, Any]:
         """What was run, in plain types."""
         return self._result("manifest")
+
+    def _kept(self, wanted: str) -> Fitted:
+        if self._fitted is None:
+            msg = f"Expected a fitted model to `{wanted}` with; call `fit` first."
+            raise RuntimeError(msg)
+        return self._fitted
 
     def _result(self, name: str) -> Any:
         if not self.is_fitted:

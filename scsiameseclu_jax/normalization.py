@@ -6,6 +6,8 @@ large in one normalisation only is as likely its artefact as a cell type.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
@@ -14,6 +16,19 @@ from scsiameseclu_jax.config import Config
 
 _THETA = 100.0  # inverse dispersion of the Pearson residuals, the custom of the field
 _ROWS = 2048  # cells whose residuals are in memory at a time
+
+
+class Projection(NamedTuple):
+    """How logarithmic values become principal components: what new cells need of the old ones."""
+
+    limits: np.ndarray
+    """[g] largest value kept of each gene."""
+    deviations: np.ndarray
+    """[g] what each gene is divided by."""
+    center: np.ndarray
+    """[g] mean of each gene after that."""
+    axes: np.ndarray
+    """[g, p] components."""
 
 
 def log_normalize(
@@ -36,8 +51,7 @@ def log_normalize(
     """
     import scanpy as sc
 
-    logged = sp.csr_matrix(sp.diags(1 / size_factors) @ raw.astype(np.float64))
-    logged.data = np.log1p(logged.data)
+    logged = logarithm(raw, size_factors)
     chosen = np.ones(raw.shape[1], bool)
     if raw.shape[1] > n_top_genes:
         table = sc.pp.highly_variable_genes(
@@ -47,10 +61,19 @@ def log_normalize(
     return logged[:, chosen], chosen
 
 
+def logarithm(raw: sp.csr_matrix, size_factors: np.ndarray) -> sp.csr_matrix:
+    """Return ``log(1 + counts / size factor)`` of counts [n, g] and size factors [n]."""
+    logged = sp.csr_matrix(sp.diags(1 / size_factors) @ raw.astype(np.float64))
+    logged.data = np.log1p(logged.data)
+    return logged
+
+
 def representations(
     logged: sp.csr_matrix, raw: sp.csr_matrix, *, config: Config
-) -> list[np.ndarray]:
+) -> tuple[list[np.ndarray], Projection]:
     """Return components [n, p] of the cells in three normalisations, the encoders' first.
+
+    The projection leads to the first.
 
     Parameters
     ----------
@@ -64,15 +87,15 @@ def representations(
     """
     scale = config.preprocessing.scale
     wanted = min(config.preprocessing.n_components, min(logged.shape) - 1)
-    return [
-        components(logged, wanted, scale=scale),
-        components(logged, wanted, scale=not scale),
-        residual_components(raw, wanted),
-    ]
+    first, projection = components(logged, wanted, scale=scale)
+    second, _ = components(logged, wanted, scale=not scale)
+    return [first, second, residual_components(raw, wanted)], projection
 
 
-def components(logged: sp.csr_matrix, n_components: int, *, scale: bool) -> np.ndarray:
-    """Return principal components [n, p], centred without leaving the sparse format.
+def components(
+    logged: sp.csr_matrix, n_components: int, *, scale: bool
+) -> tuple[np.ndarray, Projection]:
+    """Return principal components [n, p], centred without leaving the sparse format, and how.
 
     Parameters
     ----------
@@ -85,19 +108,32 @@ def components(logged: sp.csr_matrix, n_components: int, *, scale: bool) -> np.n
     """
     from sklearn.decomposition import PCA
 
-    made = sp.csc_matrix(logged)
+    n_genes = logged.shape[1]
+    limits, deviation = np.full(n_genes, np.inf), np.ones(n_genes)
     if scale:
         mean = np.asarray(logged.mean(axis=0)).ravel()
         square = np.asarray(logged.multiply(logged).mean(axis=0)).ravel()
         deviation = np.sqrt(np.maximum(square - mean**2, 0))
         deviation[deviation == 0] = 1
-        per_value = np.repeat(np.arange(made.shape[1]), np.diff(made.indptr))
-        # scanpy's scale(max_value=10), written for values that stay uncentred
-        made.data = np.minimum(made.data, (mean + 10 * deviation)[per_value])
-        made.data /= deviation[per_value]
+        limits = mean + 10 * deviation  # scanpy's scale(max_value=10), for uncentred values
     pca = PCA(n_components=n_components, svd_solver="arpack", random_state=0)
     # arpack starts from a random vector of fixed seed and centres a sparse matrix implicitly
-    return pca.fit_transform(sp.csr_matrix(made))
+    made = pca.fit_transform(_scaled(logged, limits, deviation))
+    return made, Projection(limits, deviation, pca.mean_, pca.components_.T)
+
+
+def project(logged: sp.csr_matrix, projection: Projection) -> np.ndarray:
+    """Return components [n, p] of logarithmic values [n, g] of other cells, same genes."""
+    made = _scaled(logged, projection.limits, projection.deviations)
+    return np.asarray(made @ projection.axes) - projection.center @ projection.axes
+
+
+def _scaled(logged: sp.csr_matrix, limits: np.ndarray, deviations: np.ndarray) -> sp.csr_matrix:
+    made = sp.csc_matrix(logged, copy=True)
+    per_value = np.repeat(np.arange(made.shape[1]), np.diff(made.indptr))
+    made.data = np.minimum(made.data, limits[per_value])
+    made.data /= deviations[per_value]
+    return sp.csr_matrix(made)
 
 
 def residual_components(raw: sp.csr_matrix, n_components: int) -> np.ndarray:

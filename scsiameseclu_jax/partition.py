@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from scsiameseclu_jax.pp import nearest_neighbors
+from scsiameseclu_jax.neighbors import nearest_neighbors
 
 _MICRO = 60  # groups that merging starts from
 _RESOLUTION = 0.5  # of modularity; 1 favours balanced sizes more

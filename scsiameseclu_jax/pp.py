@@ -13,10 +13,28 @@ from anndata import AnnData
 from scsiameseclu_jax import normalization
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.memory import check_memory
+from scsiameseclu_jax.neighbors import EXACT_CELLS, nearest_neighbors
 
 logger = logging.getLogger(__name__)
 
-_EXACT_NEIGHBORS = 100_000  # cells; a search through all pairs of more takes minutes
+
+class Frame(NamedTuple):
+    """What new cells need to be prepared as these were."""
+
+    genes: list[str]
+    """Names of the G genes with counts."""
+    selected: np.ndarray
+    """[g] which of them features are made from."""
+    median_total: float
+    """Median over cells of the total counts of all G genes."""
+    projection: normalization.Projection | None
+    """From logarithmic values to components; None with `use_rep`."""
+    use_rep: str | None
+    """Key in ``obsm`` of the features, if they were given."""
+    mean: np.ndarray
+    """[p] what was taken from given features."""
+    scale: float
+    """What components are multiplied by."""
 
 
 class Prepared(NamedTuple):
@@ -44,8 +62,8 @@ class Prepared(NamedTuple):
     """How the links were found: ``"exact"``, ``"approximate"`` or ``"given"``."""
     order: np.ndarray
     """[n] row of the AnnData that each cell came from."""
-    genes: list[str]
-    """Names of the g selected genes."""
+    frame: Frame
+    """How to prepare new cells."""
     fingerprint: str
     """16 hexadecimal digits of the counts, whatever the order of the cells."""
 
@@ -208,7 +226,7 @@ def prepare(
     """
     raw = check(adata, n_clusters, layer=layer, config=config)
     check_memory(raw.shape[0], raw.shape[1], raw.nnz, config)
-    given = None if use_rep is None else _representation(adata, use_rep)
+    given, mean = (None, np.zeros(0)) if use_rep is None else _representation(adata, use_rep)
     links = None if neighbors_key is None else _connectivities(adata, neighbors_key)
     expressed = raw.getnnz(axis=0) > 0
     raw = raw[:, expressed]
@@ -216,19 +234,24 @@ def prepare(
     raw = raw[order]
 
     totals = np.asarray(raw.sum(axis=1), dtype=np.float64).ravel()
-    size_factors = totals / np.median(totals)
+    median = float(np.median(totals))
+    size_factors = totals / median
     logged, chosen = normalization.log_normalize(
         raw, size_factors, config.preprocessing.n_top_genes
     )
+    projection = None
     if given is None:
-        x, *others = normalization.representations(logged, raw[:, chosen], config=config)
+        (x, *others), projection = normalization.representations(
+            logged, raw[:, chosen], config=config
+        )
     else:
         x, others = given[order], []
-    x = _pad_columns(x / x.std(), config)
+    scale = 1 / float(x.std())
+    x = _pad_columns(x * scale, config)
     if links is None:
         senders, receivers = nearest_neighbors(x, config.preprocessing.n_neighbors)
         weights = np.ones(len(senders))
-        search = "exact" if len(x) <= _EXACT_NEIGHBORS else "approximate"
+        search = "exact" if len(x) <= EXACT_CELLS else "approximate"
     else:
         links = sp.coo_matrix(links[order][:, order])
         receivers, senders, weights = links.row, links.col, links.data
@@ -243,12 +266,20 @@ def prepare(
         weights=weights,
         search=search,
         order=order,
-        genes=[str(name) for name in adata.var_names[expressed][chosen]],
+        frame=Frame(
+            genes=[str(name) for name in adata.var_names[expressed]],
+            selected=np.flatnonzero(chosen),
+            median_total=median,
+            projection=projection,
+            use_rep=use_rep,
+            mean=mean,
+            scale=scale,
+        ),
         fingerprint=fingerprint,
     )
 
 
-def _representation(adata: AnnData, key: str) -> np.ndarray:
+def _representation(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
     if key not in adata.obsm:
         msg = f"Expected `use_rep` to be one of {sorted(adata.obsm)}, found {key!r}."
         raise KeyError(msg)
@@ -256,7 +287,8 @@ def _representation(adata: AnnData, key: str) -> np.ndarray:
     if values.ndim != 2 or not np.isfinite(values).all() or values.std() == 0:
         msg = f"Expected obsm[{key!r}] to be a finite, varying 2-D array, found {values.shape}."
         raise ValueError(msg)
-    return values - values.mean(axis=0)
+    mean = values.mean(axis=0)
+    return values - mean, mean
 
 
 def _connectivities(adata: AnnData, key: str) -> sp.csr_matrix:
@@ -297,48 +329,3 @@ def _pad_columns(features: np.ndarray, config: Config) -> np.ndarray:
     """Fill up to as many columns as the latent has, which a short `use_rep` may lack."""
     missing = max(0, config.network.n_latent - features.shape[1])
     return np.pad(features, [(0, 0), (0, missing)])
-
-
-def nearest_neighbors(features: np.ndarray, n_neighbors: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the links [m] from every cell to its nearest neighbours by cosine.
-
-    Exact up to 100,000 cells. Of more the search is approximate, by nearest-neighbour descent.
-
-    Parameters
-    ----------
-    features
-        [n, p] features.
-    n_neighbors
-        Neighbours of each cell, itself not counted; fewer if there are fewer cells.
-
-    Returns
-    -------
-    Neighbours and cells, both [n * n_neighbors].
-
-    References
-    ----------
-    Dong et al., WWW 2011, as implemented in pynndescent.
-    """
-    n = features.shape[0]
-    k = min(n_neighbors, n - 1)
-    length = np.linalg.norm(features, axis=1, keepdims=True)
-    unit = (features / np.where(length > 0, length, 1)).astype(np.float32)
-    search = _exact_neighbors if n <= _EXACT_NEIGHBORS else _approximate_neighbors
-    return search(unit, k).ravel(), np.repeat(np.arange(n), k)
-
-
-def _exact_neighbors(unit: np.ndarray, k: int) -> np.ndarray:
-    from sklearn.neighbors import NearestNeighbors
-
-    search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(unit)
-    return search.kneighbors(return_distance=False)  # without a query, a cell is not its own
-
-
-def _approximate_neighbors(unit: np.ndarray, k: int) -> np.ndarray:
-    from pynndescent import NNDescent
-
-    found = NNDescent(unit, n_neighbors=k + 1, random_state=0).neighbor_graph[0]
-    # a cell is among its own neighbours, but for one with enough others at distance 0
-    others = found != np.arange(len(unit))[:, None]
-    others[others.all(axis=1), -1] = False
-    return found[others].reshape(len(unit), k)

@@ -8,7 +8,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax import pp
+from scsiameseclu_jax import neighbors, pp
 from scsiameseclu_jax.batches import Batches, graph_parts
 from scsiameseclu_jax.device import device_data, links
 
@@ -145,9 +145,9 @@ def test_weights_of_each_cell_need_all_cells(adata):
 
 def test_approximate_neighbours(monkeypatch, adata):
     x = np.random.default_rng(0).normal(size=(900, 8))
-    exact, cells = pp.nearest_neighbors(x, 10)
-    monkeypatch.setattr(pp, "_EXACT_NEIGHBORS", 100)
-    found, same = pp.nearest_neighbors(x, 10)
+    exact, cells = neighbors.nearest_neighbors(x, 10)
+    monkeypatch.setattr(neighbors, "EXACT_CELLS", 100)
+    found, same = neighbors.nearest_neighbors(x, 10)
     np.testing.assert_array_equal(same, cells)
     assert (found != cells).all()
     rows = zip(exact.reshape(900, 10), found.reshape(900, 10), strict=True)

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 from sklearn.metrics import adjusted_rand_score
 
-from scsiameseclu_jax import partition, pp
+from scsiameseclu_jax import neighbors, partition
 
 
 def groups(sizes, *, spread=0.25, seed=0):
@@ -25,7 +25,7 @@ def test_representation_has_the_normalised_graph():
     links = partition.representation(x, 5).links
     assert abs(links - links.T).max() < 1e-15
     assert np.linalg.eigvalsh(links.toarray()).max() == pytest.approx(1)
-    found, cells = pp.nearest_neighbors(x, 5)
+    found, cells = neighbors.nearest_neighbors(x, 5)
     assert (np.asarray(links[cells, found]) > 0).all()
 
 

@@ -7,7 +7,7 @@ import scanpy as sc
 import scipy.sparse as sp
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax import normalization, pp
+from scsiameseclu_jax import neighbors, normalization, pp
 
 
 @pytest.fixture
@@ -146,7 +146,10 @@ def test_features_have_unit_variance_and_scanpys_values(adata):
 
 def test_counts_are_raw_and_selected(adata):
     found = prepare(adata)
-    names = [list(adata.var_names).index(name) for name in found.genes]
+    names = [
+        list(adata.var_names).index(name)
+        for name in np.array(found.frame.genes)[found.frame.selected]
+    ]
     np.testing.assert_array_equal(found.counts.toarray(), adata.X.toarray()[found.order][:, names])
     totals = np.asarray(adata.X.sum(axis=1)).ravel()[found.order]
     np.testing.assert_allclose(found.size_factors, totals / np.median(totals), rtol=1e-6)
@@ -154,7 +157,7 @@ def test_counts_are_raw_and_selected(adata):
 
 def test_genes_without_counts_are_left_out(adata):
     made = with_x(adata, lambda x: x[:, 5].fill(0))
-    assert adata.var_names[5] not in prepare(made).genes
+    assert adata.var_names[5] not in prepare(made).frame.genes
 
 
 def test_representation_and_neighbors_of_the_user(adata):
@@ -177,7 +180,7 @@ def test_representation_and_neighbors_of_the_user(adata):
 
 def test_nearest_neighbors_are_exact():
     x = np.random.default_rng(0).normal(size=(60, 4))
-    found, cells = pp.nearest_neighbors(x, 7)
+    found, cells = neighbors.nearest_neighbors(x, 7)
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     similarity = unit @ unit.T
     np.fill_diagonal(similarity, -np.inf)
@@ -214,7 +217,9 @@ def test_components_are_those_of_scanpy(scale):
     if scale:
         sc.pp.scale(dense, max_value=10)
     sc.pp.pca(dense, n_comps=5, svd_solver="arpack")
-    found = normalization.components(logged, 5, scale=scale)
+    found, projection = normalization.components(logged, 5, scale=scale)
     # scanpy divides by the deviation of a sample, which is larger
     factor = np.sqrt(90 / 89) if scale else 1
     np.testing.assert_allclose(np.abs(found), np.abs(dense.obsm["X_pca"]) * factor, rtol=1e-3)
+    again = normalization.project(logged, projection)
+    np.testing.assert_allclose(again, found, rtol=1e-8, atol=1e-10)

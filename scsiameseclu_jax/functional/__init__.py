@@ -18,6 +18,7 @@ from scsiameseclu_jax.functional.graph import (
     normalize,
     pagerank_series,
     propagate,
+    self_loops,
 )
 from scsiameseclu_jax.functional.likelihood import zinb
 from scsiameseclu_jax.functional.losses import (
@@ -38,7 +39,7 @@ from scsiameseclu_jax.functional.networks import (
     init_params,
 )
 from scsiameseclu_jax.functional.objective import training_terms
-from scsiameseclu_jax.functional.prediction import predict
+from scsiameseclu_jax.functional.prediction import extend, predict
 from scsiameseclu_jax.functional.training import (
     Stage,
     fit,
@@ -55,6 +56,7 @@ from scsiameseclu_jax.functional.types import (
     CellData,
     CellGraph,
     Embeddings,
+    NewCells,
     Plan,
     Prediction,
     StepInfo,
@@ -66,6 +68,7 @@ __all__ = [
     "CellData",
     "CellGraph",
     "Embeddings",
+    "NewCells",
     "Plan",
     "Prediction",
     "Stage",
@@ -90,6 +93,7 @@ __all__ = [
     "empty_plan",
     "encode_features",
     "encode_graph",
+    "extend",
     "fit",
     "fuse",
     "gate",
@@ -111,6 +115,7 @@ __all__ = [
     "propagation_divergence",
     "refresh",
     "remove_edges",
+    "self_loops",
     "silhouette",
     "sinkhorn_plan",
     "start_clustering",

@@ -143,6 +143,13 @@ def normalize(graph: CellGraph, kept: Array | None = None) -> CellGraph:
     return graph._replace(graph=g._replace(edges=edges))
 
 
+def self_loops(graph: CellGraph) -> Array:
+    """Return the weight [n] of each cell's edge to itself; 0 for padding."""
+    g = graph.graph
+    own = jnp.where(g.senders == g.receivers, g.edges, 0)
+    return jraph.segment_sum(own, g.receivers, graph.n_rows, indices_are_sorted=True)
+
+
 def propagate(graph: CellGraph, h: Array, *, path: Literal["table", "jraph"] = "table") -> Array:
     """Sum the neighbours' rows, weighted: ``Â h``.
 

@@ -55,6 +55,15 @@ class CellData(NamedTuple):
         return (rows < self.n_cells).astype(self.features.dtype)
 
 
+class NewCells(NamedTuple):
+    """Cells that training has not seen, linked one way to those that it has."""
+
+    features: Array
+    """[m, p] features, as those of the cells of the fit."""
+    neighbors: Array
+    """[m, k] rows of their nearest cells of the fit."""
+
+
 class Views(NamedTuple):
     """Two augmentations of the same cells: noisy features, and the graph each view uses."""
 

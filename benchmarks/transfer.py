@@ -1,0 +1,181 @@
+"""Does a model hold for cells that it has not seen?
+
+``python -m benchmarks.transfer`` fits 70 % of the cells of each labelled data set at hand
+(`real_data.py`) and predicts the others, with several seeds. It prints the ARI of the predicted
+cells with their types, beside what a fit on all cells reaches on the same cells, and the ARI of
+both partitions. Then it leaves out each type with at least 100 cells in turn and prints the share
+of its cells that are flagged as out of reference, beside the share of the other predicted cells
+that are. Labels choose what is left out and score, nothing else. It resumes; ``--fresh`` repeats
+all. Writes ``benchmarks/results/transfer.json`` and ``.md``.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import real_data
+from benchmarks.records import code_fingerprint, versions, write
+
+OUT = Path(__file__).resolve().parent / "results" / "transfer.json"
+SETS = ["kidney", "cite_cbmc", "pbmc4k", "worm", "baron_mouse1"]
+SEEDS = 3
+SHARE = 0.7  # of the cells that are fitted
+LEAST = 100  # cells of a type that is left out
+BARS = {"relative": 0.95, "agreement": 0.85, "flagged": 0.7, "false": 0.05}
+
+Run = dict[str, Any]
+
+
+def split(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows that are fitted and those that are predicted, each ascending."""
+    order = np.random.default_rng(seed).permutation(n)
+    fitted = round(SHARE * n)
+    return np.sort(order[:fitted]), np.sort(order[fitted:])
+
+
+def run_new_cells(set_name: str, seed: int) -> Run:
+    """Fit part and all of the cells; compare on those that the first has not seen."""
+    from sklearn.metrics import adjusted_rand_score
+
+    import scsiameseclu_jax as scs
+
+    adata, labels = real_data.load(set_name)
+    n_clusters = len(set(labels))
+    seen, unseen = split(adata.n_obs, seed)
+    whole = scs.SiameseClu(n_clusters).fit(adata, rng=seed, progress=False)
+    model = scs.SiameseClu(n_clusters).fit(adata[seen].copy(), rng=seed, progress=False)
+    start = time.perf_counter()
+    found = model.predict(adata[unseen].copy())
+    seconds = time.perf_counter() - start
+    truth, full = labels[unseen], whole.labels[unseen]
+    return {
+        "kind": "new cells",
+        "set": set_name,
+        "seed": seed,
+        "predicted": float(adjusted_rand_score(truth, found.labels)),
+        "fitted": float(adjusted_rand_score(truth, full)),
+        "agreement": float(adjusted_rand_score(full, found.labels)),
+        "false_flags": float(found.out_of_reference.mean()),
+        "n_cells": len(unseen),
+        "seconds": round(seconds, 2),
+    }
+
+
+def run_left_out(set_name: str, kind: str) -> Run:
+    """Fit without a type; predict it and cells of the others that were not fitted either."""
+    import scsiameseclu_jax as scs
+
+    adata, labels = real_data.load(set_name)
+    others = np.flatnonzero(labels != kind)
+    seen, unseen = (others[rows] for rows in split(len(others), 0))
+    left_out = np.flatnonzero(labels == kind)
+    model = scs.SiameseClu(len(set(labels)) - 1)
+    model.fit(adata[seen].copy(), rng=0, progress=False)
+    found = model.predict(adata[np.sort(np.r_[unseen, left_out])].copy())
+    of_kind = labels[np.sort(np.r_[unseen, left_out])] == kind
+    return {
+        "kind": "left out",
+        "set": set_name,
+        "type": kind,
+        "flagged": float(found.out_of_reference[of_kind].mean()),
+        "false_flags": float(found.out_of_reference[~of_kind].mean()),
+        "n_cells": int(of_kind.sum()),
+    }
+
+
+def table(runs: list[Run]) -> str:
+    """Return both tables in Markdown, means over seeds and types."""
+    sets = list(dict.fromkeys(run["set"] for run in runs))
+    new = [run for run in runs if run["kind"] == "new cells"]
+    lines = [
+        "| data | predicted cells, ARI with types | the same cells, all fitted | ratio | "
+        "ARI of both | flagged | cells / s |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+
+    def row(name: str, own: list[Run]) -> str:
+        mean = {key: np.mean([r[key] for r in own]) for key in ("predicted", "fitted", "agreement")}
+        ratio = np.mean([r["predicted"] / r["fitted"] for r in own])
+        flags = np.mean([r["false_flags"] for r in own])
+        speed = np.median([r["n_cells"] / r["seconds"] for r in own])
+        return (
+            f"| {name} | {mean['predicted']:.3f} | {mean['fitted']:.3f} | {ratio:.3f} | "
+            f"{mean['agreement']:.3f} | {flags:.1%} | {speed:.0f} |"
+        )
+
+    lines += [row(s, [r for r in new if r["set"] == s]) for s in sets if any_of(new, s)]
+    if new:
+        lines.append(row("mean", new))
+    out = [run for run in runs if run["kind"] == "left out"]
+    lines += [
+        "",
+        "| data | types left out in turn | their cells flagged | other new cells flagged |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name in [*(s for s in sets if any_of(out, s)), "mean over types"]:
+        own = [r for r in out if name in {r["set"], "mean over types"}]
+        if own:
+            flagged, false = (np.mean([r[key] for r in own]) for key in ("flagged", "false_flags"))
+            lines.append(f"| {name} | {len(own)} | {flagged:.1%} | {false:.1%} |")
+    return "\n".join(lines) + "\n"
+
+
+def any_of(runs: list[Run], set_name: str) -> bool:
+    return any(run["set"] == set_name for run in runs)
+
+
+def save(runs: list[Run], out: Path) -> None:
+    """Write JSON and tables, each under a temporary name first."""
+    write(out, json.dumps({"versions": versions(), "bars": BARS, "runs": runs}, indent=1))
+    write(out.with_suffix(".md"), table(runs))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__)
+    parser.add_argument("--sets", nargs="+", choices=list(real_data.FILES), default=SETS)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--no-left-out", action="store_true", help="new cells only")
+    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--out", type=Path, default=OUT)
+    arguments = parser.parse_args(argv)
+    sets = [name for name in arguments.sets if name in real_data.available()]
+    if not sets:
+        parser.error(f"no data found; name their folder in {real_data.VARIABLE}")
+    runs: list[Run] = []
+    if arguments.out.exists() and not arguments.fresh:
+        runs = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"]
+    mark = code_fingerprint({})
+    wanted: list[Run] = []
+    for name in sets:
+        wanted += [
+            {"kind": "new cells", "set": name, "seed": seed} for seed in range(arguments.seeds)
+        ]
+        if not arguments.no_left_out:
+            kinds, sizes = np.unique(real_data.load(name)[1], return_counts=True)
+            wanted += [
+                {"kind": "left out", "set": name, "type": str(kind)}
+                for kind in kinds[sizes >= LEAST]
+            ]
+    for key in wanted:
+        done = [run for run in runs if key.items() <= run.items()]
+        if done and done[0]["fingerprint"] == mark:
+            continue
+        if key["kind"] == "new cells":
+            made = run_new_cells(key["set"], key["seed"])
+        else:
+            made = run_left_out(key["set"], key["type"])
+        runs = [run for run in runs if not key.items() <= run.items()]
+        runs.append(made | {"fingerprint": mark})
+        print(made, flush=True)
+        save(runs, arguments.out)
+    print(table(runs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""What of a fit serves new cells: kept by a model, saved and loaded, used to predict."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from anndata import AnnData
+
+import scsiameseclu_jax.functional as F
+from scsiameseclu_jax import pp, reference
+from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.neighbors import nearest_neighbors
+from scsiameseclu_jax.normalization import Projection
+from scsiameseclu_jax.novelty import Novelty, fit_novelty, novelty
+
+_CELLS = 32768  # new cells on the device at a time
+
+Arrays = dict[str, np.ndarray]
+
+
+class Predicted(NamedTuple):
+    """Clusters of new cells, a row for each in the order they came in."""
+
+    labels: np.ndarray
+    """[m] cluster of each cell, named as in the fit."""
+    proba: np.ndarray
+    """[m, k] soft assignment, rows sum to 1, float32."""
+    confidence: np.ndarray
+    """[m] the largest soft assignment, between 1 / k and 1; not calibrated."""
+    embedding: np.ndarray
+    """[m, d] fused embedding, rows of length sqrt(d), float32."""
+    novelty: np.ndarray
+    """[m] share of the fit's cells that are less surprising, 0 to 1."""
+    out_of_reference: np.ndarray
+    """[m] whether a cell is unlike those of the fit: its label then says little."""
+    missing_genes: list[str]
+    """Selected genes that the new cells lack, taken as 0."""
+
+
+class Fitted(NamedTuple):
+    """A trained state, the cells it was trained on and how to prepare others."""
+
+    state: F.TrainState
+    """Without what only training needs."""
+    data: F.CellData
+    """Cells of the fit, without counts."""
+    links: tuple[np.ndarray, np.ndarray, np.ndarray]
+    """[m] neighbour, cell and weight of each link of the graph."""
+    frame: pp.Frame
+    """How to prepare new cells."""
+    rank: np.ndarray
+    """[k] cluster of the state that has each name."""
+    novelty: Novelty
+    """What the cells of the fit are like."""
+
+
+def keep(
+    state: F.TrainState,
+    data: F.CellData,
+    prepared: pp.Prepared,
+    clusters: np.ndarray,
+    rank: np.ndarray,
+    config: Config,
+) -> Fitted:
+    """Keep of a fit what serves new cells.
+
+    Parameters
+    ----------
+    state, data
+        The trained state and its cells.
+    prepared
+        The same cells before they were put on the device.
+    clusters
+        [n] cluster of each.
+    rank
+        [k] cluster of the state that has each name.
+    config
+        Settings of the fit.
+    """
+    n, k = len(prepared.order), config.preprocessing.n_neighbors
+    if prepared.search == "given":
+        neighbors = nearest_neighbors(prepared.features, k)[0].reshape(n, -1)
+    else:
+        neighbors = prepared.senders.reshape(n, -1)
+    return Fitted(
+        state=_slim(state),
+        data=data._replace(counts=jnp.zeros((len(data.features), 0), data.counts.dtype)),
+        links=(prepared.senders, prepared.receivers, prepared.weights),
+        frame=prepared.frame,
+        rank=rank,
+        novelty=fit_novelty(
+            prepared.features, prepared.counts, prepared.size_factors, neighbors, clusters
+        ),
+    )
+
+
+def predict(
+    fitted: Fitted,
+    adata: AnnData,
+    *,
+    layer: str | None,
+    false_flags: float,
+    config: Config,
+) -> Predicted:
+    """Cluster cells that a fit has not seen; see :meth:`scsiameseclu_jax.SiameseClu.predict`."""
+    if not 0 < false_flags < 1:
+        msg = f"Expected `false_flags` to be between 0 and 1, found {false_flags}."
+        raise ValueError(msg)
+    n = int(fitted.data.n_cells)
+    features = np.asarray(fitted.data.features)[:n]
+    n_neighbors = config.preprocessing.n_neighbors
+    new = reference.new_cells(adata, fitted.frame, features, n_neighbors, layer=layer)
+    parts = []
+    for start in range(0, len(new.features), _CELLS):
+        rows = slice(start, start + _CELLS)
+        x, links = new.features[rows], new.neighbors[rows]
+        more = [(0, F.bucket(len(x)) - len(x)), (0, 0)]
+        cells = F.NewCells(jnp.asarray(np.pad(x, more)), jnp.asarray(np.pad(links, more)))
+        made = F.extend(fitted.state, fitted.data, cells, config=config)
+        parts.append([np.asarray(a)[: len(x)] for a in (made.proba, made.embedding)])
+    proba, embedding = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    proba = proba[:, fitted.rank].astype(np.float32)
+    surprise = novelty(
+        fitted.novelty, features, new.features, new.counts, new.size_factors, new.neighbors
+    )
+    return Predicted(
+        labels=np.argmax(proba, axis=1),
+        proba=proba,
+        confidence=proba.max(axis=1),
+        embedding=embedding.astype(np.float32),
+        novelty=surprise.astype(np.float32),
+        out_of_reference=surprise > 1 - false_flags,
+        missing_genes=new.missing,
+    )
+
+
+def to_arrays(fitted: Fitted) -> tuple[dict[str, Any], Arrays]:
+    """Return plain settings and named arrays that :func:`from_arrays` makes it from again."""
+    n, frame, state = int(fitted.data.n_cells), fitted.frame, fitted.state
+    settings = {
+        "genes": frame.genes,
+        "use_rep": frame.use_rep,
+        "median_total": frame.median_total,
+        "scale": frame.scale,
+    }
+    arrays: Arrays = {
+        "features": np.asarray(fitted.data.features)[:n],
+        "selected": frame.selected,
+        "mean": frame.mean,
+        "rank": fitted.rank,
+        "kept": np.asarray(state.kept),
+        "proportions": np.asarray(state.proportions),
+        "potential": np.asarray(state.plan.potential),
+    }
+    arrays |= dict(zip(("senders", "receivers", "weights"), fitted.links, strict=True))
+    arrays |= {f"novelty/{name}": a for name, a in fitted.novelty._asdict().items()}
+    if frame.projection is not None:
+        arrays |= {f"projection/{name}": a for name, a in frame.projection._asdict().items()}
+    arrays |= {f"params/{name}": np.asarray(a) for name, a in _flat(state.params).items()}
+    return settings, arrays
+
+
+def from_arrays(settings: dict[str, Any], arrays: Arrays) -> Fitted:
+    """Return what :func:`to_arrays` was given."""
+
+    def group(name: str) -> Arrays:
+        return {k.removeprefix(name): a for k, a in arrays.items() if k.startswith(name)}
+
+    features, projection = arrays["features"], group("projection/")
+    n, rows = len(features), F.bucket(len(features))
+    links = arrays["senders"], arrays["receivers"], arrays["weights"]
+    data = F.CellData(
+        features=jnp.asarray(np.pad(features, [(0, rows - n), (0, 0)])),
+        counts=jnp.zeros((rows, 0), jnp.uint16),
+        size_factors=jnp.ones(rows),
+        graph=F.cell_graph(*links, n_cells=n, n_nodes=rows),
+        n_cells=jnp.asarray(n, jnp.int32),
+        n_genes=jnp.asarray(0, jnp.int32),
+    )
+    potential = jnp.asarray(arrays["potential"])
+    state = F.TrainState(
+        params=_nested(group("params/")),
+        optimizer=None,
+        key=jax.random.key(0),
+        step=jnp.asarray(0, jnp.int32),
+        weights={},
+        kept=jnp.asarray(arrays["kept"]),
+        proportions=jnp.asarray(arrays["proportions"]),
+        plan=F.empty_plan(0, len(potential))._replace(potential=potential),
+    )
+    frame = pp.Frame(
+        genes=settings["genes"],
+        selected=arrays["selected"],
+        median_total=settings["median_total"],
+        projection=Projection(**projection) if projection else None,
+        use_rep=settings["use_rep"],
+        mean=arrays["mean"],
+        scale=settings["scale"],
+    )
+    known = Novelty(**group("novelty/"))
+    return Fitted(state, data, links, frame, arrays["rank"], known)
+
+
+def _slim(state: F.TrainState) -> F.TrainState:
+    plan = F.empty_plan(0, len(state.proportions))._replace(potential=state.plan.potential)
+    return state._replace(optimizer=None, weights={}, plan=plan)
+
+
+def _flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, value in tree.items():
+        made |= (
+            _flat(value, f"{above}{name}/") if isinstance(value, dict) else {above + name: value}
+        )
+    return made
+
+
+def _nested(flat: Arrays) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for path, value in flat.items():
+        *above, name = path.split("/")
+        inner = made
+        for step in above:
+            inner = inner.setdefault(step, {})
+        inner[name] = jnp.asarray(value)
+    return made

@@ -1,0 +1,241 @@
+"""Is a cell like those of the fit? Three measures of surprise, made comparable and pooled.
+
+How far apart a cell is from its neighbours, beside how far apart those are from theirs; how far it
+lies outside every cluster; and how badly the expression of the nearest group predicts its counts.
+Each becomes the share of the fit's own cells that are as surprising, the three are combined as
+Fisher combines p-values, and pooled over similar new cells: a type that the fit has not seen comes
+with many cells, each of which may be a little odd only.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from scsiameseclu_jax.neighbors import nearest_in, nearest_neighbors
+
+_GROUPS = 100
+_GROUP_CELLS = 20  # at least, on average
+_CELLS = 5000  # of the fit that its own surprise is measured on
+_POOL = 10  # similar cells that share their surprise
+_POOLED_CELLS = 50  # fewer new cells are judged one by one
+_SHRINK = 50  # cells' worth of the common covariance in that of a cluster
+_PRIOR = 1e-3  # counts that any gene may have
+
+
+class Novelty(NamedTuple):
+    """What the cells of a fit are like."""
+
+    groups: np.ndarray
+    """[c, p] centres of small groups of cells, rows of length 1."""
+    profiles: np.ndarray
+    """[c, g] expected counts of each group's cells at size factor 1."""
+    means: np.ndarray
+    """[k, p] mean of each cluster that has cells."""
+    precisions: np.ndarray
+    """[k, p, p] inverse of each cluster's covariance."""
+    spread: np.ndarray
+    """[n] mean distance of each cell to its neighbours."""
+    depth: np.ndarray
+    """[3] the deviance's polynomial in the logarithm of the size factor."""
+    measured: np.ndarray
+    """[3, s] each measure of some cells of the fit, ascending."""
+    alone: np.ndarray
+    """[s] combined surprise of those cells, ascending."""
+    pooled: np.ndarray
+    """[s] the same, pooled over similar cells."""
+
+
+def fit_novelty(
+    features: np.ndarray,
+    counts: sp.csr_matrix,
+    size_factors: np.ndarray,
+    neighbors: np.ndarray,
+    clusters: np.ndarray,
+) -> Novelty:
+    """Measure the cells of a fit.
+
+    Parameters
+    ----------
+    features
+        [n, p] features.
+    counts
+        [n, g] raw counts.
+    size_factors
+        [n] positive.
+    neighbors
+        [n, k] rows of the nearest other cells.
+    clusters
+        [n] cluster of each cell.
+    """
+    from sklearn.cluster import KMeans
+
+    n = len(features)
+    unit = _unit(features)
+    some = np.sort(np.random.default_rng(0).permutation(n)[:_CELLS])
+    wanted = max(1, min(_GROUPS, n // _GROUP_CELLS))
+    groups = KMeans(wanted, n_init=1, random_state=0).fit(unit[some])
+    member = groups.predict(unit)
+    sums, sizes = _sums(counts, size_factors, member, wanted)
+    overall = _PRIOR + sums.sum(axis=0) / sizes.sum()  # weighs as one cell
+    means, precisions = _gaussians(features, clusters)
+    spread = _distances(features, features, neighbors)
+    made = Novelty(
+        groups=groups.cluster_centers_,
+        profiles=(sums + overall) / (sizes[:, None] + 1),
+        means=means,
+        precisions=precisions,
+        spread=spread,
+        depth=np.zeros(3),
+        measured=np.zeros((3, 0)),
+        alone=np.zeros(0),
+        pooled=np.zeros(0),
+    )
+    own = member[some]
+    rows, factors = counts[some], size_factors[some]
+    without = sums[own] - rows.toarray() + overall  # a cell must not predict itself
+    expected = np.maximum(without, _PRIOR) / np.maximum(sizes[own] + 1 - factors, 0.3)[:, None]
+    deviance = _deviance(rows, expected * factors[:, None])
+    made = made._replace(depth=np.polyfit(np.log(factors), deviance, 2))
+    measures = np.array(
+        [
+            spread[some] / np.maximum(spread[neighbors[some]].mean(axis=1), 1e-12),
+            _outside_unseen(features, clusters)[some],
+            deviance - np.polyval(made.depth, np.log(factors)),
+        ]
+    )
+    made = made._replace(measured=np.sort(measures, axis=1))
+    alone = _combined(measures, made)
+    return made._replace(alone=np.sort(alone), pooled=np.sort(_pool(alone, features[some])))
+
+
+def novelty(
+    fitted: Novelty,
+    reference: np.ndarray,
+    features: np.ndarray,
+    counts: sp.csr_matrix,
+    size_factors: np.ndarray,
+    neighbors: np.ndarray,
+) -> np.ndarray:
+    """Return the share [m] of the fit's cells that are less surprising than each new cell.
+
+    From 50 new cells on, each shares its surprise with the 10 most similar new ones.
+
+    Parameters
+    ----------
+    fitted
+        Of the cells of the fit.
+    reference
+        [n, p] features of the cells of the fit.
+    features, counts, size_factors
+        [m, p], [m, g] and [m] of the new cells.
+    neighbors
+        [m, k] rows of the nearest cells of the fit.
+    """
+    nearest = nearest_in(fitted.groups, features, 1)[:, 0]
+    deviance = np.empty(len(features))
+    for start in range(0, len(features), _CELLS):
+        rows = slice(start, start + _CELLS)
+        expected = fitted.profiles[nearest[rows]] * size_factors[rows, None]
+        deviance[rows] = _deviance(counts[rows], expected)
+    near = fitted.spread[neighbors].mean(axis=1)
+    measures = np.array(
+        [
+            _distances(features, reference, neighbors) / np.maximum(near, 1e-12),
+            _outside(features, fitted.means, fitted.precisions),
+            deviance - np.polyval(fitted.depth, np.log(size_factors)),
+        ]
+    )
+    surprise, expected = _combined(measures, fitted), fitted.alone
+    if len(features) >= _POOLED_CELLS:
+        surprise, expected = _pool(surprise, features), fitted.pooled
+    return np.searchsorted(expected, surprise) / len(expected)
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(length > 0, length, 1)
+
+
+def _sums(
+    counts: sp.csr_matrix, size_factors: np.ndarray, member: np.ndarray, n_groups: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return counts [c, g] and size factors [c] of each group, added up."""
+    ends = member, np.arange(len(member))
+    where = sp.csr_matrix((np.ones(len(member)), ends), shape=(n_groups, len(member)))
+    return (where @ counts.astype(np.float64)).toarray(), np.asarray(where @ size_factors)
+
+
+def _gaussians(features: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and inverse covariance of each cluster, drawn to what all have in common."""
+    found, member = np.unique(clusters, return_inverse=True)
+    x = np.asarray(features, np.float64)
+    means = np.array([x[member == c].mean(axis=0) for c in range(len(found))])
+    rest = x - means[member]
+    ridge = 1e-6 * np.trace(rest.T @ rest) / len(x) * np.eye(x.shape[1])
+    common = rest.T @ rest / len(x) + ridge
+    precisions = []
+    for c in range(len(found)):
+        own = rest[member == c]
+        covariance = (own.T @ own + _SHRINK * common) / (len(own) + _SHRINK)
+        precisions.append(np.linalg.inv(covariance))
+    return means, np.array(precisions)
+
+
+def _distances(x: np.ndarray, reference: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
+    """Return the mean distance [m] of rows [m, p] to their neighbours [m, k]."""
+    total = np.zeros(len(x))
+    for column in neighbors.T:
+        total += np.linalg.norm(x - reference[column], axis=1)
+    return total / neighbors.shape[1]
+
+
+def _outside(features: np.ndarray, means: np.ndarray, precisions: np.ndarray) -> np.ndarray:
+    """Return the squared Mahalanobis distance [m] to the nearest cluster."""
+    x = np.asarray(features, np.float64)
+    least = np.full(len(x), np.inf)
+    for mean, precision in zip(means, precisions, strict=True):
+        apart = x - mean
+        least = np.minimum(least, np.einsum("ij,ij->i", apart @ precision, apart))
+    return least
+
+
+def _outside_unseen(features: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Return the same [n] for cells of the fit, each from four fifths that it is not in.
+
+    In many dimensions a cell lies much nearer to a covariance that it is part of.
+    """
+    fold = np.random.default_rng(0).permutation(len(features)) % 5
+    found = np.empty(len(features))
+    for i in range(5):
+        own, others = fold == i, fold != i
+        found[own] = _outside(features[own], *_gaussians(features[others], clusters[others]))
+    return found
+
+
+def _deviance(counts: sp.csr_matrix, expected: np.ndarray) -> np.ndarray:
+    """Return the logarithm [m] of the Poisson deviance of counts [m, g] from what is expected."""
+    coo = counts.tocoo()
+    x = coo.data.astype(np.float64)
+    present = x * np.log(x / expected[coo.row, coo.col]) - x
+    sums = np.bincount(coo.row, weights=present, minlength=counts.shape[0])
+    return np.log(np.maximum(2 * (sums + expected.sum(axis=1)), 1e-6))
+
+
+def _combined(measures: np.ndarray, fitted: Novelty) -> np.ndarray:
+    """Return Fisher's statistic [m] of measures [3, m]."""
+    size = fitted.measured.shape[1]
+    shares = [
+        1 - np.searchsorted(known, found) / (size + 1)
+        for known, found in zip(fitted.measured, measures, strict=True)
+    ]
+    return -np.log(np.maximum(shares, 0.5 / (size + 1))).sum(axis=0)
+
+
+def _pool(surprise: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Return the mean [m] of each cell and its most similar ones."""
+    similar, cells = nearest_neighbors(features, _POOL)
+    totals = np.bincount(cells, weights=surprise[similar], minlength=len(surprise))
+    return (surprise + totals) / (1 + len(similar) / len(surprise))

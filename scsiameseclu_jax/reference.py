@@ -1,0 +1,170 @@
+"""New cells as the cells of a fit were: the same genes, normalisation, components, neighbours."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+
+from scsiameseclu_jax import normalization, pp
+from scsiameseclu_jax.neighbors import nearest_in
+
+logger = logging.getLogger(__name__)
+
+_MOST_MISSING = 0.2  # of the genes that features are made from
+_NAMED = 5  # genes in a message
+_VERSION = re.compile(r"^(ENS[A-Z]*\d+)\.\d+$")
+
+
+class NewCells(NamedTuple):
+    """Cells that a fit has not seen, as it would have seen them."""
+
+    features: np.ndarray
+    """[m, p] float32, as those of the fit."""
+    counts: sp.csr_matrix
+    """[m, g] raw counts of the selected genes."""
+    size_factors: np.ndarray
+    """[m] total counts over the median of the fit's cells."""
+    neighbors: np.ndarray
+    """[m, k] rows of the nearest cells of the fit."""
+    missing: list[str]
+    """Selected genes that they lack, taken as 0."""
+
+
+def align(names: list[str], wanted: list[str]) -> np.ndarray:
+    """Find for each name the wanted gene that it names.
+
+    As it stands, else without regard to case and to the version of an Ensembl identifier, where
+    that leaves no doubt.
+
+    Parameters
+    ----------
+    names
+        [a] names of genes, some perhaps twice.
+    wanted
+        [b] names, each once.
+
+    Returns
+    -------
+    [a] position in `wanted`, -1 for genes that are not wanted.
+    """
+    exact = {name: i for i, name in enumerate(wanted)}
+    taken = set(names) & set(exact)
+    loose: dict[str, int] = {}
+    for i, name in enumerate(wanted):
+        if name not in taken:
+            plain = _plain(name)
+            loose[plain] = -1 if plain in loose else i
+    return np.array([exact.get(name, loose.get(_plain(name), -1)) for name in names], dtype=int)
+
+
+def _plain(name: str) -> str:
+    upper = name.upper()
+    match = _VERSION.match(upper)
+    return match.group(1) if match else upper
+
+
+def new_cells(
+    adata: AnnData,
+    frame: pp.Frame,
+    features: np.ndarray,
+    n_neighbors: int,
+    *,
+    layer: str | None = "counts",
+) -> NewCells:
+    """Check new cells and prepare them as the fit's cells were.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes with raw counts; not changed. Genes are found by name, counts of genes that
+        are there twice are added.
+    frame
+        What the fit keeps of its preparation.
+    features
+        [n, p] features of the fit's cells.
+    n_neighbors
+        Neighbours of each new cell among them.
+    layer
+        See :func:`scsiameseclu_jax.pp.counts`.
+
+    Raises
+    ------
+    TypeError, KeyError
+        See :func:`scsiameseclu_jax.pp.counts`; without the ``obsm`` that the fit used.
+    ValueError
+        If more than 20 % of the selected genes are missing, or a cell has no counts of the fit's
+        genes.
+    """
+    if not isinstance(adata, AnnData):
+        msg = f"Expected `adata` to be an AnnData object, found {type(adata).__name__}."
+        raise TypeError(msg)
+    raw = pp.counts(adata, layer=layer)
+    raw, missing = _of_genes(raw, [str(name) for name in adata.var_names], frame)
+    totals = np.asarray(raw.sum(axis=1), np.float64).ravel()
+    empty = np.flatnonzero(totals == 0)
+    if empty.size:
+        msg = (
+            f"Expected every cell to have counts of the model's genes, found {empty.size} "
+            f"without, the first {adata.obs_names[empty[0]]!r}; leave them out."
+        )
+        raise ValueError(msg)
+    size_factors = totals / frame.median_total
+    selected = raw[:, frame.selected]
+    if frame.projection is None:
+        x = _representation(adata, frame)
+    else:
+        logged = normalization.logarithm(selected, size_factors)
+        x = normalization.project(logged, frame.projection)
+    x = np.pad(x * frame.scale, [(0, 0), (0, features.shape[1] - x.shape[1])]).astype(np.float32)
+    return NewCells(
+        features=x,
+        counts=selected,
+        size_factors=size_factors.astype(np.float32),
+        neighbors=nearest_in(features, x, n_neighbors),
+        missing=missing,
+    )
+
+
+def _of_genes(
+    raw: sp.csr_matrix, names: list[str], frame: pp.Frame
+) -> tuple[sp.csr_matrix, list[str]]:
+    """Return counts [m, G] of the fit's genes, and which selected ones are missing."""
+    found = align(names, frame.genes)
+    here = np.flatnonzero(found >= 0)
+    shape = len(names), len(frame.genes)
+    where = sp.csr_matrix((np.ones(len(here)), (here, found[here])), shape=shape)
+    held = np.asarray(where.sum(axis=0)).ravel()
+    if (held > 1).any():
+        logger.info("added up the counts of %d genes that are there more than once", sum(held > 1))
+    missing = [frame.genes[i] for i in frame.selected if not held[i]]
+    if len(missing) > _MOST_MISSING * len(frame.selected):
+        some = ", ".join(missing[:_NAMED])
+        msg = (
+            f"Expected the genes that the model was fitted on, found {len(missing)} of "
+            f"{len(frame.selected)} missing, for example {some}; here genes are named like "
+            f"{', '.join(names[:_NAMED])}. Names of the same kind are needed in `var_names`."
+        )
+        raise ValueError(msg)
+    if missing:
+        logger.warning("%d of %d genes are missing: taken as 0", len(missing), len(frame.selected))
+    return sp.csr_matrix(raw.astype(np.float64) @ where), missing
+
+
+def _representation(adata: AnnData, frame: pp.Frame) -> np.ndarray:
+    key = frame.use_rep
+    if key not in adata.obsm:
+        msg = (
+            f"Expected obsm[{key!r}], which the model was fitted on, found {sorted(adata.obsm)}; "
+            "embed the new cells by the same model that made it."
+        )
+        raise KeyError(msg)
+    x = np.asarray(adata.obsm[key], np.float64)
+    if x.ndim != 2 or x.shape[1] != len(frame.mean) or not np.isfinite(x).all():
+        msg = f"Expected obsm[{key!r}] finite with {len(frame.mean)} columns, found {x.shape}."
+        raise ValueError(msg)
+    return x - frame.mean
