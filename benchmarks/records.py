@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # What clusters and scores depend on; not the command line, plots and the like.
 _MODULES = [
     *("batches", "config", "device", "fitting", "metrics", "model", "normalization", "partition"),
-    "pp",
+    *("fitted", "neighbors", "novelty", "pp", "reference"),
 ]
 
 PACKAGES = [

@@ -1,4 +1,4 @@
-"""The command line: ``scsiameseclu demo`` and ``scsiameseclu cluster``.
+"""The command line: ``scsiameseclu demo``, ``cluster``, ``fit`` and ``predict``.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 for success, 1 for a
 failure while running, 2 for wrong usage or input, 130 if interrupted.
@@ -9,35 +9,20 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shutil
 import sys
-import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
-
-    from scsiameseclu_jax.config import Config
+from scsiameseclu_jax import commands
+from scsiameseclu_jax.writing import BAD_INPUT, FAILURES, WriteError, message
 
 __all__ = ["main"]
 
 _NAME = "scsiameseclu"
-_OUTPUTS = (".h5ad", ".zarr")
-_PLOTS = (".png", ".pdf", ".svg")
-_BAD_INPUT = (ValueError, KeyError, TypeError, OSError)
-# RuntimeError is what jax raises where memory runs out.
-_FAILURES = (FloatingPointError, MemoryError, RuntimeError)
-
-
-class _WriteError(Exception):
-    """A result could not be written."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # Who read the results has gone, for example `head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (_WriteError, *_FAILURES) as error:
-        return _complain(f"error: {_message(error)}", 1)
-    except _BAD_INPUT as error:
-        return _complain(f"error: {_message(error)}", 2)
+    except (WriteError, *FAILURES) as error:
+        return _complain(f"error: {message(error)}", 1)
+    except BAD_INPUT as error:
+        return _complain(f"error: {message(error)}", 2)
     return 0
 
 
@@ -83,14 +68,6 @@ def _complain(text: str, code: int) -> int:
     print(f"{_NAME}: {text}", file=sys.stderr)
     return code
 
-
-def _message(error: BaseException) -> str:
-    # The text of a KeyError is the repr of its message.
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return " ".join(str(text).split()) or type(error).__name__
-
-
-# Usage.
 
 _CACHE_HELP = "keep compiled programs there: later runs on data of like size start sooner"
 
@@ -102,16 +79,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action="version", version=f"%(prog)s {version('scsiameseclu-jax')}"
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_demo(commands)
-    _add_cluster(commands)
+    parsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_demo(parsers)
+    _add_cluster(parsers)
+    _add_fit(parsers)
+    _add_predict(parsers)
     return parser
 
 
-def _add_demo(commands: Any) -> None:
+def _add_demo(parsers: Any) -> None:
     text = "Cluster 700 bundled blood cells; needs no download."
-    demo = commands.add_parser("demo", help=text, description=text)
-    demo.set_defaults(command=_demo)
+    demo = parsers.add_parser("demo", help=text, description=text)
+    demo.set_defaults(command=commands.demo)
     demo.add_argument(
         "--out",
         type=Path,
@@ -126,240 +105,82 @@ def _add_demo(commands: Any) -> None:
     demo.add_argument("--cache", type=Path, metavar="DIR", help=_CACHE_HELP)
 
 
-def _add_cluster(commands: Any) -> None:
+def _add_cluster(parsers: Any) -> None:
     text = "Cluster the cells of a file of raw counts and write them with their clusters."
-    cluster = commands.add_parser("cluster", help=text, description=text)
-    cluster.set_defaults(command=_cluster)
-    add = cluster.add_argument
+    cluster = parsers.add_parser("cluster", help=text, description=text)
+    cluster.set_defaults(command=commands.cluster)
+    _add_input(cluster)
+    _add_output(cluster)
+    _add_fitting(cluster)
+    cluster.add_argument("--save", type=Path, metavar="DIR", help="keep the model there, too")
+    cluster.add_argument("--plot", type=Path, metavar="FILE", help=".png, .pdf or .svg to draw to")
+    _add_common(cluster, "replace OUT, and the model and plot, if there already")
+
+
+def _add_fit(parsers: Any) -> None:
+    text = "Fit a model to the cells of a file of raw counts and keep it for `predict`."
+    fit = parsers.add_parser("fit", help=text, description=text)
+    fit.set_defaults(command=commands.fit)
+    _add_input(fit)
+    fit.add_argument("--save", type=Path, required=True, metavar="DIR", help="folder to make")
+    _add_fitting(fit)
+    _add_common(fit, "replace the model, if there already")
+
+
+def _add_predict(parsers: Any) -> None:
+    text = "Cluster cells that a model has not seen and write them with their clusters."
+    predict = parsers.add_parser("predict", help=text, description=text)
+    predict.set_defaults(command=commands.predict)
+    predict.add_argument("model", type=Path, metavar="DIR", help="what `fit --save` wrote")
+    _add_input(predict)
+    _add_output(predict)
+    predict.add_argument(
+        "--false-flags",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="cells like those of the fit that may be flagged as out of reference "
+        "(default: %(default)s)",
+    )
+    _add_common(predict, "replace OUT, if there already")
+
+
+def _add_input(command: Any) -> None:
     formats = ".h5ad, zarr, 10x .h5 or matrix folder, or .h5 with X or exprs"
-    add("source", type=Path, metavar="IN", help=formats)
-    add("out", type=Path, metavar="OUT", help=".h5ad or .zarr")
-    add("--n-clusters", type=int, required=True, metavar="K", help="number of clusters, at least 2")
-    add("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
-    add(
+    command.add_argument("source", type=Path, metavar="IN", help=formats)
+    command.add_argument(
         "--layer",
         default="counts",
         metavar="NAME",
         help="layer of raw counts, or X (default: the layer 'counts' if there is one, else X)",
     )
-    add("--use-rep", metavar="KEY", help="features in obsm to use instead of principal components")
-    add("--key-added", default="siameseclu", metavar="NAME", help="default: %(default)s")
-    add("--config", type=Path, metavar="FILE.toml", help="all other settings, a table per section")
-    add(
+    command.add_argument(
         "--labels",
         metavar="COLUMN",
-        help="known types in obs: kept away from training, then used to print scores",
+        help="known types in obs: put aside, then used to print scores",
     )
+
+
+def _add_output(command: Any) -> None:
+    command.add_argument("out", type=Path, metavar="OUT", help=".h5ad or .zarr")
+    command.add_argument(
+        "--key-added", default="siameseclu", metavar="NAME", help="default: %(default)s"
+    )
+
+
+def _add_fitting(command: Any) -> None:
+    add = command.add_argument
+    add("--n-clusters", type=int, required=True, metavar="K", help="number of clusters, at least 2")
+    add("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    add("--use-rep", metavar="KEY", help="features in obsm to use instead of principal components")
+    add("--config", type=Path, metavar="FILE.toml", help="all other settings, a table per section")
+
+
+def _add_common(command: Any, overwrite: str) -> None:
+    add = command.add_argument
     add("--cache", type=Path, metavar="DIR", help=_CACHE_HELP)
-    add("--plot", type=Path, metavar="FILE", help="draw the clusters: .png, .pdf or .svg")
-    add("--overwrite", action="store_true", help="replace OUT, and the plot, if there already")
+    add("--overwrite", action="store_true", help=overwrite)
     add("--quiet", action="store_true", help="neither progress nor log, only warnings and results")
-
-
-# Commands.
-
-
-def _demo(args: argparse.Namespace) -> None:
-    args.out.mkdir(parents=True, exist_ok=True)
-    out, plot = args.out / "demo.h5ad", args.out / "demo.png"
-    _check_target(out, _OUTPUTS, overwrite=True)
-    _check_target(plot, _PLOTS, overwrite=True)
-
-    import scsiameseclu_jax as scs
-
-    _use_cache(args.cache)
-    adata = scs.datasets.pbmc68k_reduced()
-    n_types = adata.obs["cell_type"].nunique()
-    k = n_types if args.n_clusters is None else args.n_clusters
-    why = "K given: the number of bundled types" if args.n_clusters is None else "K given"
-    started = time.perf_counter()
-    with _put_aside(adata, "cell_type") as labels:
-        scs.tl.siameseclu(adata, k, rng=args.seed)
-    seconds = time.perf_counter() - started
-    figure = scs.pl.overview(adata, labels="cell_type")
-    _write(out, lambda path: _save(adata, path))
-    _write(plot, lambda path: figure.savefig(path, dpi=150))
-    _print_table(adata, "siameseclu", why, labels, seconds)
-    print(f"wrote {out}\nwrote {plot}")
-
-
-def _cluster(args: argparse.Namespace) -> None:
-    targets = [(args.out, _OUTPUTS)] + ([] if args.plot is None else [(args.plot, _PLOTS)])
-    for target, suffixes in targets:
-        _check_target(target, suffixes, overwrite=args.overwrite)
-        _check_apart(args.source, target)
-
-    import scsiameseclu_jax as scs
-
-    _use_cache(args.cache)
-    config: Config | None = None if args.config is None else scs.Config.from_toml(args.config)
-    adata = scs.datasets.read(args.source)
-    key = args.key_added
-    if args.labels is not None:
-        _check_labels(adata, args.labels, key)
-    started = time.perf_counter()
-    with _put_aside(adata, args.labels) as labels:
-        scs.tl.siameseclu(
-            adata,
-            args.n_clusters,
-            layer=None if args.layer == "X" and "X" not in adata.layers else args.layer,
-            use_rep=args.use_rep,
-            rng=args.seed,
-            key_added=key,
-            config=config,
-            progress=False if args.quiet else None,
-        )
-    seconds = time.perf_counter() - started
-    _write(args.out, lambda path: _save(adata, path))
-    _print_table(adata, key, "K given", labels, seconds)
-    print(f"wrote {args.out}")
-    if args.plot is not None:
-        figure = scs.pl.overview(adata, key, labels=args.labels)
-        _write(args.plot, lambda path: figure.savefig(path, dpi=150))
-        print(f"wrote {args.plot}")
-
-
-def _use_cache(folder: Path | None) -> None:
-    if folder is None:
-        return
-    import jax
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"Expected `--cache` to be a folder to write to, found {str(folder)!r}: {error}."
-        raise ValueError(msg) from error
-    jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
-@contextmanager
-def _put_aside(adata: AnnData, column: str | None) -> Iterator[pd.Series | None]:
-    """Take a column out of ``obs`` for as long as the context lasts, so that nothing can see it."""
-    if column is None:
-        yield None
-        return
-    place = adata.obs.columns.get_loc(column)
-    labels = adata.obs.pop(column)
-    yield labels
-    adata.obs.insert(place, column, labels)
-
-
-def _print_table(
-    adata: AnnData, key: str, why: str, labels: pd.Series | None, seconds: float
-) -> None:
-    rows = [
-        ("cells", f"{adata.n_obs}"),
-        ("genes", f"{adata.n_vars}"),
-        ("clusters", f"{adata.obs[key].nunique()} ({why})"),
-    ]
-    if labels is not None:
-        from scsiameseclu_jax.metrics import scores
-
-        known = labels.notna().to_numpy()
-        values = scores(labels[known], adata.obs[key][known])
-        rows += [(name, f"{100 * values[name]:.2f} %") for name in ("ACC", "NMI", "ARI")]
-        note = f"after training, against the {labels.nunique()} types of {labels.name!r}"
-        if not known.all():
-            note += f", without {int((~known).sum())} cells that have none"
-        rows.append(("scored", note))
-    rows.append(("seconds", f"{seconds:.1f}"))
-    print("\n".join(f"{name:<10}{value}" for name, value in rows))
-
-
-# Checks that come before training.
-
-
-def _check_target(path: Path, suffixes: tuple[str, ...], *, overwrite: bool) -> None:
-    if path.suffix not in suffixes:
-        msg = f"Expected an output that ends in {' or '.join(suffixes)}, found {str(path)!r}."
-        raise ValueError(msg)
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        msg = f"Expected the folder of {str(path)!r} to exist; create it first."
-        raise FileNotFoundError(msg)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        msg = f"Expected the folder of {str(path)!r} to be writable."
-        raise PermissionError(msg)
-    if not path.exists():
-        return
-    if not overwrite:
-        msg = f"Expected {str(path)!r} not to exist; give another name, or --overwrite."
-        raise ValueError(msg)
-    # What is replaced has to be of the same kind: not a folder of anything else.
-    marks = (".zgroup", ".zattrs", "zarr.json")
-    if path.suffix == ".zarr" and not any((path / mark).is_file() for mark in marks):
-        msg = f"Expected {str(path)!r} to be a zarr store to replace, found something else."
-        raise ValueError(msg)
-    if path.suffix != ".zarr" and not path.is_file():
-        msg = f"Expected {str(path)!r} to be a file to replace, found something else."
-        raise ValueError(msg)
-
-
-def _check_apart(source: Path, target: Path) -> None:
-    one, other = source.resolve(), target.resolve()
-    if one == other or other in one.parents or (one.exists() and _same(one, other)):
-        msg = f"Expected an output apart from the input, found {str(target)!r} for both."
-        raise ValueError(msg)
-
-
-def _same(one: Path, other: Path) -> bool:
-    return other.exists() and one.samefile(other)
-
-
-def _check_labels(adata: AnnData, column: str, key: str) -> None:
-    if column not in adata.obs:
-        found = [str(name) for name in adata.obs.columns]
-        msg = f"Expected --labels to be a column of obs, one of {found}, found {column!r}."
-        raise KeyError(msg)
-    if column in (key, f"{key}_confidence"):
-        msg = f"Expected --labels to be another column than the result, found {column!r} for both."
-        raise ValueError(msg)
-    if adata.obs[column].isna().all():
-        msg = f"Expected --labels to name a column with values, found {column!r} empty."
-        raise ValueError(msg)
-
-
-# Output.
-
-
-def _save(adata: AnnData, path: Path) -> None:
-    with warnings.catch_warnings():
-        # What anndata says of the formats of its next releases.
-        warnings.simplefilter("ignore", UserWarning)
-        (adata.write_zarr if path.suffix == ".zarr" else adata.write_h5ad)(path)
-
-
-def _write(path: Path, save: Callable[[Path], None]) -> None:
-    """Write under a temporary name beside `path`, then replace it: all of it, or nothing."""
-    target = path.resolve()
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.stem}.", dir=target.parent))
-        new, old = folder / f"new{target.suffix}", folder / f"old{target.suffix}"
-        try:
-            save(new)
-            _replace(new, target, old)
-        finally:
-            # What was there stays, even where it could not be put back.
-            if target.exists() or not old.exists():
-                shutil.rmtree(folder, ignore_errors=True)
-    except (*_BAD_INPUT, *_FAILURES) as error:
-        msg = f"Could not write {str(path)!r}: {_message(error)}"
-        raise _WriteError(msg) from error
-
-
-def _replace(new: Path, target: Path, old: Path) -> None:
-    try:
-        if target.is_dir():  # A folder can only be replaced by moving it out of the way.
-            target.rename(old)
-        new.replace(target)
-    except BaseException:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        raise
-
-
-# Logging.
 
 
 @contextmanager

@@ -118,6 +118,8 @@ class SiameseClu:
             If a loss term is not finite; it is named.
         """
         seed = _seed(rng)
+        given = {"use_rep": use_rep, "neighbors_key": neighbors_key}
+        given = {name: value for name, value in given.items() if value is not None}
         started = time.perf_counter()
         prepared = pp.prepare(
             adata,
@@ -158,6 +160,7 @@ class SiameseClu:
             "embedding": prediction.embedding[:n][back].astype(np.float32),
             "history": made.history,
             "manifest": {
+                "input": {"layer": "X" if layer is None else layer} | given,
                 "seed": seed,
                 "config": self.config.fingerprint(),
                 "data": prepared.fingerprint,

@@ -30,7 +30,7 @@ def nearest_neighbors(features: np.ndarray, n_neighbors: int) -> tuple[np.ndarra
     n = features.shape[0]
     k = min(n_neighbors, n - 1)
     unit = _unit(features)
-    search = _exact if n <= EXACT_CELLS else _approximate
+    search = _exact if search_of(n) == "exact" else _approximate
     return search(unit, k).ravel(), np.repeat(np.arange(n), k)
 
 
@@ -41,7 +41,7 @@ def nearest_in(features: np.ndarray, others: np.ndarray, n_neighbors: int) -> np
     """
     k = min(n_neighbors, len(features))
     unit, wanted = _unit(features), _unit(others)
-    if len(features) > EXACT_CELLS:
+    if search_of(len(features)) == "approximate":
         from pynndescent import NNDescent
 
         return NNDescent(unit, n_neighbors=k + 1, random_state=0).query(wanted, k=k)[0]
@@ -49,6 +49,11 @@ def nearest_in(features: np.ndarray, others: np.ndarray, n_neighbors: int) -> np
 
     search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(unit)
     return search.kneighbors(wanted, return_distance=False)
+
+
+def search_of(n_cells: int) -> str:
+    """Return how neighbours among that many cells are found, ``exact`` or ``approximate``."""
+    return "exact" if n_cells <= EXACT_CELLS else "approximate"
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from anndata import AnnData
 from scsiameseclu_jax import normalization
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.memory import check_memory
-from scsiameseclu_jax.neighbors import EXACT_CELLS, nearest_neighbors
+from scsiameseclu_jax.neighbors import nearest_neighbors, search_of
 
 logger = logging.getLogger(__name__)
 
@@ -251,7 +251,7 @@ def prepare(
     if links is None:
         senders, receivers = nearest_neighbors(x, config.preprocessing.n_neighbors)
         weights = np.ones(len(senders))
-        search = "exact" if len(x) <= EXACT_CELLS else "approximate"
+        search = search_of(len(x))
     else:
         links = sp.coo_matrix(links[order][:, order])
         receivers, senders, weights = links.row, links.col, links.data

@@ -29,14 +29,19 @@ def check_target(directory: str | os.PathLike[str], *, overwrite: bool) -> Path:
         If there is something, and it may not be overwritten or is no model.
     FileNotFoundError
         If the folder it is to be in does not exist.
+    PermissionError
+        If nothing can be written there.
     """
     path = Path(directory)
     if not path.parent.is_dir():
         msg = f"Expected {str(path.parent)!r} to be a folder to save a model in, found none."
         raise FileNotFoundError(msg)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        msg = f"Expected {str(path.parent)!r} to be a folder to write to, found it read-only."
+        raise PermissionError(msg)
     if path.exists():
         if not overwrite:
-            msg = f"Expected no {str(path)!r}, found one; choose another or pass overwrite=True."
+            msg = f"Expected no {str(path)!r}, found one; choose another name, or overwrite it."
             raise FileExistsError(msg)
         if not (path / _SETTINGS).is_file():
             msg = f"Expected {str(path)!r} to be a model, or free, found something else there."

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax import cli
+from scsiameseclu_jax import cli, commands
+
+FIT = "scsiameseclu_jax.model.SiameseClu.fit"
 
 # Few steps of small networks and few terms, for compilation is what takes the time.
 SHORT = """
@@ -60,7 +62,8 @@ def cluster(folder, out, *words):
 
 @pytest.fixture(scope="module")
 def with_labels(folder):
-    done = cluster(folder, "labels.h5ad", "--labels", "cell_type", "--plot", "labels.png")
+    words = ["--labels", "cell_type", "--plot", "labels.png", "--save", "model"]
+    done = cluster(folder, "labels.h5ad", *words)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -115,9 +118,28 @@ def test_labels_and_plot_change_not_one_bit(folder, with_labels, without_labels)
         np.testing.assert_array_equal(values, histories[1][name])
 
 
+def test_a_saved_model_predicts_in_another_process(folder, with_labels):
+    new = scs.datasets.simulate(n_cells=80, n_genes=200, n_clusters=3, difficulty=0.2)
+    new.X.data[:] = np.maximum(new.X.data - 1, 0)
+    new[:, ::-1].write_h5ad(folder / "new.h5ad")
+    words = ["predict", "model", "new.h5ad", "new.zarr", "--labels", "cell_type", "--quiet"]
+    done = run(folder, *words, "--key-added", "found", "--cache", "../jax_cache")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+    found = ["cells", "genes", "clusters", "flagged", "ACC", "NMI", "ARI", "scored", "seconds"]
+    assert [line[0] for line in lines] == [*found, "wrote"]
+    made = ad.read_zarr(folder / "new.zarr")
+    wanted = scs.SiameseClu.load(folder / "model").predict(new)
+    np.testing.assert_array_equal(made.obs["found"].astype(int), wanted.labels)
+    np.testing.assert_array_equal(made.obs["found_out_of_reference"], wanted.out_of_reference)
+    np.testing.assert_allclose(made.obsm["found_proba"], wanted.proba, atol=1e-5)
+    assert list(made.obs["found"].cat.categories) == ["0", "1", "2"]
+
+
 def test_nothing_temporary_is_left(folder, with_labels, without_labels):
-    made = {path.name for path in folder.iterdir()}
-    assert made == {"in.h5ad", "short.toml", "labels.h5ad", "labels.png", "plain.zarr"}
+    made = {path.name for path in folder.iterdir()} - {"new.h5ad", "new.zarr"}
+    assert made == {"in.h5ad", "short.toml", "labels.h5ad", "labels.png", "plain.zarr", "model"}
 
 
 def test_help_version_and_usage_in_a_process(folder):
@@ -144,9 +166,19 @@ def test_usage(words, code, capsys):
 # In the same process, with training replaced where it has to come to an end.
 
 
-def trained(adata, n_clusters, *, key_added="siameseclu", **_):
-    """Stand-in for training: writes what is needed to go on, of few cells' worth of time."""
-    adata.obs[key_added] = np.resize([str(i) for i in range(n_clusters)], adata.n_obs)
+def trained(model, adata, **_):
+    """Stand-in for `SiameseClu.fit`: what is needed to go on, of few cells' worth of time."""
+    n, k = adata.n_obs, model.n_clusters
+    labels = np.arange(n) % k
+    model._results = {
+        "labels": labels,
+        "proba": np.eye(k, dtype=np.float32)[labels],
+        "confidence": np.ones(n, np.float32),
+        "embedding": np.zeros((n, 2), np.float32),
+        "history": {"loss": np.zeros(3)},
+        "manifest": {"input": {"layer": "counts"}, "seed": 0},
+    }
+    return model
 
 
 @pytest.fixture
@@ -239,11 +271,11 @@ def test_folder_that_is_not_writable(inside, capsys, monkeypatch):
     ],
 )
 def test_failures_while_training(inside, capsys, monkeypatch, error, code):
-    def broken(adata, *_, **__):
+    def broken(model, adata, **_):
         assert "cell_type" not in adata.obs
         raise error
 
-    monkeypatch.setattr("scsiameseclu_jax.tl.siameseclu", broken)
+    monkeypatch.setattr(FIT, broken)
     before = contents(inside)
     words = ["cluster", "in.h5ad", "out.h5ad", "--n-clusters", "3", "--labels", "cell_type"]
     line = fails(capsys, words, code)
@@ -253,24 +285,24 @@ def test_failures_while_training(inside, capsys, monkeypatch, error, code):
 
 @pytest.mark.parametrize("name", ["out.h5ad", "out.zarr"])
 def test_failure_while_writing_keeps_what_was_there(inside, capsys, monkeypatch, name):
-    monkeypatch.setattr("scsiameseclu_jax.tl.siameseclu", trained)
+    monkeypatch.setattr(FIT, trained)
     words = ["cluster", "in.h5ad", name, "--n-clusters", "3", "--overwrite"]
     assert cli.main(words) == 0
     capsys.readouterr()
     before = contents(inside)
 
-    save = cli._save
+    save = commands.save
 
     def full(adata, path):
         save(adata, path)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cli, "_save", full)
+    monkeypatch.setattr(commands, "save", full)
     assert "No space left" in fails(capsys, words, 1)
     assert contents(inside) == before
 
     # Nor is it lost where the last step, the swap, fails.
-    monkeypatch.setattr(cli, "_save", save)
+    monkeypatch.setattr(commands, "save", save)
 
     def broken(self, target):
         raise OSError(5, "Input/output error")
@@ -282,7 +314,7 @@ def test_failure_while_writing_keeps_what_was_there(inside, capsys, monkeypatch,
 
 @pytest.mark.parametrize("name", ["out.h5ad", "out.zarr"])
 def test_overwrite_replaces_all_of_it(inside, monkeypatch, name):
-    monkeypatch.setattr("scsiameseclu_jax.tl.siameseclu", trained)
+    monkeypatch.setattr(FIT, trained)
     words = ["cluster", "in.h5ad", name, "--n-clusters", "3", "--overwrite", "--key-added"]
     assert cli.main([*words, "first"]) == 0
     assert cli.main([*words, "second"]) == 0
@@ -293,7 +325,7 @@ def test_overwrite_replaces_all_of_it(inside, monkeypatch, name):
 
 
 def test_cells_without_a_label_are_not_scored(inside, capsys, monkeypatch):
-    monkeypatch.setattr("scsiameseclu_jax.tl.siameseclu", trained)
+    monkeypatch.setattr(FIT, trained)
     adata = ad.read_h5ad(inside / "in.h5ad")
     adata.obs.iloc[:10, 0] = np.nan
     adata.write_h5ad(inside / "some.h5ad")
@@ -302,11 +334,53 @@ def test_cells_without_a_label_are_not_scored(inside, capsys, monkeypatch):
     assert "without 10 cells that have none" in capsys.readouterr().out
 
 
+def test_fit_keeps_a_model(inside, capsys, monkeypatch):
+    monkeypatch.setattr(FIT, trained)
+    monkeypatch.setattr(
+        "scsiameseclu_jax.model.SiameseClu.save",
+        lambda model, path, overwrite: Path(path).mkdir(exist_ok=overwrite),
+    )
+    words = ["fit", "in.h5ad", "--save", "kept", "--n-clusters", "3", "--labels", "cell_type"]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    assert "3 (K given)" in printed
+    assert "ARI" in printed
+    assert printed.endswith("wrote kept\n")
+    assert "kept" in fails(capsys, words, 2)
+    assert "to be a model" in fails(capsys, [*words, "--overwrite"], 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["fit", "in.h5ad", "--save", "none/model", "--n-clusters", "3"], "'none'"),
+        (["fit", "in.h5ad", "--save", "in.h5ad", "--n-clusters", "3", "--overwrite"], "a model"),
+        (["predict", "none", "in.h5ad", "out.h5ad"], "Expected a model in 'none'"),
+        (["predict", "none", "in.h5ad", "in.h5ad", "--overwrite"], "apart from the input"),
+    ],
+)
+def test_bad_words_for_models(inside, capsys, words, wanted):
+    before = contents(inside)
+    assert wanted in fails(capsys, words, 2)
+    assert contents(inside) == before
+
+
+def test_a_model_that_can_not_be_written(inside, capsys, monkeypatch):
+    def full(model, path, overwrite):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FIT, trained)
+    monkeypatch.setattr("scsiameseclu_jax.model.SiameseClu.save", full)
+    words = ["fit", "in.h5ad", "--save", "kept", "--n-clusters", "3"]
+    assert cli.main(words) == 1
+    assert "Could not write 'kept'" in capsys.readouterr().err
+
+
 def test_layer_x_is_x(inside, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "scsiameseclu_jax.tl.siameseclu",
-        lambda adata, k, **options: (seen.append(options["layer"]), trained(adata, k)),
+        FIT,
+        lambda model, adata, **options: seen.append(options["layer"]) or trained(model, adata),
     )
     for layer in ("X", "counts", "raw"):
         words = ["cluster", "in.h5ad", f"{layer}.h5ad", "--n-clusters", "3", "--layer", layer]
@@ -317,7 +391,7 @@ def test_layer_x_is_x(inside, monkeypatch):
 def test_demo(inside, capsys, monkeypatch):
     def stand_in(adata, k, **options):
         assert "cell_type" not in adata.obs
-        trained(adata, k)
+        scs.tl.add_clusters(adata, trained(scs.SiameseClu(k), adata))
         adata.obsm["X_siameseclu_umap"] = np.zeros((adata.n_obs, 2))
 
     monkeypatch.setattr("scsiameseclu_jax.tl.siameseclu", stand_in)

@@ -219,7 +219,7 @@ def test_mini_batches_and_given_neighbors_are_kept(tmp_path, cells):
 
 def test_nothing_is_overwritten_unless_told(tmp_path, model):
     model.save(tmp_path / "m")
-    with pytest.raises(FileExistsError, match="choose another or pass overwrite=True"):
+    with pytest.raises(FileExistsError, match="choose another name, or overwrite it"):
         model.save(tmp_path / "m")
     model.save(tmp_path / "m", overwrite=True)
     (tmp_path / "mine").mkdir()

@@ -1,0 +1,239 @@
+"""What each command of the command line does, from checks to the table it prints."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scsiameseclu_jax import storage
+from scsiameseclu_jax.writing import (
+    BAD_INPUT,
+    FAILURES,
+    OUTPUTS,
+    PLOTS,
+    WriteError,
+    check_apart,
+    check_target,
+    message,
+    save,
+    write,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from scsiameseclu_jax.config import Config
+    from scsiameseclu_jax.model import SiameseClu
+
+
+def demo(args: argparse.Namespace) -> None:
+    """Cluster the bundled cells, score, and draw."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    out, plot = args.out / "demo.h5ad", args.out / "demo.png"
+    check_target(out, OUTPUTS, overwrite=True)
+    check_target(plot, PLOTS, overwrite=True)
+
+    import scsiameseclu_jax as scs
+
+    _use_cache(args.cache)
+    adata = scs.datasets.pbmc68k_reduced()
+    n_types = adata.obs["cell_type"].nunique()
+    k = n_types if args.n_clusters is None else args.n_clusters
+    why = "K given: the number of bundled types" if args.n_clusters is None else "K given"
+    started = time.perf_counter()
+    with _put_aside(adata, "cell_type") as labels:
+        scs.tl.siameseclu(adata, k, rng=args.seed)
+    seconds = time.perf_counter() - started
+    figure = scs.pl.overview(adata, labels="cell_type")
+    write(out, lambda path: save(adata, path))
+    write(plot, lambda path: figure.savefig(path, dpi=150))
+    _print_table(adata, adata.obs["siameseclu"], why, labels, seconds)
+    print(f"wrote {out}\nwrote {plot}")
+
+
+def cluster(args: argparse.Namespace) -> None:
+    """Cluster the cells of a file."""
+    targets = [(args.out, OUTPUTS)] + ([] if args.plot is None else [(args.plot, PLOTS)])
+    _check_targets(args, targets)
+
+    import scsiameseclu_jax as scs
+
+    key = args.key_added
+    scs.tl.check_key(key)
+    adata, config = _read(args), _config(args)
+    with _put_aside(adata, args.labels) as labels:
+        model, seconds = _fit_model(adata, args, config)
+        scs.tl.add_clusters(adata, model, key_added=key)
+    write(args.out, lambda path: save(adata, path))
+    _print_table(adata, adata.obs[key], "K given", labels, seconds)
+    print(f"wrote {args.out}")
+    if args.save is not None:
+        _keep(model, args)
+    if args.plot is not None:
+        figure = scs.pl.overview(adata, key, labels=args.labels)
+        write(args.plot, lambda path: figure.savefig(path, dpi=150))
+        print(f"wrote {args.plot}")
+
+
+def fit(args: argparse.Namespace) -> None:
+    """Fit a model to the cells of a file and save it."""
+    _check_targets(args, [])
+    import pandas as pd
+
+    adata, config = _read(args), _config(args)
+    with _put_aside(adata, args.labels) as labels:
+        model, seconds = _fit_model(adata, args, config)
+    found = pd.Series(model.labels, index=adata.obs_names)
+    _print_table(adata, found, "K given", labels, seconds)
+    _keep(model, args)
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Cluster the cells of a file by a saved model."""
+    _check_targets(args, [(args.out, OUTPUTS)])
+
+    import scsiameseclu_jax as scs
+
+    key = args.key_added
+    scs.tl.check_key(key)
+    model = scs.SiameseClu.load(args.model)
+    adata = _read(args)
+    started = time.perf_counter()
+    with _put_aside(adata, args.labels) as labels:
+        scs.tl.predict(
+            adata, model, layer=_layer(args, adata), false_flags=args.false_flags, key_added=key
+        )
+    seconds = time.perf_counter() - started
+    write(args.out, lambda path: save(adata, path))
+    flagged = int(adata.obs[f"{key}_out_of_reference"].sum())
+    more = [("flagged", f"{flagged} out of reference: their clusters say little")]
+    _print_table(adata, adata.obs[key], f"of the model's {model.n_clusters}", labels, seconds, more)
+    print(f"wrote {args.out}")
+
+
+def _check_targets(
+    args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[str, ...]]]
+) -> None:
+    for target, suffixes in targets:
+        check_target(target, suffixes, overwrite=args.overwrite)
+        check_apart(args.source, target)
+    if getattr(args, "save", None) is not None:
+        storage.check_target(args.save, overwrite=args.overwrite)
+        check_apart(args.source, args.save)
+
+
+def _config(args: argparse.Namespace) -> Config | None:
+    from scsiameseclu_jax.config import Config
+
+    return None if args.config is None else Config.from_toml(args.config)
+
+
+def _read(args: argparse.Namespace) -> AnnData:
+    from scsiameseclu_jax import datasets
+
+    _use_cache(args.cache)
+    adata = datasets.read(args.source)
+    if args.labels is not None:
+        _check_labels(adata, args.labels, getattr(args, "key_added", None))
+    return adata
+
+
+def _layer(args: argparse.Namespace, adata: AnnData) -> str | None:
+    return None if args.layer == "X" and "X" not in adata.layers else args.layer
+
+
+def _fit_model(
+    adata: AnnData, args: argparse.Namespace, config: Config | None
+) -> tuple[SiameseClu, float]:
+    import scsiameseclu_jax as scs
+
+    started = time.perf_counter()
+    model = scs.SiameseClu(args.n_clusters, config=config).fit(
+        adata,
+        layer=_layer(args, adata),
+        use_rep=args.use_rep,
+        rng=args.seed,
+        progress=False if args.quiet else None,
+    )
+    return model, time.perf_counter() - started
+
+
+def _keep(model: SiameseClu, args: argparse.Namespace) -> None:
+    try:
+        model.save(args.save, overwrite=args.overwrite)
+    except (*BAD_INPUT, *FAILURES) as error:
+        msg = f"Could not write {str(args.save)!r}: {message(error)}"
+        raise WriteError(msg) from error
+    print(f"wrote {args.save}")
+
+
+def _use_cache(folder: Path | None) -> None:
+    if folder is None:
+        return
+    import jax
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"Expected `--cache` to be a folder to write to, found {str(folder)!r}: {error}."
+        raise ValueError(msg) from error
+    jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@contextmanager
+def _put_aside(adata: AnnData, column: str | None) -> Iterator[pd.Series | None]:
+    """Take a column out of ``obs`` for as long as the context lasts, so that nothing can see it."""
+    if column is None:
+        yield None
+        return
+    place = adata.obs.columns.get_loc(column)
+    labels = adata.obs.pop(column)
+    yield labels
+    adata.obs.insert(place, column, labels)
+
+
+def _print_table(
+    adata: AnnData,
+    found: pd.Series,
+    why: str,
+    labels: pd.Series | None,
+    seconds: float,
+    more: Sequence[tuple[str, str]] = (),
+) -> None:
+    rows = [
+        ("cells", f"{adata.n_obs}"),
+        ("genes", f"{adata.n_vars}"),
+        ("clusters", f"{found.nunique()} ({why})"),
+        *more,
+    ]
+    if labels is not None:
+        from scsiameseclu_jax.metrics import scores
+
+        known = labels.notna().to_numpy()
+        values = scores(labels[known], found[known])
+        rows += [(name, f"{100 * values[name]:.2f} %") for name in ("ACC", "NMI", "ARI")]
+        note = f"after training, against the {labels.nunique()} types of {labels.name!r}"
+        if not known.all():
+            note += f", without {int((~known).sum())} cells that have none"
+        rows.append(("scored", note))
+    rows.append(("seconds", f"{seconds:.1f}"))
+    print("\n".join(f"{name:<10}{value}" for name, value in rows))
+
+
+def _check_labels(adata: AnnData, column: str, key: str | None) -> None:
+    if column not in adata.obs:
+        found = [str(name) for name in adata.obs.columns]
+        msg = f"Expected --labels to be a column of obs, one of {found}, found {column!r}."
+        raise KeyError(msg)
+    if column in (key, f"{key}_confidence"):
+        msg = f"Expected --labels to be another column than the result, found {column!r} for both."
+        raise ValueError(msg)
+    if adata.obs[column].isna().all():
+        msg = f"Expected --labels to name a column with values, found {column!r} empty."
+        raise ValueError(msg)
