@@ -163,11 +163,8 @@ def test_usage(words, code, capsys):
         assert capsys.readouterr().out == f"scsiameseclu {version('scsiameseclu-jax')}\n"
 
 
-# In the same process, with training replaced where it has to come to an end.
-
-
 def trained(model, adata, **_):
-    """Stand-in for `SiameseClu.fit`: what is needed to go on, of few cells' worth of time."""
+    """Stand-in for `SiameseClu.fit` in tests that run in this process."""
     n, k = adata.n_obs, model.n_clusters
     labels = np.arange(n) % k
     model._results = {
