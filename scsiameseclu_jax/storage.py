@@ -77,6 +77,7 @@ def write(
     try:
         part.chmod(0o777 & ~_umask())
         save_file({k: np.ascontiguousarray(a) for k, a in arrays.items()}, part / _ARRAYS)
+        (part / _ARRAYS).chmod(0o666 & ~_umask())  # safetensors keeps it to its owner
         content = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,

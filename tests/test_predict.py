@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -10,7 +11,7 @@ from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax import fitted, novelty, reference
+from scsiameseclu_jax import fitted, novelty, reference, storage
 
 SHORT = {"feature_steps": 10, "graph_steps": 2, "joint_steps": 2, "steps": 4}
 CONFIG = scs.Config.from_dict({"training": SHORT})
@@ -222,6 +223,9 @@ def test_nothing_is_overwritten_unless_told(tmp_path, model):
     with pytest.raises(FileExistsError, match="choose another name, or overwrite it"):
         model.save(tmp_path / "m")
     model.save(tmp_path / "m", overwrite=True)
+    assert (tmp_path / "m" / "arrays.safetensors").stat().st_mode & 0o077 == (
+        (tmp_path / "m" / "model.json").stat().st_mode & 0o077
+    )
     (tmp_path / "mine").mkdir()
     with pytest.raises(FileExistsError, match="found something else there"):
         model.save(tmp_path / "mine", overwrite=True)
@@ -287,3 +291,14 @@ def test_params_keep_their_nesting():
     flat = fitted._flat(tree)
     assert flat == {"a/b": 1, "a/c/d": 2, "e": 3}
     assert fitted._nested(flat) == tree
+
+
+@pytest.mark.parametrize("version", range(1, storage.FORMAT_VERSION + 1))
+def test_models_of_earlier_formats_are_read(version):
+    folder = Path(__file__).parent / "models"
+    known = np.load(folder / f"format_{version}_cells.npz")
+    new = ad.AnnData(known["counts"].astype(np.float32))
+    new.var_names = known["genes"]
+    found = scs.SiameseClu.load(folder / f"format_{version}").predict(new)
+    np.testing.assert_array_equal(found.labels, known["labels"])
+    np.testing.assert_allclose(found.proba, known["proba"], atol=1e-4)
