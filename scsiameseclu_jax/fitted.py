@@ -92,7 +92,12 @@ def keep(
         frame=prepared.frame,
         rank=rank,
         novelty=fit_novelty(
-            prepared.features, prepared.counts, prepared.size_factors, neighbors, clusters
+            prepared.features,
+            prepared.counts,
+            prepared.size_factors,
+            neighbors,
+            clusters,
+            scale=None if prepared.frame.projection is None else config.preprocessing.scale,
         ),
     )
 

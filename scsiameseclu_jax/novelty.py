@@ -15,14 +15,18 @@ import numpy as np
 import scipy.sparse as sp
 
 from scsiameseclu_jax.neighbors import nearest_in, nearest_neighbors
+from scsiameseclu_jax.normalization import components, logarithm, project
 
 _GROUPS = 100
 _GROUP_CELLS = 20  # at least, on average
-_CELLS = 5000  # of the fit that its own surprise is measured on
+_CELLS = 10_000  # of the fit that say how surprising its own are
+_FOLDS = 5
+_ENOUGH = 1000  # cells left out, after which no further fold is
 _POOL = 10  # similar cells that share their surprise
 _POOLED_CELLS = 50  # fewer new cells are judged one by one
 _SHRINK = 50  # cells' worth of the common covariance in that of a cluster
 _PRIOR = 1e-3  # counts that any gene may have
+_BLOCK = 5000  # rows of expected counts at a time
 
 
 class Novelty(NamedTuple):
@@ -41,7 +45,7 @@ class Novelty(NamedTuple):
     depth: np.ndarray
     """[3] the deviance's polynomial in the logarithm of the size factor."""
     measured: np.ndarray
-    """[3, s] each measure of some cells of the fit, ascending."""
+    """[3, s] each measure of cells that a fit of the others does not know, ascending."""
     alone: np.ndarray
     """[s] combined surprise of those cells, ascending."""
     pooled: np.ndarray
@@ -54,8 +58,14 @@ def fit_novelty(
     size_factors: np.ndarray,
     neighbors: np.ndarray,
     clusters: np.ndarray,
+    *,
+    scale: bool | None,
 ) -> Novelty:
-    """Measure the cells of a fit.
+    """Describe the cells of a fit, and measure how surprising such cells are when they are new.
+
+    For that, a fifth of the cells (of at most 10,000) at a time is left out and measured beside
+    the others, principal components included: those of all cells fit each of them a little too
+    well, so that no new cell would look as near.
 
     Parameters
     ----------
@@ -69,46 +79,36 @@ def fit_novelty(
         [n, k] rows of the nearest other cells.
     clusters
         [n] cluster of each cell.
+    scale
+        Whether the features are principal components of scaled genes; None if they were given.
     """
-    from sklearn.cluster import KMeans
-
-    n = len(features)
-    unit = _unit(features)
-    some = np.sort(np.random.default_rng(0).permutation(n)[:_CELLS])
-    wanted = max(1, min(_GROUPS, n // _GROUP_CELLS))
-    groups = KMeans(wanted, n_init=1, random_state=0).fit(unit[some])
-    member = groups.predict(unit)
-    sums, sizes = _sums(counts, size_factors, member, wanted)
-    overall = _PRIOR + sums.sum(axis=0) / sizes.sum()  # weighs as one cell
-    means, precisions = _gaussians(features, clusters)
-    spread = _distances(features, features, neighbors)
-    made = Novelty(
-        groups=groups.cluster_centers_,
-        profiles=(sums + overall) / (sizes[:, None] + 1),
-        means=means,
-        precisions=precisions,
-        spread=spread,
-        depth=np.zeros(3),
-        measured=np.zeros((3, 0)),
-        alone=np.zeros(0),
-        pooled=np.zeros(0),
+    made = _describe(features, counts, size_factors, neighbors, clusters)
+    some = np.random.default_rng(0).permutation(len(features))[:_CELLS]
+    fold = np.arange(len(some)) % _FOLDS
+    wanted = min(_FOLDS, -(-_ENOUGH * _FOLDS // len(some)))
+    measured, where, depths = [], [], []
+    for i in range(wanted):
+        rest, out = np.sort(some[fold != i]), np.sort(some[fold == i])
+        x, new = features[rest], features[out]
+        if scale is not None:
+            logged = logarithm(counts[rest], size_factors[rest])
+            x, projection = components(logged, min(x.shape[1], min(logged.shape) - 1), scale=scale)
+            new = project(logarithm(counts[out], size_factors[out]), projection)
+        own = nearest_neighbors(x, neighbors.shape[1])[0].reshape(len(x), -1)
+        known = _describe(x, counts[rest], size_factors[rest], own, clusters[rest])
+        links = nearest_in(x, new, neighbors.shape[1])
+        measured.append(_measure(known, x, new, counts[out], size_factors[out], links))
+        where.append(new)
+        depths.append(np.log(size_factors[out]))
+    depth = np.polyfit(np.concatenate(depths), np.concatenate([m[2] for m in measured]), 2)
+    for measures, log_factors in zip(measured, depths, strict=True):
+        measures[2] -= np.polyval(depth, log_factors)
+    made = made._replace(depth=depth, measured=np.sort(np.concatenate(measured, axis=1), axis=1))
+    alone = [_combined(measures, made) for measures in measured]
+    pooled = [_pool(found, x) for found, x in zip(alone, where, strict=True)]
+    return made._replace(
+        alone=np.sort(np.concatenate(alone)), pooled=np.sort(np.concatenate(pooled))
     )
-    own = member[some]
-    rows, factors = counts[some], size_factors[some]
-    without = sums[own] - rows.toarray() + overall  # a cell must not predict itself
-    expected = np.maximum(without, _PRIOR) / np.maximum(sizes[own] + 1 - factors, 0.3)[:, None]
-    deviance = _deviance(rows, expected * factors[:, None])
-    made = made._replace(depth=np.polyfit(np.log(factors), deviance, 2))
-    measures = np.array(
-        [
-            spread[some] / np.maximum(spread[neighbors[some]].mean(axis=1), 1e-12),
-            _outside_unseen(features, clusters)[some],
-            deviance - np.polyval(made.depth, np.log(factors)),
-        ]
-    )
-    made = made._replace(measured=np.sort(measures, axis=1))
-    alone = _combined(measures, made)
-    return made._replace(alone=np.sort(alone), pooled=np.sort(_pool(alone, features[some])))
 
 
 def novelty(
@@ -134,24 +134,68 @@ def novelty(
     neighbors
         [m, k] rows of the nearest cells of the fit.
     """
-    nearest = nearest_in(fitted.groups, features, 1)[:, 0]
-    deviance = np.empty(len(features))
-    for start in range(0, len(features), _CELLS):
-        rows = slice(start, start + _CELLS)
-        expected = fitted.profiles[nearest[rows]] * size_factors[rows, None]
-        deviance[rows] = _deviance(counts[rows], expected)
-    near = fitted.spread[neighbors].mean(axis=1)
-    measures = np.array(
-        [
-            _distances(features, reference, neighbors) / np.maximum(near, 1e-12),
-            _outside(features, fitted.means, fitted.precisions),
-            deviance - np.polyval(fitted.depth, np.log(size_factors)),
-        ]
-    )
+    measures = _measure(fitted, reference, features, counts, size_factors, neighbors)
+    measures[2] -= np.polyval(fitted.depth, np.log(size_factors))
     surprise, expected = _combined(measures, fitted), fitted.alone
     if len(features) >= _POOLED_CELLS:
         surprise, expected = _pool(surprise, features), fitted.pooled
     return np.searchsorted(expected, surprise) / len(expected)
+
+
+def _describe(
+    features: np.ndarray,
+    counts: sp.csr_matrix,
+    size_factors: np.ndarray,
+    neighbors: np.ndarray,
+    clusters: np.ndarray,
+) -> Novelty:
+    """Describe cells, without how surprising they are."""
+    from sklearn.cluster import KMeans
+
+    n = len(features)
+    unit = _unit(features)
+    wanted = max(1, min(_GROUPS, n // _GROUP_CELLS))
+    some = np.sort(np.random.default_rng(0).permutation(n)[:_BLOCK])
+    groups = KMeans(wanted, n_init=1, random_state=0).fit(unit[some])
+    sums, sizes = _sums(counts, size_factors, groups.predict(unit), wanted)
+    overall = _PRIOR + sums.sum(axis=0) / sizes.sum()  # weighs as one cell
+    means, precisions = _gaussians(features, clusters)
+    return Novelty(
+        groups=groups.cluster_centers_,
+        profiles=(sums + overall) / (sizes[:, None] + 1),
+        means=means,
+        precisions=precisions,
+        spread=_distances(features, features, neighbors),
+        depth=np.zeros(3),
+        measured=np.zeros((3, 0)),
+        alone=np.zeros(0),
+        pooled=np.zeros(0),
+    )
+
+
+def _measure(
+    fitted: Novelty,
+    reference: np.ndarray,
+    features: np.ndarray,
+    counts: sp.csr_matrix,
+    size_factors: np.ndarray,
+    neighbors: np.ndarray,
+) -> np.ndarray:
+    """Return the three measures [3, m] of new cells, the deviance not yet adjusted for depth."""
+    nearest = nearest_in(fitted.groups, features, 1)[:, 0]
+    deviance = np.empty(len(features))
+    for start in range(0, len(features), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        expected = fitted.profiles[nearest[rows]] * size_factors[rows, None]
+        deviance[rows] = _deviance(counts[rows], expected)
+    near = fitted.spread[neighbors].mean(axis=1)
+    return np.array(
+        [
+            _distances(features, reference, neighbors) / np.maximum(near, 1e-12),
+            _outside(features, fitted.means, fitted.precisions),
+            deviance,
+        ]
+    )
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
@@ -200,19 +244,6 @@ def _outside(features: np.ndarray, means: np.ndarray, precisions: np.ndarray) ->
         apart = x - mean
         least = np.minimum(least, np.einsum("ij,ij->i", apart @ precision, apart))
     return least
-
-
-def _outside_unseen(features: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Return the same [n] for cells of the fit, each from four fifths that it is not in.
-
-    In many dimensions a cell lies much nearer to a covariance that it is part of.
-    """
-    fold = np.random.default_rng(0).permutation(len(features)) % 5
-    found = np.empty(len(features))
-    for i in range(5):
-        own, others = fold == i, fold != i
-        found[own] = _outside(features[own], *_gaussians(features[others], clusters[others]))
-    return found
 
 
 def _deviance(counts: sp.csr_matrix, expected: np.ndarray) -> np.ndarray:
