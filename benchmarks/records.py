@@ -12,8 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What clusters and scores depend on; not the command line, plots and the like.
 _MODULES = [
-    *("batches", "config", "device", "fitting", "metrics", "model", "normalization", "partition"),
-    *("fitted", "neighbors", "novelty", "pp", "reference"),
+    *("batch_effects", "batches", "config", "device", "estimation", "fitted", "fitting"),
+    *("metrics", "model", "neighbors", "normalization", "novelty", "partition", "pp", "reference"),
+    *("consensus", "provenance", "stability"),
 ]
 
 PACKAGES = [

@@ -164,16 +164,47 @@ def _add_input(command: Any) -> None:
 def _add_output(command: Any) -> None:
     command.add_argument("out", type=Path, metavar="OUT", help=".h5ad or .zarr")
     command.add_argument(
+        "--unassigned-below",
+        type=float,
+        metavar="SHARE",
+        help="confidence below which a cell's cluster is 'Unassigned'",
+    )
+    command.add_argument(
         "--key-added", default="siameseclu", metavar="NAME", help="default: %(default)s"
     )
 
 
 def _add_fitting(command: Any) -> None:
     add = command.add_argument
-    add("--n-clusters", type=int, required=True, metavar="K", help="number of clusters, at least 2")
+    add(
+        "--n-clusters",
+        type=_number_or_auto,
+        default="auto",
+        metavar="K",
+        help="number of clusters, at least 2, or auto to choose one (default: %(default)s)",
+    )
     add("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    add(
+        "--refits",
+        type=int,
+        default=0,
+        metavar="R",
+        help="fits of parts of the cells, to say how stable clusters are and calibrate their "
+        "confidence: 0 or at least 2, each as long as the fit (default: %(default)s)",
+    )
     add("--use-rep", metavar="KEY", help="features in obsm to use instead of principal components")
+    add("--batch-key", metavar="COLUMN", help="batches in obs that are to be looked past")
     add("--config", type=Path, metavar="FILE.toml", help="all other settings, a table per section")
+
+
+def _number_or_auto(word: str) -> int | str:
+    if word == "auto":
+        return word
+    try:
+        return int(word)
+    except ValueError:
+        msg = f"expected a whole number or auto, found {word!r}"
+        raise argparse.ArgumentTypeError(msg) from None
 
 
 def _add_common(command: Any, overwrite: str) -> None:

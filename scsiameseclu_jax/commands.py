@@ -59,7 +59,7 @@ def demo(args: argparse.Namespace) -> None:
 def cluster(args: argparse.Namespace) -> None:
     """Cluster the cells of a file."""
     targets = [(args.out, OUTPUTS)] + ([] if args.plot is None else [(args.plot, PLOTS)])
-    _check_targets(args, targets)
+    _check_words(args, targets)
 
     import scsiameseclu_jax as scs
 
@@ -68,9 +68,9 @@ def cluster(args: argparse.Namespace) -> None:
     adata, config = _read(args), _config(args)
     with _put_aside(adata, args.labels) as labels:
         model, seconds = _fit_model(adata, args, config)
-        scs.tl.add_clusters(adata, model, key_added=key)
+        scs.tl.add_clusters(adata, model, unassigned_below=args.unassigned_below, key_added=key)
     write(args.out, lambda path: save(adata, path))
-    _print_table(adata, adata.obs[key], "K given", labels, seconds)
+    _print_table(adata, adata.obs[key], _why(args), labels, seconds)
     print(f"wrote {args.out}")
     if args.save is not None:
         _keep(model, args)
@@ -82,20 +82,20 @@ def cluster(args: argparse.Namespace) -> None:
 
 def fit(args: argparse.Namespace) -> None:
     """Fit a model to the cells of a file and save it."""
-    _check_targets(args, [])
+    _check_words(args, [])
     import pandas as pd
 
     adata, config = _read(args), _config(args)
     with _put_aside(adata, args.labels) as labels:
         model, seconds = _fit_model(adata, args, config)
     found = pd.Series(model.labels, index=adata.obs_names)
-    _print_table(adata, found, "K given", labels, seconds)
+    _print_table(adata, found, _why(args), labels, seconds)
     _keep(model, args)
 
 
 def predict(args: argparse.Namespace) -> None:
     """Cluster the cells of a file by a saved model."""
-    _check_targets(args, [(args.out, OUTPUTS)])
+    _check_words(args, [(args.out, OUTPUTS)])
 
     import scsiameseclu_jax as scs
 
@@ -106,25 +106,39 @@ def predict(args: argparse.Namespace) -> None:
     started = time.perf_counter()
     with _put_aside(adata, args.labels) as labels:
         scs.tl.predict(
-            adata, model, layer=_layer(args, adata), false_flags=args.false_flags, key_added=key
+            adata,
+            model,
+            layer=_layer(args, adata),
+            false_flags=args.false_flags,
+            unassigned_below=args.unassigned_below,
+            key_added=key,
         )
     seconds = time.perf_counter() - started
     write(args.out, lambda path: save(adata, path))
     flagged = int(adata.obs[f"{key}_out_of_reference"].sum())
     more = [("flagged", f"{flagged} out of reference: their clusters say little")]
-    _print_table(adata, adata.obs[key], f"of the model's {model.n_clusters}", labels, seconds, more)
+    _print_table(
+        adata, adata.obs[key], f"of the model's {model.proba.shape[1]}", labels, seconds, more
+    )
     print(f"wrote {args.out}")
 
 
-def _check_targets(
-    args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[str, ...]]]
-) -> None:
+def _check_words(args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[str, ...]]]) -> None:
     for target, suffixes in targets:
         check_target(target, suffixes, overwrite=args.overwrite)
         check_apart(args.source, target)
     if getattr(args, "save", None) is not None:
         storage.check_target(args.save, overwrite=args.overwrite)
         check_apart(args.source, args.save)
+    from scsiameseclu_jax import stability, tl
+
+    if getattr(args, "refits", 0):
+        stability.check(args.refits)
+    tl.check_threshold(getattr(args, "unassigned_below", None))
+
+
+def _why(args: argparse.Namespace) -> str:
+    return "K chosen without labels" if args.n_clusters == "auto" else "K given"
 
 
 def _config(args: argparse.Namespace) -> Config | None:
@@ -157,9 +171,13 @@ def _fit_model(
         adata,
         layer=_layer(args, adata),
         use_rep=args.use_rep,
+        batch_key=args.batch_key,
         rng=args.seed,
         progress=False if args.quiet else None,
     )
+    if args.refits:
+        progress = False if args.quiet else None
+        model.assess(adata, n_refits=args.refits, rng=args.seed, progress=progress)
     return model, time.perf_counter() - started
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
 
 import jax
@@ -11,10 +12,13 @@ from anndata import AnnData
 
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax import pp, reference
+from scsiameseclu_jax.batch_effects import Batches
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.neighbors import nearest_neighbors
 from scsiameseclu_jax.normalization import Projection
 from scsiameseclu_jax.novelty import Novelty, fit_novelty, novelty
+
+logger = logging.getLogger(__name__)
 
 _CELLS = 32768  # new cells on the device at a time
 
@@ -29,7 +33,7 @@ class Predicted(NamedTuple):
     proba: np.ndarray
     """[m, k] soft assignment, rows sum to 1, float32."""
     confidence: np.ndarray
-    """[m] the largest soft assignment, between 1 / k and 1; not calibrated."""
+    """[m] the largest soft assignment; if the model was assessed, the chance of agreement."""
     embedding: np.ndarray
     """[m, d] fused embedding, rows of length sqrt(d), float32."""
     novelty: np.ndarray
@@ -81,10 +85,11 @@ def keep(
         Settings of the fit.
     """
     n, k = len(prepared.order), config.preprocessing.n_neighbors
-    if prepared.search == "given":
+    if prepared.search == "given" or prepared.batch is not None:
         neighbors = nearest_neighbors(prepared.features, k)[0].reshape(n, -1)
     else:
         neighbors = prepared.senders.reshape(n, -1)
+    fixed = prepared.frame.projection is None or prepared.batch is not None
     return Fitted(
         state=_slim(state),
         data=data._replace(counts=jnp.zeros((len(data.features), 0), data.counts.dtype)),
@@ -97,7 +102,7 @@ def keep(
             prepared.size_factors,
             neighbors,
             clusters,
-            scale=None if prepared.frame.projection is None else config.preprocessing.scale,
+            scale=None if fixed else config.preprocessing.scale,
         ),
     )
 
@@ -142,6 +147,27 @@ def predict(
     )
 
 
+def by_size(clusters: np.ndarray, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rename clusters so that 0 is the largest; return them and the old names in new order."""
+    sizes = np.bincount(clusters, minlength=n_clusters)
+    rank = np.argsort(-sizes, kind="stable")
+    new = np.empty(n_clusters, int)
+    new[rank] = np.arange(n_clusters)
+    return new[clusters], rank
+
+
+def check_sizes(clusters: np.ndarray, n_clusters: int, notes: list[str]) -> None:
+    """Warn, and add a note, if a cluster has no cells."""
+    found = len(np.unique(clusters))
+    if found < n_clusters:
+        note = (
+            f"{found} of {n_clusters} clusters have cells: the others are no cell's most likely "
+            "one; a smaller `n_clusters` may fit these data better."
+        )
+        notes.append(note)
+        logger.warning(note)
+
+
 def to_arrays(fitted: Fitted) -> tuple[dict[str, Any], Arrays]:
     """Return plain settings and named arrays that :func:`from_arrays` makes it from again."""
     n, frame, state = int(fitted.data.n_cells), fitted.frame, fitted.state
@@ -151,6 +177,8 @@ def to_arrays(fitted: Fitted) -> tuple[dict[str, Any], Arrays]:
         "median_total": frame.median_total,
         "scale": frame.scale,
     }
+    if frame.batches is not None:
+        settings |= {"batch_key": frame.batches.key, "batches": frame.batches.names}
     arrays: Arrays = {
         "features": np.asarray(fitted.data.features)[:n],
         "selected": frame.selected,
@@ -162,6 +190,8 @@ def to_arrays(fitted: Fitted) -> tuple[dict[str, Any], Arrays]:
     }
     arrays |= dict(zip(("senders", "receivers", "weights"), fitted.links, strict=True))
     arrays |= {f"novelty/{name}": a for name, a in fitted.novelty._asdict().items()}
+    if frame.batches is not None:
+        arrays["batch_means"] = frame.batches.means
     if frame.projection is not None:
         arrays |= {f"projection/{name}": a for name, a in frame.projection._asdict().items()}
     arrays |= {f"params/{name}": np.asarray(a) for name, a in _flat(state.params).items()}
@@ -170,11 +200,7 @@ def to_arrays(fitted: Fitted) -> tuple[dict[str, Any], Arrays]:
 
 def from_arrays(settings: dict[str, Any], arrays: Arrays) -> Fitted:
     """Return what :func:`to_arrays` was given."""
-
-    def group(name: str) -> Arrays:
-        return {k.removeprefix(name): a for k, a in arrays.items() if k.startswith(name)}
-
-    features, projection = arrays["features"], group("projection/")
+    features, projection = arrays["features"], group(arrays, "projection/")
     n, rows = len(features), F.bucket(len(features))
     links = arrays["senders"], arrays["receivers"], arrays["weights"]
     data = F.CellData(
@@ -187,7 +213,7 @@ def from_arrays(settings: dict[str, Any], arrays: Arrays) -> Fitted:
     )
     potential = jnp.asarray(arrays["potential"])
     state = F.TrainState(
-        params=_nested(group("params/")),
+        params=_nested(group(arrays, "params/")),
         optimizer=None,
         key=jax.random.key(0),
         step=jnp.asarray(0, jnp.int32),
@@ -196,6 +222,9 @@ def from_arrays(settings: dict[str, Any], arrays: Arrays) -> Fitted:
         proportions=jnp.asarray(arrays["proportions"]),
         plan=F.empty_plan(0, len(potential))._replace(potential=potential),
     )
+    batches = None
+    if "batch_key" in settings:
+        batches = Batches(settings["batch_key"], settings["batches"], arrays["batch_means"])
     frame = pp.Frame(
         genes=settings["genes"],
         selected=arrays["selected"],
@@ -204,9 +233,15 @@ def from_arrays(settings: dict[str, Any], arrays: Arrays) -> Fitted:
         use_rep=settings["use_rep"],
         mean=arrays["mean"],
         scale=settings["scale"],
+        batches=batches,
     )
-    known = Novelty(**group("novelty/"))
+    known = Novelty(**group(arrays, "novelty/"))
     return Fitted(state, data, links, frame, arrays["rank"], known)
+
+
+def group(arrays: Arrays, above: str) -> Arrays:
+    """Return the arrays whose names begin with `above`, under the rest of their names."""
+    return {name.removeprefix(above): a for name, a in arrays.items() if name.startswith(above)}
 
 
 def _slim(state: F.TrainState) -> F.TrainState:

@@ -16,14 +16,9 @@ import scsiameseclu_jax.functional as F
 from scsiameseclu_jax import pp
 from scsiameseclu_jax.batches import Batches
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.device import device_data, links
-from scsiameseclu_jax.partition import (
-    Choice,
-    Representation,
-    centers_of,
-    first_partition,
-    representation,
-)
+from scsiameseclu_jax.consensus import Consensus, first_partition
+from scsiameseclu_jax.device import device_data
+from scsiameseclu_jax.partition import centers_of
 from scsiameseclu_jax.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -152,6 +147,7 @@ def fit(
     landmarks = F.landmarks(source.data.mask, config=config)
     findings: dict[str, Any] = {
         "first_partition": choice.name,
+        "draws_agree": round(float(choice.agreement.mean()), 4),
         "pairs": "all" if landmarks is None else f"{len(landmarks)} landmarks",
         "cells_per_step": source.cells_per_step,
         "neighbors": prepared.search,
@@ -175,16 +171,17 @@ def _weighted(state: F.TrainState, weights: Mapping[str, float]) -> F.TrainState
 
 def _start_clustering(
     state: F.TrainState, data: F.CellData, prepared: pp.Prepared, seed: int, config: Config
-) -> tuple[F.TrainState, Choice]:
+) -> tuple[F.TrainState, Consensus]:
     """Remove edges, and take centres and proportions from a first partition."""
     state = F.remove_edges(state, data, config=config)
     n, n_neighbors = len(prepared.order), config.preprocessing.n_neighbors
     n_clusters = len(state.proportions)
     z = np.asarray(F.predict(state, data, config=config).embedding)[:n]
-    spaces = [Representation(prepared.features, links(data.graph, n))]
-    spaces += [representation(other, n_neighbors) for other in prepared.others]
-    choice = first_partition(z, spaces, n_clusters, seed=seed)
-    logger.info("first partition: %s, of %d candidates", choice.name, len(choice.scores))
+    views = [prepared.features, *prepared.others]
+    choice = first_partition(
+        z, views, n_clusters, n_neighbors=n_neighbors, batch=prepared.batch, seed=seed
+    )
+    logger.info("first partition: %s", choice.name)
     centers = jnp.asarray(centers_of(z, choice.clusters, n_clusters), jnp.float32)
     sizes = jnp.asarray(np.bincount(choice.clusters), jnp.float32)
     return F.start_clustering(state, data, centers, sizes, config=config), choice

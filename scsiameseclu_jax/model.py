@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-import platform
 import time
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import jax
 import numpy as np
 
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax import fitted, fitting, pp, storage
+from scsiameseclu_jax import estimation, fitted, fitting, pp, stability, storage
 from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.estimation import Estimate
 from scsiameseclu_jax.fitted import Fitted, Predicted
+from scsiameseclu_jax.provenance import as_seed, manifest
+from scsiameseclu_jax.stability import Stability
 
 if TYPE_CHECKING:
     import os
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CELL_RESULTS = ("labels", "proba", "confidence", "embedding")
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "jraph", "numpy", "scanpy", "anndata")
+_CELL_RESULTS = ("labels", "proba", "embedding")
 
 
 class SiameseClu:
@@ -33,7 +33,8 @@ class SiameseClu:
     Parameters
     ----------
     n_clusters
-        Number of clusters, 2 to the number of cells less 1.
+        Number of clusters, 2 to the number of cells less 1; or ``"auto"``, which chooses one from
+        2 to 30 without labels (:func:`scsiameseclu_jax.tl.estimate_n_clusters`).
     config
         All other settings; the defaults serve every data set.
 
@@ -44,10 +45,14 @@ class SiameseClu:
     proba
         [n, k] soft assignment, rows sum to 1.
     confidence
-        [n] the largest soft assignment, between 1 / k and 1; not calibrated.
+        [n] the largest soft assignment, between 1 / k and 1; after :meth:`assess`, calibrated.
     history
         One array for each loss term and monitor, a value for each step; NaN where a stage has
         no such term. ``stage`` names the stage of each step.
+    estimate
+        Evidence for the number of clusters, if it was chosen here; else None.
+    stability
+        How the clusters compare with those of refits, after :meth:`assess`; else None.
     manifest
         What was run: versions, device, seed, settings and data fingerprints, warnings.
 
@@ -63,7 +68,7 @@ class SiameseClu:
     (200, 3)
     """
 
-    def __init__(self, n_clusters: int, *, config: Config | None = None) -> None:
+    def __init__(self, n_clusters: int | Literal["auto"], *, config: Config | None = None) -> None:
         self.n_clusters = n_clusters
         self.config = Config() if config is None else config
         self._results: dict[str, Any] = {}
@@ -71,7 +76,7 @@ class SiameseClu:
 
     def __repr__(self) -> str:
         fitted = f"{len(self.labels)} cells" if self.is_fitted else "not fitted"
-        return f"SiameseClu(n_clusters={self.n_clusters}, {fitted})"
+        return f"SiameseClu(n_clusters={self.n_clusters!r}, {fitted})"
 
     @property
     def is_fitted(self) -> bool:
@@ -85,10 +90,11 @@ class SiameseClu:
         layer: str | None = "counts",
         use_rep: str | None = None,
         neighbors_key: str | None = None,
+        batch_key: str | None = None,
         rng: int | np.random.Generator = 0,
         progress: bool | None = None,
     ) -> Self:
-        """Cluster the cells. `adata` is read, never changed, and its ``obs`` is not looked at.
+        """Cluster the cells. `adata` is read, never changed; of ``obs`` only `batch_key` is seen.
 
         Parameters
         ----------
@@ -101,6 +107,10 @@ class SiameseClu:
             Key in ``obsm`` of features to use instead of principal components.
         neighbors_key
             Key in ``uns`` of a neighbour graph to use instead of building one.
+        batch_key
+            Column in ``obs`` of batches: features are centred within each, and each cell is
+            linked to cells of all of them. For batches that hold very different cells, an
+            embedding of Harmony or scVI as `use_rep` can do better.
         rng
             Seed, or a generator that the seed is drawn from.
         progress
@@ -117,9 +127,9 @@ class SiameseClu:
         FloatingPointError
             If a loss term is not finite; it is named.
         """
-        seed = _seed(rng)
-        given = {"use_rep": use_rep, "neighbors_key": neighbors_key}
-        given = {name: value for name, value in given.items() if value is not None}
+        seed = as_seed(rng)
+        keys = {"use_rep": use_rep, "neighbors_key": neighbors_key, "batch_key": batch_key}
+        given = {"layer": layer or "X"} | {key: name for key, name in keys.items() if name}
         started = time.perf_counter()
         prepared = pp.prepare(
             adata,
@@ -127,13 +137,19 @@ class SiameseClu:
             layer=layer,
             use_rep=use_rep,
             neighbors_key=neighbors_key,
+            batch_key=batch_key,
             config=self.config,
         )
         n, n_features = prepared.features.shape
         logger.info("%d cells, %d genes, %d features", n, len(prepared.frame.selected), n_features)
-        made = fitting.fit(
-            prepared, self.n_clusters, config=self.config, seed=seed, progress=progress
-        )
+        chosen, k = None, self.n_clusters
+        if isinstance(k, str):
+            neighbors = self.config.preprocessing.n_neighbors
+            x, batch = prepared.features, prepared.batch
+            chosen = estimation.estimate(x, neighbors, batch=batch, seed=seed)
+            k = chosen.n_clusters
+            logger.info("%d clusters: %s", k, chosen.why)
+        made = fitting.fit(prepared, k, config=self.config, seed=seed, progress=progress)
         findings = made.findings
         if made.first_step is not None:
             findings["seconds_to_first_step"] = round(made.first_step - started, 3)
@@ -142,40 +158,88 @@ class SiameseClu:
 
         back = np.empty(n, int)
         back[prepared.order] = np.arange(n)
-        labels, rank = _by_size(prediction.labels[:n], self.n_clusters)
-        found = len(np.unique(labels))
-        if found < self.n_clusters:
-            note = (
-                f"{found} of {self.n_clusters} clusters have cells: the others are no cell's most "
-                "likely one; a smaller `n_clusters` may fit these data better."
-            )
-            findings["warnings"].append(note)
-            logger.warning(note)
+        labels, rank = fitted.by_size(prediction.labels[:n], k)
+        fitted.check_sizes(labels, k, findings["warnings"])
         proba = prediction.proba[:n][:, rank][back].astype(np.float32)
-        kept = fitted.keep(made.state, made.data, prepared, labels, rank, self.config)
+        self._fitted = fitted.keep(made.state, made.data, prepared, labels, rank, self.config)
         self._results = {
             "labels": labels[back],
             "proba": proba,
-            "confidence": proba.max(axis=1),
             "embedding": prediction.embedding[:n][back].astype(np.float32),
             "history": made.history,
-            "manifest": {
-                "input": {"layer": "X" if layer is None else layer} | given,
-                "seed": seed,
-                "config": self.config.fingerprint(),
-                "data": prepared.fingerprint,
-                "n_cells": n,
-                "n_genes": len(prepared.frame.selected),
-                "device": str(jax.devices()[0].device_kind),
-                "backend": jax.default_backend(),
-                "python": platform.python_version(),
-                "versions": {name: version(name) for name in ("scsiameseclu-jax", *_PACKAGES)},
-                "seconds": round(time.perf_counter() - started, 3),
-                **findings,
-            },
+            "estimate": chosen,
+            "stability": None,
+            "manifest": manifest(
+                prepared,
+                k,
+                given=given,
+                seed=seed,
+                seconds=time.perf_counter() - started,
+                findings=findings,
+                config=self.config,
+            ),
         }
-        self._fitted = kept
         return self
+
+    def assess(
+        self,
+        adata: AnnData,
+        *,
+        n_refits: int = 5,
+        rng: int | np.random.Generator = 0,
+        progress: bool | None = None,
+    ) -> Self:
+        """Measure how stable the clusters are, and calibrate their confidence by that.
+
+        Fits 80 % of the cells, predicts the others, and compares, `n_refits` times: each takes
+        about as long as :meth:`fit`. Afterwards :attr:`confidence`, also that of
+        :meth:`predict`, is the probability that a refit agrees.
+
+        Parameters
+        ----------
+        adata
+            The cells of the fit, in the same order.
+        n_refits
+            How many, at least two.
+        rng
+            Seed, or a generator that the seed is drawn from.
+        progress
+            As in :meth:`fit`, of each refit.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not fitted.
+        ValueError
+            If there are other cells, or fewer than two refits.
+        """
+        given, k = dict(self.manifest["input"]), self.proba.shape[1]
+        self.check_cells(adata)
+        layer = given.pop("layer")
+        layer = None if layer == "X" and "X" not in adata.layers else layer
+
+        def again(part: AnnData, seed: int) -> SiameseClu:
+            other = SiameseClu(k, config=self.config)
+            return other.fit(part, layer=layer, rng=seed, progress=progress, **given)
+
+        refits = stability.refit(adata, n_refits, again, layer=layer, seed=as_seed(rng))
+        self._results["stability"] = stability.compare(self.proba, refits)
+        return self
+
+    def check_cells(self, adata: AnnData) -> None:
+        """Check that there are as many cells as in the fit.
+
+        Raises
+        ------
+        ValueError
+            If there are not.
+        """
+        if adata.n_obs != len(self.labels):
+            msg = (
+                f"Expected the {len(self.labels)} cells that the model was fitted to, found "
+                f"{adata.n_obs}; for other cells there is `predict`."
+            )
+            raise ValueError(msg)
 
     def predict(
         self, adata: AnnData, *, layer: str | None = "counts", false_flags: float = 0.05
@@ -209,13 +273,16 @@ class SiameseClu:
             For bad input; if more than 20 % of the selected genes are missing; if
             ``config.fusion.gate`` is ``"per_cell"``, which no new cell has weights for.
         """
-        return fitted.predict(
+        made = fitted.predict(
             self._kept("predict"),
             adata,
             layer=layer,
             false_flags=false_flags,
             config=self.config,
         )
+        if self.stability is None:
+            return made
+        return made._replace(confidence=stability.confidence(self.stability, made.proba))
 
     def save(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Save the model to a folder: arrays and settings, no pickle, no AnnData.
@@ -237,13 +304,18 @@ class SiameseClu:
         settings, arrays = fitted.to_arrays(self._kept("save"))
         history = dict(self.history)
         settings |= {
-            "n_clusters": int(self.n_clusters),
+            "n_clusters": self.n_clusters if self.n_clusters == "auto" else int(self.n_clusters),
             "config": self.config.to_dict(),
             "manifest": self.manifest,
             "stage": history.pop("stage").tolist(),
         }
+        if self.estimate is not None:
+            settings["estimate"] = estimation.to_plain(self.estimate)
         arrays |= {f"history/{name}": values for name, values in history.items()}
         arrays |= {f"results/{name}": self._results[name] for name in _CELL_RESULTS}
+        if self.stability is not None:
+            found = self.stability._asdict()
+            arrays |= {f"stability/{name}": np.asarray(value) for name, value in found.items()}
         storage.write(directory, settings, arrays, overwrite=overwrite)
 
     @classmethod
@@ -259,14 +331,17 @@ class SiameseClu:
         """
         settings, arrays = storage.read(directory)
         made = cls(settings["n_clusters"], config=Config.from_dict(settings["config"]))
-        history = {
-            name.removeprefix("history/"): values
-            for name, values in arrays.items()
-            if name.startswith("history/")
-        }
+        history = fitted.group(arrays, "history/")
         made._results = {name: arrays[f"results/{name}"] for name in _CELL_RESULTS}
         made._results["history"] = history | {"stage": np.array(settings["stage"])}
         made._results["manifest"] = settings["manifest"]
+        found = {
+            name: values if values.ndim else values.item()
+            for name, values in fitted.group(arrays, "stability/").items()
+        }
+        made._results["stability"] = Stability(**found) if found else None
+        chosen = settings.get("estimate")
+        made._results["estimate"] = None if chosen is None else estimation.from_plain(chosen)
         made._fitted = fitted.from_arrays(settings, arrays)
         return made
 
@@ -286,8 +361,20 @@ class SiameseClu:
 
     @property
     def confidence(self) -> np.ndarray:
-        """[n] largest soft assignment of each fitted cell; not calibrated."""
-        return self._result("confidence")
+        """[n] largest soft assignment; after :meth:`assess`, the chance that a refit agrees."""
+        if self.stability is None:
+            return self.proba.max(axis=1)
+        return stability.confidence(self.stability, self.proba)
+
+    @property
+    def stability(self) -> Stability | None:
+        """What :meth:`assess` found, or None."""
+        return self._result("stability")
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """Evidence for the number of clusters, if the fit chose it."""
+        return self._result("estimate")
 
     @property
     def history(self) -> dict[str, np.ndarray]:
@@ -310,21 +397,3 @@ class SiameseClu:
             msg = f"Expected a fitted model to read `{name}` from; call `fit` first."
             raise RuntimeError(msg)
         return self._results[name]
-
-
-def _seed(rng: int | np.random.Generator) -> int:
-    if isinstance(rng, np.random.Generator):
-        return int(rng.integers(2**31))
-    if isinstance(rng, bool) or not isinstance(rng, int | np.integer) or not 0 <= rng < 2**32:
-        msg = f"Expected `rng` to be a numpy Generator or an integer in [0, 2^32), found {rng!r}."
-        raise ValueError(msg)
-    return int(rng)
-
-
-def _by_size(clusters: np.ndarray, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rename clusters so that 0 is the largest; return them and the old names in new order."""
-    sizes = np.bincount(clusters, minlength=n_clusters)
-    rank = np.argsort(-sizes, kind="stable")
-    new = np.empty(n_clusters, int)
-    new[rank] = np.arange(n_clusters)
-    return new[clusters], rank

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from scsiameseclu_jax.batch_effects import balanced_neighbors
 from scsiameseclu_jax.neighbors import nearest_neighbors
 
 _MICRO = 60  # groups that merging starts from
 _RESOLUTION = 0.5  # of modularity; 1 favours balanced sizes more
-_SILHOUETTE_CELLS = 2000
 _KMEANS_CELLS = 20_000  # more do not move centres, and take minutes
 
 
@@ -41,9 +41,18 @@ class Choice(NamedTuple):
     """Modularity and silhouette of each candidate, in one representation after the other."""
 
 
-def representation(features: np.ndarray, n_neighbors: int) -> Representation:
-    """Pair features [n, p] with their cosine kNN graph, `n_neighbors` of each cell."""
-    neighbors, cells = nearest_neighbors(features, n_neighbors)
+def representation(
+    features: np.ndarray, n_neighbors: int, batch: np.ndarray | None = None
+) -> Representation:
+    """Pair features [n, p] with their cosine kNN graph, `n_neighbors` of each cell.
+
+    Over batches [n], if there are several, the neighbours are balanced.
+    """
+    neighbors, cells = (
+        nearest_neighbors(features, n_neighbors)
+        if batch is None
+        else balanced_neighbors(features, n_neighbors, batch)
+    )
     n = len(features)
     links = sp.csr_matrix((np.ones(len(cells)), (cells, neighbors)), shape=(n, n))
     links = links.maximum(links.T) + sp.identity(n, format="csr")
@@ -51,8 +60,13 @@ def representation(features: np.ndarray, n_neighbors: int) -> Representation:
     return Representation(features, sp.csr_matrix(scale @ links @ scale))
 
 
-def first_partition(
-    embedding: np.ndarray, representations: list[Representation], n_clusters: int, *, seed: int
+def best_candidate(
+    embedding: np.ndarray,
+    representations: list[Representation],
+    n_clusters: int,
+    *,
+    seed: int,
+    n_starts: int = 10,
 ) -> Choice:
     """Make candidate partitions and choose one without labels.
 
@@ -66,6 +80,8 @@ def first_partition(
         Number of clusters.
     seed
         Seed of the random starts.
+    n_starts
+        Random starts of each k-means.
 
     Returns
     -------
@@ -76,50 +92,64 @@ def first_partition(
     ValueError
         If no candidate has that many clusters, because too many cells are alike.
     """
-    from scipy.stats import rankdata
     from threadpoolctl import threadpool_limits
 
-    units = [_unit(one.features) for one in representations]
+    units = [unit_rows(one.features) for one in representations]
     # many small problems: threads would wait for each other, and for those of other processes
     with threadpool_limits(limits=1):
-        made = _candidates("embedding", embedding, n_clusters, seed)
+        made = _candidates("embedding", embedding, n_clusters, seed, n_starts)
         for i, (unit, one) in enumerate(zip(units, representations, strict=True)):
-            near = _unit(_smooth(one.links, unit, 4))
-            far = _unit(_smooth(one.links, near, 12))
+            near = unit_rows(smooth(one.links, unit, 4))
+            far = unit_rows(smooth(one.links, near, 12))
             for name, x in (("as it is", unit), ("smoothed 4", near), ("smoothed 16", far)):
-                made |= _candidates(f"representation {i + 1} {name}", x, n_clusters, seed)
+                name = f"representation {i + 1} {name}"
+                made |= _candidates(name, x, n_clusters, seed, n_starts)
         candidates = {name: c for name, c in made.items() if len(np.unique(c)) == n_clusters}
         if not candidates:
             found = max(len(np.unique(clusters)) for clusters in made.values())
             msg = f"Expected cells distinct enough for {n_clusters} clusters, found {found} groups."
             raise ValueError(msg)
-        scores = {
-            name: _criteria(c, units, representations, seed) for name, c in candidates.items()
-        }
-    ranks = rankdata(np.array(list(scores.values())), axis=0).sum(axis=1)
-    best = list(scores)[int(np.argmax(ranks))]
+        scores = {name: criteria(c, units, representations) for name, c in candidates.items()}
+    best = list(scores)[int(np.argmax(sum_of_ranks(scores)))]
     return Choice(candidates[best], best, scores)
 
 
-def _criteria(
-    clusters: np.ndarray, units: list[np.ndarray], representations: list[Representation], seed: int
+def sum_of_ranks(scores: dict[str, tuple[float, ...]]) -> np.ndarray:
+    """Return the sum over criteria of the rank of each entry, the larger the better."""
+    from scipy.stats import rankdata
+
+    return rankdata(np.array(list(scores.values())), axis=0).sum(axis=1)
+
+
+def criteria(
+    clusters: np.ndarray, units: list[np.ndarray], representations: list[Representation]
 ) -> tuple[float, ...]:
+    """Return modularity and cosine silhouette of clusters [n], in one representation after another.
+
+    `units` are the representations' features, rows of length 1.
+    """
     return tuple(
         value
         for unit, one in zip(units, representations, strict=True)
-        for value in (modularity(one.links, clusters), _silhouette(unit, clusters, seed))
+        for value in (modularity(one.links, clusters), silhouette(unit, clusters))
     )
 
 
 def centers_of(embedding: np.ndarray, clusters: np.ndarray, n_clusters: int) -> np.ndarray:
     """Return the mean [k, d] of the cells [n, d] of each cluster."""
-    sums = np.zeros((n_clusters, embedding.shape[1]))
-    np.add.at(sums, clusters, embedding)
-    return sums / np.bincount(clusters, minlength=n_clusters)[:, None]
+    return _sums(embedding, clusters, n_clusters) / np.bincount(clusters)[:, None]
 
 
-def modularity(links: sp.csr_matrix, clusters: np.ndarray) -> float:
-    """Return the modularity at resolution 0.5 of clusters [n] on a weighted graph [n, n].
+def _sums(x: np.ndarray, clusters: np.ndarray, n_clusters: int) -> np.ndarray:
+    n = len(x)
+    members = sp.csr_matrix((np.ones(n), (clusters, np.arange(n))), shape=(n_clusters, n))
+    return np.asarray(members @ x)
+
+
+def modularity(
+    links: sp.csr_matrix, clusters: np.ndarray, *, resolution: float = _RESOLUTION
+) -> float:
+    """Return the modularity of clusters [n] on a weighted graph [n, n] (default resolution 0.5).
 
     References
     ----------
@@ -130,32 +160,49 @@ def modularity(links: sp.csr_matrix, clusters: np.ndarray) -> float:
     total = degree.sum()
     inside = coo.data[clusters[coo.row] == clusters[coo.col]].sum() / total
     shares = np.bincount(clusters, weights=degree) / total
-    return float(inside - _RESOLUTION * np.sum(shares**2))
+    return float(inside - resolution * np.sum(shares**2))
 
 
-def _silhouette(unit: np.ndarray, clusters: np.ndarray, seed: int) -> float:
-    from sklearn.metrics import silhouette_score
+def silhouette(unit: np.ndarray, clusters: np.ndarray) -> float:
+    """Return the mean cosine silhouette of clusters [n] of rows [n, p] of length 1.
 
-    size = min(_SILHOUETTE_CELLS, len(unit))
-    rows = np.random.default_rng(seed).choice(len(unit), size, replace=False)
-    found = len(np.unique(clusters[rows]))
-    if not 2 <= found < size:
-        return -1.0
-    return float(silhouette_score(unit[rows], clusters[rows], metric="cosine"))
+    The mean cosine distance to the cells of a cluster is that to their sum, so all pairs are
+    taken account of without a distance between any.
+
+    References
+    ----------
+    Rousseeuw, Journal of Computational and Applied Mathematics 1987.
+    """
+    k = int(clusters.max()) + 1
+    sizes = np.bincount(clusters, minlength=k)
+    cosines = unit @ _sums(unit, clusters, k).T
+    every, itself = np.arange(len(unit)), np.einsum("ij,ij->i", unit, unit)
+    alone = sizes[clusters] == 1
+    within = 1 - (cosines[every, clusters] - itself) / np.where(alone, 1, sizes[clusters] - 1)
+    others = np.where(sizes > 0, 1 - cosines / np.maximum(sizes, 1), np.inf)
+    others[every, clusters] = np.inf
+    nearest = others.min(axis=1)
+    if not np.isfinite(nearest).all():
+        return -1.0  # one cluster only
+    widest = np.maximum(within, nearest)
+    return float(np.mean(np.where(alone | (widest <= 0), 0, (nearest - within) / widest)))
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
+def unit_rows(x: np.ndarray) -> np.ndarray:
+    """Return rows [n, p] scaled to length 1; rows of zeros stay."""
     length = np.linalg.norm(x, axis=1, keepdims=True)
     return x / np.where(length > 0, length, 1)
 
 
-def _smooth(links: sp.csr_matrix, x: np.ndarray, times: int) -> np.ndarray:
+def smooth(links: sp.csr_matrix, x: np.ndarray, times: int) -> np.ndarray:
+    """Return features [n, p] averaged over a normalised graph [n, n], so many times."""
     for _ in range(times):
         x = links @ x
     return x
 
 
-def _kmeans(x: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+def kmeans(x: np.ndarray, n_clusters: int, seed: int, *, n_starts: int = 10) -> np.ndarray:
+    """Return clusters [n] of rows [n, p] by k-means; of many rows, some make the centres."""
     import warnings
 
     from sklearn.cluster import KMeans
@@ -163,31 +210,33 @@ def _kmeans(x: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
 
     x = np.asarray(x, np.float32)
     few = np.random.default_rng(seed).permutation(len(x))[:_KMEANS_CELLS]
-    made = KMeans(n_clusters, n_init=10, random_state=seed)
+    made = KMeans(n_clusters, n_init=n_starts, random_state=seed)
     with warnings.catch_warnings():
         # a candidate that found too few clusters just does not win
         warnings.simplefilter("ignore", ConvergenceWarning)
         return made.fit(x[np.sort(few)]).predict(x)
 
 
-def _candidates(name: str, x: np.ndarray, n_clusters: int, seed: int) -> dict[str, np.ndarray]:
+def _candidates(
+    name: str, x: np.ndarray, n_clusters: int, seed: int, n_starts: int
+) -> dict[str, np.ndarray]:
     """Cluster directly, and by merging many small groups: by distance, by weighted centres."""
     from scipy.cluster.hierarchy import fcluster, linkage
     from sklearn.cluster import KMeans
 
-    made = {f"k-means, {name}": _kmeans(x, n_clusters, seed)}
+    made = {f"k-means, {name}": kmeans(x, n_clusters, seed, n_starts=n_starts)}
     n_groups = min(max(_MICRO, 3 * n_clusters), len(x) // 3)
     if n_groups <= n_clusters:
         return made
-    groups = np.unique(_kmeans(x, n_groups, seed), return_inverse=True)[1]
+    groups = np.unique(kmeans(x, n_groups, seed, n_starts=n_starts), return_inverse=True)[1]
     n_groups = int(groups.max()) + 1  # fewer if cells are alike
     if n_groups <= n_clusters:
         return made
     centers = centers_of(x, groups, n_groups)
-    tree = linkage(_unit(centers), method="average", metric="cosine")
+    tree = linkage(unit_rows(centers), method="average", metric="cosine")
     # between one centre for each group, and one for each cell
     weights = np.sqrt(np.bincount(groups))
-    merged = KMeans(n_clusters, n_init=20, random_state=seed)
+    merged = KMeans(n_clusters, n_init=2 * n_starts, random_state=seed)
     made[f"merged by distance, {name}"] = fcluster(tree, n_clusters, criterion="maxclust")[groups]
     made[f"merged centres, {name}"] = merged.fit_predict(centers, sample_weight=weights)[groups]
     return {key: np.unique(c, return_inverse=True)[1] for key, c in made.items()}

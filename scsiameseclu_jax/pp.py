@@ -11,7 +11,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scsiameseclu_jax import normalization
+from scsiameseclu_jax.batch_effects import Batches, balanced_neighbors, center, read_batches
 from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.estimation import K_MAX, k_range
 from scsiameseclu_jax.memory import check_memory
 from scsiameseclu_jax.neighbors import nearest_neighbors, search_of
 
@@ -35,6 +37,8 @@ class Frame(NamedTuple):
     """[p] what was taken from given features."""
     scale: float
     """What components are multiplied by."""
+    batches: Batches | None
+    """Batches that the features were centred within, before they were scaled."""
 
 
 class Prepared(NamedTuple):
@@ -60,6 +64,8 @@ class Prepared(NamedTuple):
     """[m] positive weight of each link."""
     search: str
     """How the links were found: ``"exact"``, ``"approximate"`` or ``"given"``."""
+    batch: np.ndarray | None
+    """[n] batch of each cell, if there are several; the links are then balanced over them."""
     order: np.ndarray
     """[n] row of the AnnData that each cell came from."""
     frame: Frame
@@ -142,7 +148,9 @@ def _check_counts(values: np.ndarray, name: str) -> None:
         raise ValueError(msg)
 
 
-def check(adata: AnnData, n_clusters: int, *, layer: str | None, config: Config) -> sp.csr_matrix:
+def check(
+    adata: AnnData, n_clusters: int | str, *, layer: str | None, config: Config
+) -> sp.csr_matrix:
     """Check everything that can be checked before anything long starts; return the counts.
 
     Raises
@@ -159,11 +167,14 @@ def check(adata: AnnData, n_clusters: int, *, layer: str | None, config: Config)
             remedy = "obs_names_make_unique" if kind == "cell" else "var_names_make_unique"
             msg = f"Expected unique {kind} names, found {example!r} twice; call `adata.{remedy}()`."
             raise ValueError(msg)
-    if isinstance(n_clusters, bool) or not isinstance(n_clusters, int | np.integer):
-        msg = f"Expected `n_clusters` to be an integer, found {n_clusters!r}."
+    auto = isinstance(n_clusters, str) and n_clusters == "auto"
+    if isinstance(n_clusters, bool) or not (auto or isinstance(n_clusters, int | np.integer)):
+        msg = f"Expected `n_clusters` to be an integer or 'auto', found {n_clusters!r}."
         raise TypeError(msg)
     made = counts(adata, layer=layer)
-    if not 2 <= n_clusters < adata.n_obs:
+    if isinstance(n_clusters, str):
+        k_range(adata.n_obs, 2, K_MAX)
+    elif not 2 <= n_clusters < adata.n_obs:
         msg = (
             f"Expected `n_clusters` to be between 2 and n_obs - 1 ({adata.n_obs - 1}), "
             f"found {n_clusters}."
@@ -193,11 +204,12 @@ def check(adata: AnnData, n_clusters: int, *, layer: str | None, config: Config)
 
 def prepare(
     adata: AnnData,
-    n_clusters: int,
+    n_clusters: int | str,
     *,
     layer: str | None = "counts",
     use_rep: str | None = None,
     neighbors_key: str | None = None,
+    batch_key: str | None = None,
     config: Config,
 ) -> Prepared:
     """Check the input and make features, counts and links.
@@ -207,13 +219,15 @@ def prepare(
     adata
         Cells x genes; not changed.
     n_clusters
-        Wanted number of clusters, for the check only.
+        Wanted number of clusters, or "auto", for the check only.
     layer
         See :func:`counts`.
     use_rep
         Key in ``obsm`` [n, p] of features to use instead of the principal components.
     neighbors_key
         Key in ``uns`` of a neighbour graph to use (``"neighbors"`` for scanpy's default).
+    batch_key
+        Column in ``obs`` of batches to centre features within and to balance links over.
     config
         Static settings.
 
@@ -226,12 +240,20 @@ def prepare(
     """
     raw = check(adata, n_clusters, layer=layer, config=config)
     check_memory(raw.shape[0], raw.shape[1], raw.nnz, config)
+    if batch_key is not None and neighbors_key is not None:
+        msg = "Expected `batch_key` or `neighbors_key`, found both: a given graph is used as it is."
+        raise ValueError(msg)
+    batch, names = (None, []) if batch_key is None else read_batches(adata, batch_key)
     given, mean = (None, np.zeros(0)) if use_rep is None else _representation(adata, use_rep)
     links = None if neighbors_key is None else _connectivities(adata, neighbors_key)
     expressed = raw.getnnz(axis=0) > 0
     raw = raw[:, expressed]
-    order, fingerprint = _canonical_order(raw, given)
+    known = (
+        given if batch is None else np.column_stack([batch, *([] if given is None else [given])])
+    )
+    order, fingerprint = _canonical_order(raw, known)
     raw = raw[order]
+    batch = None if batch is None else batch[order]
 
     totals = np.asarray(raw.sum(axis=1), dtype=np.float64).ravel()
     median = float(np.median(totals))
@@ -246,10 +268,20 @@ def prepare(
         )
     else:
         x, others = given[order], []
+    batches = None
+    if batch is not None and batch_key is not None:
+        x, means = center(x, batch)
+        others = [center(other, batch)[0] for other in others]
+        batches = Batches(batch_key, names, means)
     scale = 1 / float(x.std())
     x = _pad_columns(x * scale, config)
     if links is None:
-        senders, receivers = nearest_neighbors(x, config.preprocessing.n_neighbors)
+        n_neighbors = config.preprocessing.n_neighbors
+        senders, receivers = (
+            nearest_neighbors(x, n_neighbors)
+            if batch is None
+            else balanced_neighbors(x, n_neighbors, batch)
+        )
         weights = np.ones(len(senders))
         search = search_of(len(x))
     else:
@@ -265,6 +297,7 @@ def prepare(
         receivers=receivers,
         weights=weights,
         search=search,
+        batch=batch,
         order=order,
         frame=Frame(
             genes=[str(name) for name in adata.var_names[expressed]],
@@ -274,6 +307,7 @@ def prepare(
             use_rep=use_rep,
             mean=mean,
             scale=scale,
+            batches=batches,
         ),
         fingerprint=fingerprint,
     )

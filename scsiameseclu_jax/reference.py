@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scsiameseclu_jax import normalization, pp
+from scsiameseclu_jax.batch_effects import center_new
 from scsiameseclu_jax.neighbors import nearest_in
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,8 @@ def new_cells(
     Raises
     ------
     TypeError, KeyError
-        See :func:`scsiameseclu_jax.pp.counts`; without the ``obsm`` that the fit used.
+        See :func:`scsiameseclu_jax.pp.counts`; without the ``obsm``, or the column of batches,
+        that the fit used.
     ValueError
         If more than 20 % of the selected genes are missing, or a cell has no counts of the fit's
         genes.
@@ -120,6 +122,8 @@ def new_cells(
     else:
         logged = normalization.logarithm(selected, size_factors)
         x = normalization.project(logged, frame.projection)
+    if frame.batches is not None:
+        x = center_new(x, adata, frame.batches)
     x = np.pad(x * frame.scale, [(0, 0), (0, features.shape[1] - x.shape[1])]).astype(np.float32)
     return NewCells(
         features=x,

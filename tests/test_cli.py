@@ -170,7 +170,7 @@ def trained(model, adata, **_):
     model._results = {
         "labels": labels,
         "proba": np.eye(k, dtype=np.float32)[labels],
-        "confidence": np.ones(n, np.float32),
+        **{"estimate": None, "stability": None},
         "embedding": np.zeros((n, 2), np.float32),
         "history": {"loss": np.zeros(3)},
         "manifest": {"input": {"layer": "counts"}, "seed": 0},

@@ -17,7 +17,7 @@ def groups(sizes, *, spread=0.25, seed=0):
 
 def choose(x, n_clusters, *others):
     spaces = [partition.representation(features, 10) for features in (x, *others)]
-    return partition.first_partition(x, spaces, n_clusters, seed=0)
+    return partition.best_candidate(x, spaces, n_clusters, seed=0)
 
 
 def test_representation_has_the_normalised_graph():
@@ -85,6 +85,6 @@ def test_few_cells_need_no_merging():
 def test_cells_that_are_all_alike_are_refused():
     x = np.ones((40, 5))
     with pytest.raises(ValueError, match="distinct enough for 3 clusters, found 1"):
-        partition.first_partition(
+        partition.best_candidate(
             x, [partition.Representation(x, sp.eye(40, format="csr"))], 3, seed=0
         )

@@ -201,3 +201,18 @@ def test_basis_of_one_column(projected):
     adata.obsm["flat"] = np.zeros((adata.n_obs, 1))
     with pytest.raises(ValueError, match="two columns"):
         scs.pl.embedding(adata, basis="flat")
+
+
+@pytest.mark.parametrize("k", [3, 40])
+def test_stability_shows_each_pair_of_clusters(k, tmp_path):
+    adata = result(k)
+    together = np.eye(k) * 0.9 + 0.05
+    record = {"together": together, "jaccard": np.linspace(0, 1, k)}
+    adata.uns["siameseclu"]["stability"] = record
+    ax = scs.pl.stability(adata)
+    np.testing.assert_array_equal(ax.images[0].get_array(), together)
+    assert ax.get_yticklabels()[-1].get_text() == f"{k - 1}  (1.00)"
+    ax.figure.savefig(tmp_path / "stability.png")
+    del adata.uns["siameseclu"]["stability"]
+    with pytest.raises(KeyError, match="n_refits"):
+        scs.pl.stability(adata)

@@ -1,39 +1,21 @@
-"""Plots of what `tl` wrote: axes and figures are returned, nothing is shown, no state is changed.
-
-Figures are made without pyplot: save one with ``ax.figure.savefig(...)``; in a notebook,
-``ax.figure`` as the last expression of a cell displays it.
-"""
+"""Plots of cells: their embedding, coloured by cluster or label."""
 
 from __future__ import annotations
 
 import colorsys
 import string
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.config import Losses
+from scsiameseclu_jax.pl.evidence import OKABE_ITO, axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["embedding", "history", "overview", "project"]
-
-# Okabe, M. & Ito, K. (2008). Color universal design. Yellow last: it is the faintest on white.
-_OKABE_ITO = [
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#56B4E9",
-    "#CC79A7",
-    "#000000",
-    "#F0E442",
-]
 _MISSING = "#D3D3D3"
 # Names up to this length are written on the plot as they are, longer ones as letters.
 _SHORT = 3
@@ -139,7 +121,7 @@ def embedding(
         msg = f"Expected `color` to be a column of obs, one of {found}, found {color!r}."
         raise KeyError(msg)
     points = project(adata, key) if basis is None else _coordinates(adata, basis)
-    ax = _axes((6.4, 4.8)) if ax is None else ax
+    ax = axes((6.4, 4.8)) if ax is None else ax
     # In random order, so that no category hides the others.
     order = np.random.default_rng(0).permutation(adata.n_obs)
     values = adata.obs[color]
@@ -154,55 +136,6 @@ def embedding(
     short = "UMAP" if name.endswith("umap") else name
     ax.set(title=color, xlabel=f"{short} 1", ylabel=f"{short} 2", xticks=[], yticks=[])
     ax.spines[["top", "right"]].set_visible(False)
-    return ax
-
-
-def history(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None) -> Axes:
-    """Draw each loss term over the steps, on a logarithmic scale, with the stages shaded.
-
-    Parameters
-    ----------
-    adata
-        After :func:`scsiameseclu_jax.tl.siameseclu`.
-    key
-        The ``key_added`` of the clustering.
-    ax
-        Where to draw; None makes a figure.
-
-    Returns
-    -------
-    The axes: terms before their weights, and their weighted sum, ``loss``. Values that are not
-    positive are left out.
-
-    Raises
-    ------
-    KeyError
-        If there is no such history.
-    """
-    if key not in adata.uns or "history" not in adata.uns[key]:
-        msg = (
-            f"Expected uns[{key!r}]['history'], found uns keys {sorted(adata.uns)}; run "
-            f"`scs.tl.siameseclu(adata, ..., key_added={key!r})` first."
-        )
-        raise KeyError(msg)
-    record = adata.uns[key]["history"]
-    ax = _axes((8.0, 4.2)) if ax is None else ax
-    stages = np.asarray(record["stage"], dtype=str)
-    steps = np.arange(1, len(stages) + 1)
-    _shade_stages(ax, stages)
-    marker = "." if len(stages) < 60 else ""
-    terms = [item.name for item in fields(Losses) if item.name in record]
-    for i, name in enumerate(terms):
-        style = "-" if i < len(_OKABE_ITO) - 2 else "--"
-        # Black is the sum's.
-        color = [c for c in _OKABE_ITO if c != "#000000"][i % (len(_OKABE_ITO) - 1)]
-        options = {"color": color, "linestyle": style, "marker": marker, "linewidth": 1.4}
-        ax.plot(steps, _positive(record[name]), label=name.replace("_", " "), **options)
-    ax.plot(steps, _positive(record["loss"]), "k", marker=marker, linewidth=2, label="loss (sum)")
-    ax.set(yscale="log", xlabel="step", ylabel="loss term, before its weight")
-    ax.set_xlim(0.5, len(stages) + 0.5)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small")
     return ax
 
 
@@ -242,12 +175,6 @@ def overview(adata: AnnData, key: str = "siameseclu", *, labels: str | None = No
         n = adata.obs[name].nunique()
         ax.set_title(f"{n} clusters" if column == 0 else f"{name}, {n} labels")
     return figure
-
-
-def _axes(size: tuple[float, float]) -> Axes:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=size, layout="constrained").add_subplot()
 
 
 def _coordinates(adata: AnnData, basis: str) -> np.ndarray:
@@ -336,8 +263,8 @@ def _palette(n: int) -> list[str]:
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    if n <= len(_OKABE_ITO):
-        return _OKABE_ITO[:n]
+    if n <= len(OKABE_ITO):
+        return OKABE_ITO[:n]
     if n <= 20:
         tab = colormaps["tab20"].colors
         return [to_hex(color) for color in (*tab[::2], *tab[1::2])][:n]
@@ -347,27 +274,3 @@ def _palette(n: int) -> list[str]:
     # A stride through the hues, so that neighbours in number differ in hue.
     stride = next(s for s in range(round(0.38 * n), n) if np.gcd(s, n) == 1)
     return [to_hex(rgb[i * stride % n]) for i in range(n)]
-
-
-def _positive(values: np.ndarray) -> np.ndarray:
-    values = np.asarray(values, dtype=np.float64)
-    return np.where(values > 0, values, np.nan)
-
-
-def _shade_stages(ax: Axes, stages: np.ndarray) -> None:
-    starts = [0, *(np.flatnonzero(stages[1:] != stages[:-1]) + 1)] if len(stages) else []
-    for i, (start, end) in enumerate(zip(starts, [*starts[1:], len(stages)], strict=True)):
-        if i % 2:
-            ax.axvspan(start + 0.5, end + 0.5, color="0.93", linewidth=0, zorder=0)
-        narrow = (end - start) / len(stages) < 0.1
-        ax.text(
-            (start + end + 1) / 2,
-            1.01,
-            str(stages[start]),
-            transform=ax.get_xaxis_transform(),
-            ha="center",
-            va="bottom",
-            rotation=90 if narrow else 0,
-            fontsize="small",
-            color="0.3",
-        )

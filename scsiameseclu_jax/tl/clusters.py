@@ -1,28 +1,41 @@
-"""Tools on AnnData, scanpy style: results are written into the object."""
+"""Clusters of the cells of a fit, and of new ones."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 
+from scsiameseclu_jax import stability
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.fitted import Predicted
 from scsiameseclu_jax.model import SiameseClu
+from scsiameseclu_jax.tl.record import (
+    RestrictTo,
+    add,
+    check_key,
+    check_threshold,
+    own,
+    restricted,
+    stability_of,
+    storable,
+)
 
 logger = logging.getLogger(__name__)
 
 
 def siameseclu(
     adata: AnnData,
-    n_clusters: int,
+    n_clusters: int | Literal["auto"] = "auto",
     *,
     layer: str | None = "counts",
     use_rep: str | None = None,
     neighbors_key: str | None = None,
+    batch_key: str | None = None,
+    restrict_to: RestrictTo | None = None,
+    n_refits: int = 0,
+    unassigned_below: float | None = None,
     rng: int | np.random.Generator = 0,
     key_added: str = "siameseclu",
     config: Config | None = None,
@@ -34,9 +47,9 @@ def siameseclu(
     Parameters
     ----------
     adata
-        Cells x genes; its ``obs`` is not read.
+        Cells x genes; of its ``obs`` only the columns of `batch_key` and `restrict_to` are read.
     n_clusters
-        Number of clusters, 2 to ``n_obs - 1``.
+        Number of clusters, 2 to ``n_obs - 1``, or ``"auto"``: see :func:`estimate_n_clusters`.
     layer
         Where the raw counts are: ``"counts"`` is that layer if there is one, else ``X``; another
         name must exist; None is ``X``. ``.raw`` is never read.
@@ -44,10 +57,23 @@ def siameseclu(
         Key in ``obsm`` of features to use instead of principal components.
     neighbors_key
         Key in ``uns`` of a neighbour graph to use instead of building one.
+    batch_key
+        Column in ``obs`` of batches to be looked past; see
+        :meth:`scsiameseclu_jax.SiameseClu.fit`.
+    restrict_to
+        Column of ``obs`` and groups in it: only their cells are clustered, the others keep their
+        group. New clusters are called ``"3-5,0"``, say; results for other cells are NaN.
+    n_refits
+        Fits of parts of the cells to compare with, 0 or at least 2: each takes as long as the fit;
+        see :meth:`scsiameseclu_jax.SiameseClu.assess`.
+    unassigned_below
+        Confidence below which a cell's cluster is written as ``"Unassigned"``. Without `n_refits`
+        confidence is not calibrated.
     rng
         Seed, or a generator that the seed is drawn from.
     key_added
-        Name under which results are stored.
+        Name under which results are stored; with `restrict_to`, ``"siameseclu"`` stands for
+        ``"siameseclu_R"``.
     config
         All other settings.
     copy
@@ -62,13 +88,23 @@ def siameseclu(
     ``adata.obs[key_added]``
         Cluster of each cell, categorical of strings, ``'0'`` the largest.
     ``adata.obs[f"{key_added}_confidence"]``
-        Largest soft assignment, float32, not calibrated.
+        Largest soft assignment, float32; with `n_refits`, the probability that a refit agrees.
     ``adata.obsm[f"X_{key_added}"]``
         Embedding [n, d], float32; rows have length sqrt(d).
     ``adata.obsm[f"{key_added}_proba"]``
         Soft assignments [n, k], float32, rows sum to 1.
     ``adata.uns[key_added]``
-        ``params``, ``history`` (one array for each loss term) and ``manifest``.
+        ``params``, ``history`` (one array for each loss term) and ``manifest``; with ``"auto"``,
+        ``estimate``, the evidence for the number of clusters.
+
+    With `n_refits` also
+
+    ``adata.obs[f"{key_added}_agreement"]``, ``adata.obs[f"{key_added}_consensus"]``
+        Share of the refits that put a cell into its own cluster; the cluster it is most often in.
+    ``adata.uns[key_added]["stability"]``
+        ``jaccard`` of each cluster, ``together`` (share of pairs of cells of two clusters that
+        refits put together), ``merge`` and ``split`` (hints, if there are any),
+        ``temperature``, ``transitions`` and ``calibration_error`` of the confidence.
 
     Raises
     ------
@@ -80,19 +116,42 @@ def siameseclu(
         If a loss term is not finite.
     """
     check_key(key_added)
+    check_threshold(unassigned_below)
+    if n_refits:
+        stability.check(n_refits)
+    cells = adata
+    if restrict_to is not None:
+        cells = adata[restricted(adata, restrict_to)].copy()
+        key_added = "siameseclu_R" if key_added == "siameseclu" else key_added
     model = SiameseClu(n_clusters, config=config).fit(
-        adata,
+        cells,
         layer=layer,
         use_rep=use_rep,
         neighbors_key=neighbors_key,
+        batch_key=batch_key,
         rng=rng,
         progress=progress,
     )
-    return add_clusters(adata, model, key_added=key_added, copy=copy)
+    if n_refits:
+        model.assess(cells, n_refits=n_refits, rng=model.manifest["seed"], progress=progress)
+    return add_clusters(
+        adata,
+        model,
+        restrict_to=restrict_to,
+        unassigned_below=unassigned_below,
+        key_added=key_added,
+        copy=copy,
+    )
 
 
 def add_clusters(
-    adata: AnnData, model: SiameseClu, *, key_added: str = "siameseclu", copy: bool = False
+    adata: AnnData,
+    model: SiameseClu,
+    *,
+    restrict_to: RestrictTo | None = None,
+    unassigned_below: float | None = None,
+    key_added: str = "siameseclu",
+    copy: bool = False,
 ) -> AnnData | None:
     """Write what a model found into the object that it was fitted to.
 
@@ -102,6 +161,10 @@ def add_clusters(
         The cells that `model` was fitted to, in the same order.
     model
         A fitted model.
+    restrict_to
+        Column of ``obs`` and groups in it, if the model was fitted to their cells only.
+    unassigned_below
+        As in :func:`siameseclu`.
     key_added
         Name under which results are stored.
     copy
@@ -119,23 +182,25 @@ def add_clusters(
         If it was fitted to another number of cells.
     """
     check_key(key_added)
-    if adata.n_obs != len(model.labels):
-        msg = (
-            f"Expected the {len(model.labels)} cells that the model was fitted to, found "
-            f"{adata.n_obs}; for other cells there is `predict`."
-        )
-        raise ValueError(msg)
-    adata = _own(adata, copy=copy)
-    _add(adata, key_added, model, model.get_latent_representation())
+    check_threshold(unassigned_below)
+    model.check_cells(adata if restrict_to is None else adata[restricted(adata, restrict_to)])
+    adata = own(adata, copy=copy)
+    embedding = model.get_latent_representation()
+    options: dict[str, Any] = {"restrict_to": restrict_to, "unassigned_below": unassigned_below}
+    add(adata, key_added, model, embedding, **options)
     adata.obs[key_added] = adata.obs[key_added].cat.remove_unused_categories()
-    manifest = dict(model.manifest)
+    manifest, asked = dict(model.manifest), model.n_clusters
+    if restrict_to is not None:
+        options["restrict_to"] = {restrict_to[0]: np.array(list(map(str, restrict_to[1])))}
     adata.uns[key_added] = {
-        "params": {"n_clusters": int(model.n_clusters)}
+        "params": {"n_clusters": asked if asked == "auto" else int(asked)}
         | manifest.pop("input")
+        | {name: value for name, value in options.items() if value is not None}
         | {"config": model.config.to_dict()},
         "history": dict(model.history),
-        "manifest": _storable(manifest),
-    }
+        "manifest": storable(manifest),
+    } | ({} if model.estimate is None else {"estimate": model.estimate._asdict()})
+    adata.uns[key_added] |= stability_of(model)
     found = adata.obs[key_added].nunique()
     logger.info("found %d clusters and added %r (adata.obs, categorical)", found, key_added)
     return adata if copy else None
@@ -147,6 +212,7 @@ def predict(
     *,
     layer: str | None = "counts",
     false_flags: float = 0.05,
+    unassigned_below: float | None = None,
     key_added: str = "siameseclu",
     copy: bool = False,
 ) -> AnnData | None:
@@ -163,6 +229,8 @@ def predict(
     false_flags
         Share of the cells like those of the fit that may be flagged as out of reference, between
         0 and 1.
+    unassigned_below
+        As in :func:`siameseclu`.
     key_added
         Name under which results are stored.
     copy
@@ -175,7 +243,8 @@ def predict(
     ``adata.obs[key_added]``
         Cluster of each cell, categorical with all names of the fit, whether cells have them or not.
     ``adata.obs[f"{key_added}_confidence"]``
-        Largest soft assignment, float32, not calibrated.
+        Largest soft assignment, float32; if the model was assessed, the probability that a refit
+        agrees.
     ``adata.obs[f"{key_added}_novelty"]``
         Share of the fit's cells that are less surprising, float32, 0 to 1.
     ``adata.obs[f"{key_added}_out_of_reference"]``
@@ -193,9 +262,10 @@ def predict(
         See :meth:`scsiameseclu_jax.SiameseClu.predict`; `adata` is left as it was.
     """
     check_key(key_added)
+    check_threshold(unassigned_below)
     found = model.predict(adata, layer=layer, false_flags=false_flags)
-    adata = _own(adata, copy=copy)
-    _add(adata, key_added, found, found.embedding)
+    adata = own(adata, copy=copy)
+    add(adata, key_added, found, found.embedding, unassigned_below=unassigned_below)
     adata.obs[f"{key_added}_novelty"] = found.novelty
     adata.obs[f"{key_added}_out_of_reference"] = found.out_of_reference
     adata.uns[key_added] = {
@@ -204,7 +274,7 @@ def predict(
             "false_flags": float(false_flags),
             "config": model.config.to_dict(),
         },
-        "manifest": _storable(model.manifest),
+        "manifest": storable(model.manifest),
     } | ({"missing_genes": np.array(found.missing_genes)} if found.missing_genes else {})
     logger.info(
         "%d of %d cells are out of reference; added %r (adata.obs, categorical)",
@@ -213,40 +283,3 @@ def predict(
         key_added,
     )
     return adata if copy else None
-
-
-def check_key(key_added: str) -> None:
-    """Check a name for results.
-
-    Raises
-    ------
-    ValueError
-        If it is empty or has a "/", which no file can store.
-    """
-    if not key_added or "/" in key_added:
-        msg = f"Expected `key_added` to be a name without '/', found {key_added!r}."
-        raise ValueError(msg)
-
-
-def _own(adata: AnnData, *, copy: bool) -> AnnData:
-    if copy:
-        return adata.copy()
-    if adata.is_view:
-        adata._init_as_actual(adata.copy())
-    return adata
-
-
-def _add(adata: AnnData, key: str, found: SiameseClu | Predicted, embedding: np.ndarray) -> None:
-    """Write clusters, confidence, soft assignments and embedding; drop what no longer holds."""
-    names = [str(i) for i in range(found.proba.shape[1])]
-    values = pd.Categorical.from_codes(found.labels, categories=names)
-    adata.obs[key] = pd.Series(values, index=adata.obs_names)
-    adata.obs[f"{key}_confidence"] = found.confidence
-    adata.obsm[f"X_{key}"] = embedding
-    adata.obsm[f"{key}_proba"] = found.proba
-    adata.uns.pop(f"{key}_colors", None)  # of other clusters
-    adata.obsm.pop(f"X_{key}_umap", None)  # of another embedding
-
-
-def _storable(manifest: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in manifest.items() if value != []}

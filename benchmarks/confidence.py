@@ -1,0 +1,129 @@
+"""Does a model know how sure it is?
+
+``python -m benchmarks.confidence`` fits each labelled data set at hand (`real_data.py`), assesses
+it by refits of parts of the cells (`SiameseClu.assess`), and prints the expected calibration error
+of the confidence against refits that it was not made from, beside that of the plain soft
+assignment, and the accuracy of the cells with a confidence of 0.9 or more beside that of all.
+Labels score, nothing else. It resumes; ``--fresh`` repeats all. Writes
+``benchmarks/results/confidence.json`` and ``.md``.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import jax
+import numpy as np
+
+from benchmarks import real_data
+from benchmarks.records import code_fingerprint, versions, write
+
+if TYPE_CHECKING:
+    from scsiameseclu_jax.stability import Stability
+
+OUT = Path(__file__).resolve().parent / "results" / "confidence.json"
+SETS = ["kidney", "cite_cbmc", "pbmc4k", "worm", "baron_mouse1"]
+REFITS = 5
+BARS = {"error": 0.05, "gain": 0.05}
+SURE = 0.9
+
+Run = dict[str, Any]
+
+
+def matched(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Return which cells [n] are in the cluster that best matches their type, one to one."""
+    from scipy.optimize import linear_sum_assignment
+
+    types = np.unique(labels, return_inverse=True)[1]
+    overlap = np.zeros((types.max() + 1, clusters.max() + 1), int)
+    np.add.at(overlap, (types, clusters), 1)
+    rows, columns = linear_sum_assignment(overlap, maximize=True)
+    of_type = dict(zip(rows, columns, strict=True))
+    return clusters == np.array([of_type.get(t, -1) for t in types])
+
+
+def run(set_name: str, n_refits: int) -> Run:
+    """Fit, assess, and compare with the labels."""
+    import scsiameseclu_jax as scs
+    from scsiameseclu_jax.stability import expected_error, hints
+
+    adata, labels = real_data.load(set_name)
+    start = time.perf_counter()
+    model = scs.SiameseClu(len(set(labels))).fit(adata, progress=False)
+    fitted = time.perf_counter()
+    model.assess(adata, n_refits=n_refits, progress=False)
+    done = time.perf_counter()
+    found = cast("Stability", model.stability)
+    right = matched(labels, model.labels)
+    sure = model.confidence >= SURE
+    merge, split = hints(found)
+    return {
+        "set": set_name,
+        "n_refits": n_refits,
+        "error_plain": expected_error(model.proba.max(axis=1), found.agreement),
+        "error": found.calibration_error,
+        "accuracy": float(right.mean()),
+        "share_sure": float(sure.mean()),
+        "accuracy_sure": float(right[sure].mean()) if sure.any() else None,
+        "mean_jaccard": float(found.jaccard.mean()),
+        "merge": merge,
+        "split": split,
+        "seconds_fit": round(fitted - start, 1),
+        "seconds_assess": round(done - fitted, 1),
+    }
+
+
+def table(runs: list[Run]) -> str:
+    """Return the figures in Markdown."""
+    lines = [
+        "| data | calibration error, plain soft assignment | calibrated | accuracy, all cells | "
+        f"confidence >= {SURE} | share of cells | mean Jaccard of clusters |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+
+    def row(name: str, own: list[Run]) -> str:
+        keys = ("accuracy", "accuracy_sure", "share_sure")
+        numbers = [[r[key] for r in own if r[key] is not None] for key in keys]
+        shares = " | ".join(f"{np.mean(values):.1%}" if values else "-" for values in numbers)
+        plain, error, jaccard = (
+            np.mean([r[key] for r in own]) for key in ("error_plain", "error", "mean_jaccard")
+        )
+        return f"| {name} | {plain:.3f} | {error:.3f} | {shares} | {jaccard:.2f} |"
+
+    lines += [row(r["set"], [r]) for r in runs]
+    return "\n".join([*lines, row("mean", runs)]) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.confidence", description=__doc__)
+    parser.add_argument("--sets", nargs="+", choices=list(real_data.FILES), default=SETS)
+    parser.add_argument("--refits", type=int, default=REFITS)
+    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--out", type=Path, default=OUT)
+    arguments = parser.parse_args(argv)
+    sets = [name for name in arguments.sets if name in real_data.available()]
+    if not sets:
+        parser.error(f"no data found; name their folder in {real_data.VARIABLE}")
+    runs: list[Run] = []
+    if arguments.out.exists() and not arguments.fresh:
+        runs = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"]
+    mark = code_fingerprint({"refits": arguments.refits})
+    for name in sets:
+        if any(r["set"] == name and r["fingerprint"] == mark for r in runs):
+            continue
+        made = run(name, arguments.refits) | {"fingerprint": mark}
+        runs = [r for r in runs if r["set"] != name] + [made]
+        print(made, flush=True)
+        jax.clear_caches()  # programs of all fits together would be too many mappings of memory
+        record = {"versions": versions(), "bars": BARS, "runs": runs}
+        write(arguments.out, json.dumps(record, indent=1))
+        write(arguments.out.with_suffix(".md"), table(runs))
+    print(table(runs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

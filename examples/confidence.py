@@ -1,0 +1,23 @@
+"""How many clusters, how stable, how sure: ``python examples/confidence.py``."""
+
+import scsiameseclu_jax as scs
+
+adata = scs.datasets.pbmc68k_reduced()
+training = {"feature_steps": 20, "graph_steps": 5, "joint_steps": 5, "steps": 10}  # a short one
+config = scs.Config.from_dict({"training": training})
+
+k = scs.tl.estimate_n_clusters(adata)
+print(f"{k} clusters: {adata.uns['n_clusters']['why']}")
+scs.pl.n_clusters(adata).figure.savefig("n_clusters.png")
+
+# Two fits of 80 % of the cells each are compared with the fit of all; take five or more in earnest.
+scs.tl.siameseclu(adata, k, n_refits=2, unassigned_below=0.5, config=config)
+print(adata.obs["siameseclu"].value_counts())
+stability = adata.uns["siameseclu"]["stability"]
+print("Jaccard index of each cluster with its match:", stability["jaccard"].round(2))
+print("merged by refits:", list(stability.get("merge", [])))
+scs.pl.stability(adata).figure.savefig("stability.png")
+
+# The largest cluster alone, in two; the others keep their names.
+scs.tl.siameseclu(adata, 2, restrict_to=("siameseclu", ["0"]), config=config)
+print(adata.obs["siameseclu_R"].value_counts())

@@ -1,0 +1,190 @@
+"""Plots of how a result came about: losses, and the number of clusters."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+from anndata import AnnData
+
+from scsiameseclu_jax.config import Losses
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe, M. & Ito, K. (2008). Color universal design. Yellow last: it is the faintest on white.
+OKABE_ITO = [
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#56B4E9",
+    "#CC79A7",
+    "#000000",
+    "#F0E442",
+]
+
+
+def history(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None) -> Axes:
+    """Draw each loss term over the steps, on a logarithmic scale, with the stages shaded.
+
+    Parameters
+    ----------
+    adata
+        After :func:`scsiameseclu_jax.tl.siameseclu`.
+    key
+        The ``key_added`` of the clustering.
+    ax
+        Where to draw; None makes a figure.
+
+    Returns
+    -------
+    The axes: terms before their weights, and their weighted sum, ``loss``. Values that are not
+    positive are left out.
+
+    Raises
+    ------
+    KeyError
+        If there is no such history.
+    """
+    if key not in adata.uns or "history" not in adata.uns[key]:
+        msg = (
+            f"Expected uns[{key!r}]['history'], found uns keys {sorted(adata.uns)}; run "
+            f"`scs.tl.siameseclu(adata, ..., key_added={key!r})` first."
+        )
+        raise KeyError(msg)
+    record = adata.uns[key]["history"]
+    ax = axes((8.0, 4.2)) if ax is None else ax
+    stages = np.asarray(record["stage"], dtype=str)
+    steps = np.arange(1, len(stages) + 1)
+    _shade_stages(ax, stages)
+    marker = "." if len(stages) < 60 else ""
+    terms = [item.name for item in fields(Losses) if item.name in record]
+    for i, name in enumerate(terms):
+        style = "-" if i < len(OKABE_ITO) - 2 else "--"
+        # Black is the sum's.
+        color = [c for c in OKABE_ITO if c != "#000000"][i % (len(OKABE_ITO) - 1)]
+        options = {"color": color, "linestyle": style, "marker": marker, "linewidth": 1.4}
+        ax.plot(steps, _positive(record[name]), label=name.replace("_", " "), **options)
+    ax.plot(steps, _positive(record["loss"]), "k", marker=marker, linewidth=2, label="loss (sum)")
+    ax.set(yscale="log", xlabel="step", ylabel="loss term, before its weight")
+    ax.set_xlim(0.5, len(stages) + 0.5)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small")
+    return ax
+
+
+def n_clusters(adata: AnnData, key: str = "n_clusters", *, ax: Axes | None = None) -> Axes:
+    """Draw each criterion, and their vote, against the number of clusters.
+
+    Parameters
+    ----------
+    adata
+        After :func:`scsiameseclu_jax.tl.estimate_n_clusters`, or after
+        :func:`scsiameseclu_jax.tl.siameseclu` with ``n_clusters="auto"``.
+    key
+        Its ``key_added``.
+    ax
+        Axes to draw on; new ones if None.
+
+    Raises
+    ------
+    KeyError
+        If there is no such evidence.
+    """
+    record = adata.uns.get(key, {})
+    record = record.get("estimate", record)
+    if "votes" not in record:
+        msg = f"Expected evidence in uns[{key!r}], found none; run `tl.estimate_n_clusters` first."
+        raise KeyError(msg)
+    ax = axes((6.4, 4.0)) if ax is None else ax
+    tried, chosen = np.asarray(record["candidates"]), int(record["n_clusters"])
+    for name, series in record["criteria"].items():
+        values = np.asarray(series)
+        low, high = values.min(), values.max()
+        ax.plot(tried, (values - low) / (high - low if high > low else 1), label=name, alpha=0.7)
+    ax.plot(tried, record["votes"], "k", linewidth=2, marker="o", markersize=3, label="vote")
+    ax.axvline(chosen, color="k", linestyle=":", linewidth=1)
+    ax.set(
+        title=f"{chosen} clusters",
+        xlabel="number of clusters",
+        ylabel="criterion, from its least to its largest",
+    )
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small")
+    return ax
+
+
+def stability(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None) -> Axes:
+    """Draw how often refits put cells of two clusters together, and each cluster's stability.
+
+    Parameters
+    ----------
+    adata
+        After :func:`scsiameseclu_jax.tl.siameseclu` with ``n_refits``.
+    key
+        Its ``key_added``.
+    ax
+        Axes to draw on; new ones if None.
+
+    Returns
+    -------
+    The axes: share of pairs of cells that refits put together, clusters by clusters; beside each
+    row, the mean Jaccard index of the cluster with its match.
+
+    Raises
+    ------
+    KeyError
+        If there were no refits.
+    """
+    record = adata.uns.get(key, {}).get("stability")
+    if record is None:
+        msg = (
+            f"Expected uns[{key!r}]['stability'], found none; run `scs.tl.siameseclu(adata, "
+            f"n_refits=5, key_added={key!r})` first."
+        )
+        raise KeyError(msg)
+    together, jaccard = np.asarray(record["together"]), np.asarray(record["jaccard"])
+    k = len(together)
+    side = 2.6 + 0.24 * k
+    ax = axes((side + 1.4, side)) if ax is None else ax
+    image = ax.imshow(together, vmin=0, vmax=1, cmap="cividis")
+    ax.figure.colorbar(image, ax=ax, label="pairs of cells together in refits", shrink=0.8)
+    places = np.arange(k)
+    ax.set_xticks(places, places, fontsize="small")
+    ax.set_yticks(places, [f"{i}  ({share:.2f})" for i, share in enumerate(jaccard)])
+    ax.tick_params(axis="y", labelsize="small")
+    ax.set(xlabel="cluster", ylabel="cluster (mean Jaccard index)")
+    return ax
+
+
+def axes(size: tuple[float, float]) -> Axes:
+    """Return axes of a new figure of that size, in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained").add_subplot()
+
+
+def _positive(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    return np.where(values > 0, values, np.nan)
+
+
+def _shade_stages(ax: Axes, stages: np.ndarray) -> None:
+    starts = [0, *(np.flatnonzero(stages[1:] != stages[:-1]) + 1)] if len(stages) else []
+    for i, (start, end) in enumerate(zip(starts, [*starts[1:], len(stages)], strict=True)):
+        if i % 2:
+            ax.axvspan(start + 0.5, end + 0.5, color="0.93", linewidth=0, zorder=0)
+        narrow = (end - start) / len(stages) < 0.1
+        ax.text(
+            (start + end + 1) / 2,
+            1.01,
+            str(stages[start]),
+            transform=ax.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+            rotation=90 if narrow else 0,
+            fontsize="small",
+            color="0.3",
+        )

@@ -1,0 +1,14 @@
+"""Tools on AnnData, scanpy style: results are written into the object."""
+
+from scsiameseclu_jax.tl.clusters import add_clusters, predict, siameseclu
+from scsiameseclu_jax.tl.number import estimate_n_clusters
+from scsiameseclu_jax.tl.record import check_key, check_threshold
+
+__all__ = [
+    "add_clusters",
+    "check_key",
+    "check_threshold",
+    "estimate_n_clusters",
+    "predict",
+    "siameseclu",
+]

@@ -1,0 +1,156 @@
+"""How results are written into an AnnData object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scsiameseclu_jax.fitted import Predicted
+from scsiameseclu_jax.model import SiameseClu
+from scsiameseclu_jax.stability import hints
+
+UNASSIGNED = "Unassigned"
+RestrictTo = tuple[str, Sequence[str]]
+
+
+def check_key(key_added: str) -> None:
+    """Check a name for results.
+
+    Raises
+    ------
+    ValueError
+        If it is empty or has a "/", which no file can store.
+    """
+    if not key_added or "/" in key_added:
+        msg = f"Expected `key_added` to be a name without '/', found {key_added!r}."
+        raise ValueError(msg)
+
+
+def check_threshold(unassigned_below: float | None) -> None:
+    """Check a confidence.
+
+    Raises
+    ------
+    ValueError
+        If it is not between 0 and 1.
+    """
+    if unassigned_below is not None and not 0 <= unassigned_below <= 1:
+        msg = f"Expected `unassigned_below` to be between 0 and 1, found {unassigned_below}."
+        raise ValueError(msg)
+
+
+def restricted(adata: AnnData, restrict_to: RestrictTo) -> np.ndarray:
+    """Return which cells [n] are in the named groups of a column.
+
+    Raises
+    ------
+    KeyError
+        If ``obs`` has no such column.
+    TypeError
+        If the groups are no list.
+    ValueError
+        If the column has no such groups.
+    """
+    column, groups = restrict_to
+    if column not in adata.obs:
+        msg = f"Expected `restrict_to` to name a column of {sorted(adata.obs)}, found {column!r}."
+        raise KeyError(msg)
+    if isinstance(groups, str):
+        msg = f"Expected `restrict_to` to be (column, [groups]), found a single group {groups!r}."
+        raise TypeError(msg)
+    names = adata.obs[column].astype(str)
+    unknown = sorted(set(map(str, groups)) - set(names))
+    if unknown or not len(groups):
+        msg = f"Expected groups of obs[{column!r}], {sorted(set(names))}, found {unknown}."
+        raise ValueError(msg)
+    return names.isin(list(map(str, groups))).to_numpy()
+
+
+def own(adata: AnnData, *, copy: bool) -> AnnData:
+    """Return an object that can be written to: a copy, or itself, no view."""
+    if copy:
+        return adata.copy()
+    if adata.is_view:
+        adata._init_as_actual(adata.copy())
+    return adata
+
+
+def add(
+    adata: AnnData,
+    key: str,
+    found: SiameseClu | Predicted,
+    embedding: np.ndarray,
+    *,
+    unassigned_below: float | None,
+    restrict_to: RestrictTo | None = None,
+) -> None:
+    """Write clusters, confidence, soft assignments and embedding; drop what no longer holds."""
+    names = np.array([str(i) for i in range(found.proba.shape[1])])
+    part = np.ones(adata.n_obs, bool)
+    if restrict_to is not None:
+        part = restricted(adata, restrict_to)
+        names = np.array([f"{'-'.join(map(str, restrict_to[1]))},{name}" for name in names])
+    confidence = np.asarray(found.confidence)
+    clusters = names.astype(object)[found.labels]
+    categories = list(names)
+    if unassigned_below is not None:
+        clusters[confidence < unassigned_below] = UNASSIGNED
+        categories.append(UNASSIGNED)
+    if restrict_to is not None:
+        others = adata.obs[restrict_to[0]].astype("category")
+        kept = others[~part].cat.remove_unused_categories().cat.categories
+        categories = [*map(str, kept), *categories]
+        whole = others.astype(str).to_numpy(dtype=object)
+        whole[part] = clusters
+        clusters = whole
+    values = pd.Categorical(clusters, categories=list(dict.fromkeys(categories)))
+    adata.obs[key] = pd.Series(values, index=adata.obs_names)
+    adata.obs[f"{key}_confidence"] = _spread(confidence, part)
+    adata.obsm[f"X_{key}"] = _spread(embedding, part)
+    adata.obsm[f"{key}_proba"] = _spread(found.proba, part)
+    adata.uns.pop(f"{key}_colors", None)  # of other clusters
+    adata.obsm.pop(f"X_{key}_umap", None)  # of another embedding
+    old = [f"{key}_{name}" for name in ("agreement", "consensus")]
+    adata.obs = adata.obs.drop(columns=[name for name in old if name in adata.obs])
+    if isinstance(found, SiameseClu) and found.stability is not None:
+        adata.obs[f"{key}_agreement"] = _spread(found.stability.agreement, part)
+        consensus = np.full(adata.n_obs, None, object)
+        consensus[part] = names[found.stability.consensus]
+        adata.obs[f"{key}_consensus"] = pd.Categorical(consensus, categories=list(names))
+
+
+def stability_of(model: SiameseClu) -> dict[str, Any]:
+    """Return what ``uns`` holds of a model's stability; nothing if it was not assessed."""
+    made = model.stability
+    if made is None:
+        return {}
+    merge, split = hints(made)
+    return {
+        "stability": {
+            "jaccard": made.jaccard,
+            "together": made.together,
+            "temperature": made.temperature,
+            "transitions": made.transitions,
+            "calibration_error": made.calibration_error,
+        }
+        | ({"merge": np.array([f"{a} + {b}" for a, b in merge])} if merge else {})
+        | ({"split": np.array([str(a) for a in split])} if split else {})
+    }
+
+
+def storable(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest without empty lists, which no file can store."""
+    return {name: value for name, value in manifest.items() if value != []}
+
+
+def _spread(values: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Return values of the cells in `part`, NaN for the others."""
+    if part.all():
+        return values
+    made = np.full((len(part), *values.shape[1:]), np.nan, np.float32)
+    made[part] = values
+    return made

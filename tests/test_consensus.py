@@ -1,0 +1,88 @@
+"""The consensus of draws: matching, majority, and the partition it makes."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+from scsiameseclu_jax import consensus
+
+
+def groups(sizes, spread=0.25, seed=0):
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(len(sizes)), sizes)
+    centers = rng.normal(size=(len(sizes), 12))
+    return centers[truth] + spread * rng.normal(size=(len(truth), 12)), truth
+
+
+def first(x, k, seed=0, batch=None):
+    return consensus.first_partition(x, [x], k, n_neighbors=10, batch=batch, seed=seed)
+
+
+@pytest.mark.parametrize("sizes", [[60, 60, 60, 60], [300, 60, 30, 15]])
+def test_finds_clear_groups_of_like_and_of_unlike_size(sizes):
+    x, truth = groups(sizes)
+    found = first(x, len(sizes))
+    assert adjusted_rand_score(truth, found.clusters) > 0.95
+    assert set(found.clusters) == set(range(len(sizes)))
+    assert found.name == "consensus of 20 draws"
+    assert found.agreement.mean() > 0.95
+
+
+def test_it_repeats_and_other_seeds_make_other_draws():
+    x, _ = groups([90, 60, 40], spread=0.9)
+    one, again, other = (first(x, 3, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.clusters, again.clusters)
+    np.testing.assert_array_equal(one.agreement, again.agreement)
+    assert not np.array_equal(one.agreement, other.agreement)
+
+
+def test_agreement_is_less_where_groups_overlap():
+    # Two groups far from all others, and one that is to fall into three somehow.
+    x, truth = groups([80, 80, 180], spread=0.2, seed=3)
+    found = first(x, 5)
+    clear = found.agreement[truth < 2].mean()
+    assert clear > 0.95
+    assert found.agreement[truth >= 2].mean() < clear
+
+
+def test_too_few_kinds_of_cells_is_said():
+    x = np.repeat(np.eye(3, 12), 20, axis=0)
+    with pytest.raises(ValueError, match="distinct enough"):
+        first(x, 5)
+
+
+def test_match_undoes_renaming():
+    rng = np.random.default_rng(0)
+    clusters = rng.integers(0, 5, 200)
+    names = rng.permutation(5)
+    np.testing.assert_array_equal(consensus.match(clusters, names[clusters], 5)[names], range(5))
+    table = consensus.overlap(clusters, names[clusters], 5)
+    assert table.sum() == 200
+    assert (table > 0).sum() == 5
+
+
+def test_majority_of_renamed_partitions():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 4, 300)
+    noisy = []
+    for _ in range(7):
+        one = truth.copy()
+        moved = rng.random(300) < 0.2
+        one[moved] = rng.integers(0, 4, moved.sum())
+        noisy.append(rng.permutation(4)[one])
+    made, agreement = consensus.majority(noisy, 4)
+    assert adjusted_rand_score(truth, made) > 0.97
+    assert max(adjusted_rand_score(truth, one) for one in noisy) < 0.8
+    assert agreement.mean() == pytest.approx(0.85, abs=0.03)
+
+
+def test_no_cluster_is_lost():
+    # Each partition splits another group in two, so the fourth cluster wins nowhere.
+    truth = np.repeat([0, 1, 2], 60)
+    halves = []
+    for group in range(3):
+        one = truth.copy()
+        one[np.flatnonzero(truth == group)[:20]] = 3
+        halves.append(one)
+    made, _ = consensus.majority(halves, 4)
+    assert set(made) == {0, 1, 2, 3}
