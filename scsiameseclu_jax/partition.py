@@ -18,6 +18,7 @@ from scsiameseclu_jax.neighbors import nearest_neighbors
 
 _MICRO = 60  # groups that merging starts from
 _RESOLUTION = 0.5  # of modularity; 1 favours balanced sizes more
+_SMALLEST = 5  # cells; fewer are outliers rather than a cluster
 _KMEANS_CELLS = 20_000  # more do not move centres, and take minutes
 
 
@@ -85,7 +86,8 @@ def best_candidate(
 
     Returns
     -------
-    The candidate with the best sum of ranks over both criteria in all representations.
+    The candidate with the best sum of ranks over both criteria in all representations, of those
+    without a cluster of fewer than five cells if there are any.
 
     Raises
     ------
@@ -109,6 +111,8 @@ def best_candidate(
             found = max(len(np.unique(clusters)) for clusters in made.values())
             msg = f"Expected cells distinct enough for {n_clusters} clusters, found {found} groups."
             raise ValueError(msg)
+        whole = {name: c for name, c in candidates.items() if np.bincount(c).min() >= _SMALLEST}
+        candidates = whole or candidates
         scores = {name: criteria(c, units, representations) for name, c in candidates.items()}
     best = list(scores)[int(np.argmax(sum_of_ranks(scores)))]
     return Choice(candidates[best], best, scores)
