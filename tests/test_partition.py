@@ -38,6 +38,14 @@ def test_finds_clear_groups_of_like_and_of_unlike_size(sizes):
     assert set(choice.clusters) == set(range(len(sizes)))
 
 
+def test_outliers_are_not_a_cluster():
+    x, truth = groups([80, 60, 40])
+    x = np.concatenate([x, x[:2] + 40])  # two cells far from all others, and alike
+    choice = choose(x, 3)
+    assert adjusted_rand_score(truth, choice.clusters[:-2]) > 0.95
+    assert np.bincount(choice.clusters).min() >= 40
+
+
 def test_choice_is_best_by_the_sum_of_ranks():
     x, _ = groups([80, 40, 20], spread=0.8)
     choice = choose(x, 3)
