@@ -1,5 +1,21 @@
+import os
+import tempfile
+
 import jax
 import pytest
+
+
+def pytest_configure(config):
+    """Keep compiled programs on disk: modules forget those in memory, and many are the same.
+
+    A folder for each process, because one that reads what another is writing would warn.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="scsiameseclu-programs-")
+    config.add_cleanup(folder.cleanup)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    jax.config.update("jax_compilation_cache_dir", folder.name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @pytest.fixture(autouse=True, scope="module")

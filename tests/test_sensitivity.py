@@ -50,7 +50,7 @@ def test_the_grid_changes_one_setting_at_a_time():
 
 
 def test_a_run_is_scored_and_on_record(tmp_path, monkeypatch, capsys):
-    adata = scs.datasets.simulate(n_cells=150, n_genes=60, n_clusters=3, difficulty=0.1, rng=0)
+    adata = scs.datasets.simulate(n_cells=200, n_genes=150, n_clusters=3, difficulty=0.1, rng=0)
     labels = adata.obs["cell_type"].to_numpy().astype(str)
     monkeypatch.setattr(sensitivity.real_data, "load", lambda name: (adata, labels))
     monkeypatch.setattr(sensitivity.real_data, "available", lambda: {"worm": None})
