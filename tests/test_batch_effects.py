@@ -176,8 +176,9 @@ def test_benchmark_runs_on_cells_with_batches(adata, tmp_path, monkeypatch, caps
     monkeypatch.setattr(real_data, "available", lambda: ["kang"])
     monkeypatch.setattr(real_data, "load", lambda _: (bare.copy(), labels))
     monkeypatch.setattr(benchmark, "harmony", lambda adata, _: adata.X.toarray()[:, :40])
-    model = scs.SiameseClu
-    monkeypatch.setattr(scs, "SiameseClu", lambda k: model(k, config=SHORT))
+    one_stage = {"feature_steps": 5, "graph_steps": 0, "joint_steps": 0, "steps": 0}
+    config, model = scs.Config.from_dict({"training": one_stage}), scs.SiameseClu
+    monkeypatch.setattr(scs, "SiameseClu", lambda k: model(k, config=config))
     assert benchmark.main(["--seeds", "1", "--out", str(tmp_path / "made.json")]) == 0
     runs = json.loads((tmp_path / "made.json").read_text())["runs"]
     assert [run["way"] for run in runs] == ["batches ignored", "batch_key", "use_rep, Harmony"]
