@@ -126,7 +126,8 @@ def fingerprint(method: str, data_sha256: str, settings: dict[str, Any]) -> str:
     if method == OURS:
         files += code_files()
     else:
-        files += [ROOT / "benchmarks" / "baselines.py", ROOT / "scsiameseclu_jax" / "metrics.py"]
+        files.append(ROOT / "benchmarks" / "baselines.py")
+        files.append(ROOT / "scsiameseclu_jax" / "metrics" / "clustering.py")
     parts = {
         "data": data_sha256,
         "code": [_sha256(path) for path in files],

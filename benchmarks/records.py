@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # What clusters and scores depend on; not the command line, plots and the like.
 _MODULES = [
     *("batch_effects", "batches", "config", "device", "estimation", "fitted", "fitting"),
-    *("metrics", "model", "neighbors", "normalization", "novelty", "partition", "pp", "reference"),
-    *("consensus", "provenance", "stability"),
+    *("metrics/clustering", "model", "neighbors", "normalization", "novelty", "partition", "pp"),
+    *("reference", "consensus", "provenance", "stability"),
 ]
 
 PACKAGES = [

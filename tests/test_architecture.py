@@ -131,7 +131,8 @@ LABEL_FREE = [
 @pytest.mark.parametrize("room", LABEL_FREE)
 def test_labels_can_not_reach_training(room):
     name = f"scsiameseclu_jax.{room}"
-    assert not reached(name) & {f"scsiameseclu_jax.{up}" for up in ABOVE}
+    above = re.compile(rf"scsiameseclu_jax\.({'|'.join(ABOVE)})(\.|$)")
+    assert not [other for other in reached(name) if above.match(other)]
     scores = {module for module in imports(SOURCES[name]) if module.startswith("sklearn.metrics.")}
     unsupervised = ("silhouette_score", "calinski_harabasz_score")
     assert not {score for score in scores if not score.endswith(unsupervised)}
@@ -146,8 +147,9 @@ def test_labels_can_not_reach_training(room):
 
 
 def test_metrics_are_imported_by_the_command_line_only():
-    users = {name for name in SOURCES if "scsiameseclu_jax.metrics" in own(SOURCES[name])}
-    assert users == {"scsiameseclu_jax", "scsiameseclu_jax.commands"}
+    metrics = {name for name in SOURCES if name.startswith("scsiameseclu_jax.metrics")}
+    users = {name for name in SOURCES if metrics & own(SOURCES[name])}
+    assert users - metrics == {"scsiameseclu_jax", "scsiameseclu_jax.commands"}
 
 
 def test_importing_is_free():

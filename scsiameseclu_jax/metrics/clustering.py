@@ -1,6 +1,5 @@
 """Scores of a clustering against known cell types.
 
-The only module that sees labels: nothing that preprocesses, trains or selects may import it.
 Normalised mutual information and the Rand indices are scikit-learn's.
 """
 
