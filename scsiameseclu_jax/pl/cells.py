@@ -194,7 +194,7 @@ def _scatter_categories(
     categories = values.astype("category").cat.remove_unused_categories().cat
     codes = categories.codes.to_numpy()
     names = [str(name) for name in categories.categories]
-    colors = _palette(len(names))
+    colors = palette(len(names))
     ax.scatter(*points[order].T, c=[(*colors, _MISSING)[code] for code in codes[order]], **options)
 
     marks = names if max(map(len, names), default=0) <= _SHORT else _letters(len(names))
@@ -258,7 +258,7 @@ def _letters(n: int) -> list[str]:
     return [*single, *double, *map(str, range(n))][:n]
 
 
-def _palette(n: int) -> list[str]:
+def palette(n: int) -> list[str]:
     """Return n colours: safe for the colour-blind up to 8, as distinct as can be beyond."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
