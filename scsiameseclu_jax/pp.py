@@ -13,9 +13,12 @@ from anndata import AnnData
 from scsiameseclu_jax import normalization
 from scsiameseclu_jax.batch_effects import Batches, balanced_neighbors, center, read_batches
 from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.count_splitting import split_counts
 from scsiameseclu_jax.estimation import K_MAX, k_range
 from scsiameseclu_jax.memory import check_memory
 from scsiameseclu_jax.neighbors import nearest_neighbors, search_of
+
+__all__ = ["Frame", "Prepared", "check", "counts", "prepare", "split_counts"]
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 """Tools on AnnData, scanpy style: results are written into the object."""
 
 from scsiameseclu_jax.tl.clusters import add_clusters, predict, siameseclu
+from scsiameseclu_jax.tl.markers import markers
 from scsiameseclu_jax.tl.number import estimate_n_clusters
 from scsiameseclu_jax.tl.record import check_key, check_threshold
 
@@ -9,6 +10,7 @@ __all__ = [
     "check_key",
     "check_threshold",
     "estimate_n_clusters",
+    "markers",
     "predict",
     "siameseclu",
 ]

@@ -1,0 +1,241 @@
+"""Genes that mark clusters."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scsiameseclu_jax.count_splitting import FIT, TEST
+from scsiameseclu_jax.expression import counts_name, groups, log_expression
+from scsiameseclu_jax.tl.record import UNASSIGNED, check_key, own
+
+logger = logging.getLogger(__name__)
+
+Method = Literal["wilcoxon", "t-test", "t-test_overestim_var"]
+_METHODS = ("wilcoxon", "t-test", "t-test_overestim_var")
+_PARTNERS = {FIT, TEST}
+
+
+def markers(
+    adata: AnnData,
+    key: str = "siameseclu",
+    *,
+    layer: str | None = "counts",
+    method: Method = "wilcoxon",
+    n_top: int = 5,
+    min_share: float = 0.25,
+    alpha: float = 0.05,
+    min_cells: int = 3,
+    clustered: str | None = None,
+    key_added: str | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Rank the genes of each cluster against all other cells, and list the top ones.
+
+    The statistics are scanpy's, of the logarithm of normalised counts: these are found in `adata`
+    and normalised in a temporary object, whatever ``X`` holds.
+
+    p-values of clusters that were found in the same counts are far too small ("double dipping"):
+    clustering makes clusters differ, where there are none too. They rank genes; they do not prove
+    that clusters are real. :func:`scsiameseclu_jax.pp.split_counts` is a way out: cluster with
+    ``layer="counts_fit"``, test with ``layer="counts_test"``.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes with raw counts.
+    key
+        Column of ``obs`` with the groups: clusters, or any other categories.
+    layer
+        Where the counts to be tested are: ``"counts"`` is that layer if there is one, else ``X``;
+        another name must exist; None is ``X``. ``.raw`` is never read.
+    method
+        See :func:`scanpy.tl.rank_genes_groups`; ties are corrected for in ``"wilcoxon"``.
+    n_top
+        Genes to list for each cluster, at most.
+    min_share
+        Share of the cluster's cells, 0 to 1, that a listed gene must be seen in.
+    alpha
+        Largest adjusted p-value of a listed gene.
+    min_cells
+        Groups of fewer cells are left out, 2 at least; so are cells without a group, or
+        ``"Unassigned"``.
+    clustered
+        Layer that the groups were found in, if ``uns[key]`` does not record it.
+    key_added
+        Name under which results are stored; None for `key`.
+    copy
+        Return a changed copy and leave `adata` as it is.
+
+    Returns
+    -------
+    None, or the copy. Written are
+
+    ``adata.uns[f"{key_added}_markers"]``
+        As scanpy's ``uns["rank_genes_groups"]``: ``sc.get.rank_genes_groups_df(adata, None,
+        key=...)`` reads it. Shares of cells (``pts``, ``pts_rest``) are absent where a group has a
+        "/" in its name, which files can not store as a column. ``params`` has also ``tested`` and
+        ``clustered``, the counts, ``double_dipping`` (False only if they are known to be the two
+        parts of a split), and ``left_out``, if groups were.
+    ``adata.uns[f"{key_added}_top_markers"]``
+        Table of ``cluster``, ``gene``, ``score``, ``logfoldchange`` (base 2), ``pval_adj``,
+        ``share_in`` and ``share_out`` (of cells with the gene, in the cluster and out of it). A
+        gene stands only under the cluster where it scores best.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column or layer.
+    ValueError
+        If there are no raw counts, fewer than two groups to compare, or an option is out of range.
+
+    References
+    ----------
+    Wilcoxon, F. (1945). Individual comparisons by ranking methods. Biometrics Bulletin 1, 80-83.
+
+    Neufeld, A., Gao, L. L., Popp, J., Battle, A. & Witten, D. (2024). Inference after latent
+    variable estimation for single-cell RNA sequencing data. Biostatistics 25, 270-287.
+
+    Examples
+    --------
+    >>> import scsiameseclu_jax as scs
+    >>> adata = scs.datasets.pbmc68k_reduced()
+    >>> scs.tl.markers(adata, "cell_type", n_top=2)
+    >>> top = adata.uns["cell_type_top_markers"]
+    >>> top.gene[top.cluster == "CD19+ B"].tolist()
+    ['CD79A', 'CD79B']
+    """
+    _check_options(method, n_top, min_share, alpha, min_cells)
+    key_added = key if key_added is None else key_added
+    check_key(key_added)
+    found = groups(adata, key)
+    expression = log_expression(adata, layer=layer)
+    sizes = pd.Series(found).value_counts()
+    kept = [name for name in found.categories if name != UNASSIGNED and sizes[name] >= min_cells]
+    if len(kept) < 2:
+        msg = (
+            f"Expected two groups of obs[{key!r}] or more with at least {min_cells} cells, found "
+            f"{kept}."
+        )
+        raise ValueError(msg)
+    left_out = [name for name in found.categories if name not in kept]
+    if left_out:
+        logger.info("left out groups without a cluster or with too few cells: %s", left_out)
+    expression.obs["group"] = found.set_categories(kept)
+    expression = expression[expression.obs["group"].notna().to_numpy()].copy()
+    ranked, shares = _rank(expression, method)
+    top = _top(ranked, shares, n_top=n_top, min_share=min_share, alpha=alpha)
+
+    record = _dipping(adata, key, layer, clustered)
+    params = ranked["params"] | record | {"groupby": key, "min_cells": int(min_cells)}
+    params |= {"n_top": int(n_top), "min_share": float(min_share), "alpha": float(alpha)}
+    if left_out:
+        params["left_out"] = np.array(left_out)
+    if any("/" in name for name in kept):
+        del ranked["pts"], ranked["pts_rest"]
+    adata = own(adata, copy=copy)
+    adata.uns[f"{key_added}_markers"] = ranked | {"params": params}
+    adata.uns[f"{key_added}_top_markers"] = top
+    bare = [name for name in kept if not (top["cluster"] == name).any()]
+    if bare:
+        logger.info("no gene marks these groups above all others: %s", bare)
+    logger.info(
+        "ranked %d genes in %d groups and added '%s_markers' and '%s_top_markers' (adata.uns)",
+        expression.n_vars,
+        len(kept),
+        key_added,
+        key_added,
+    )
+    return adata if copy else None
+
+
+def _check_options(method: str, n_top: int, min_share: float, alpha: float, min_cells: int) -> None:
+    if method not in _METHODS:
+        msg = f"Expected `method` to be one of {list(_METHODS)}, found {method!r}."
+        raise ValueError(msg)
+    for name, number, least in (("n_top", n_top, 1), ("min_cells", min_cells, 2)):
+        if isinstance(number, bool) or number != int(number) or number < least:
+            msg = f"Expected `{name}` to be a whole number of at least {least}, found {number}."
+            raise ValueError(msg)
+    for name, share in (("min_share", min_share), ("alpha", alpha)):
+        if not 0 <= share <= 1:
+            msg = f"Expected `{name}` to be between 0 and 1, found {share}."
+            raise ValueError(msg)
+
+
+def _rank(expression: AnnData, method: Method) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
+    """Return scanpy's results, and the shares [g, k] of cells with each gene, in and out."""
+    import scanpy as sc
+
+    with warnings.catch_warnings():
+        # scanpy adds columns one by one.
+        warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
+        sc.tl.rank_genes_groups(
+            expression, "group", method=method, use_raw=False, pts=True, tie_correct=True
+        )
+    ranked = dict(expression.uns["rank_genes_groups"])
+    return ranked, {"share_in": ranked["pts"], "share_out": ranked["pts_rest"]}
+
+
+def _top(
+    ranked: dict[str, Any],
+    shares: dict[str, pd.DataFrame],
+    *,
+    n_top: int,
+    min_share: float,
+    alpha: float,
+) -> pd.DataFrame:
+    """Return the top genes of each group, each gene where it scores best."""
+    names = list(ranked["names"].dtype.names)
+    columns = {"gene": "names", "score": "scores", "logfoldchange": "logfoldchanges"}
+    columns["pval_adj"] = "pvals_adj"
+    tables = []
+    for name in names:
+        table = pd.DataFrame({new: ranked[old][name] for new, old in columns.items()})
+        for share, values in shares.items():
+            table[share] = values[name].reindex(table["gene"]).to_numpy(np.float32)
+        tables.append(table.assign(cluster=name))
+    whole = pd.concat(tables, ignore_index=True)
+    best = whole["score"] == whole.groupby("gene", observed=True)["score"].transform("max")
+    good = best & (whole["score"] > 0) & (whole["logfoldchange"] > 0)
+    good &= (whole["pval_adj"] <= alpha) & (whole["share_in"] >= min_share)
+    # A gene that scores the same in two groups stands under the first.
+    listed = whole[good].drop_duplicates("gene").groupby("cluster", sort=False).head(n_top)
+    listed = listed.reset_index(drop=True)
+    listed["cluster"] = pd.Categorical(listed["cluster"], categories=names)
+    return listed[["cluster", "gene", "score", "logfoldchange", "pval_adj", *shares]]
+
+
+def _dipping(
+    adata: AnnData, key: str, layer: str | None, clustered: str | None
+) -> dict[str, str | bool]:
+    """Return which counts were tested and which clustered, and whether p-values suffer."""
+    tested = counts_name(adata, layer)
+    clustered = _clustered(adata, key) if clustered is None else counts_name(adata, clustered)
+    dipping = {tested, clustered} != _PARTNERS
+    if not dipping:
+        logger.info("groups are from %s, p-values from %s", clustered, tested)
+    else:
+        logger.info(
+            "p-values of %s are too small if the groups of %r were found in the same counts "
+            "(%s): they rank genes, they prove nothing; see `scs.pp.split_counts`",
+            tested,
+            key,
+            "they were" if clustered == tested else f"found in: {clustered}",
+        )
+    return {"tested": tested, "clustered": clustered, "double_dipping": dipping}
+
+
+def _clustered(adata: AnnData, key: str) -> str:
+    """Return the counts that groups were found in, as their record says, or ``unknown``."""
+    record = adata.uns.get(key)
+    params = record.get("params", {}) if isinstance(record, dict) else {}
+    # Features and neighbours that came from elsewhere may have seen all counts.
+    if "layer" not in params or {"use_rep", "neighbors_key"} & set(params):
+        return "unknown"
+    return counts_name(adata, str(params["layer"]))
