@@ -6,6 +6,7 @@ from scsiameseclu_jax import datasets, functional, metrics, pl, pp, tl
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.memory import Memory, estimate_memory
 from scsiameseclu_jax.model import SiameseClu
+from scsiameseclu_jax.reporting import report
 
 __version__ = version("scsiameseclu-jax")
 
@@ -19,5 +20,6 @@ __all__ = [
     "metrics",
     "pl",
     "pp",
+    "report",
     "tl",
 ]

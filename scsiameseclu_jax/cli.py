@@ -1,4 +1,4 @@
-"""The command line: ``scsiameseclu demo``, ``cluster``, ``fit`` and ``predict``.
+"""The command line: ``scsiameseclu demo``, ``cluster``, ``fit``, ``predict`` and ``report``.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 for success, 1 for a
 failure while running, 2 for wrong usage or input, 130 if interrupted.
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_cluster(parsers)
     _add_fit(parsers)
     _add_predict(parsers)
+    _add_report(parsers)
     return parser
 
 
@@ -143,6 +144,31 @@ def _add_predict(parsers: Any) -> None:
         "(default: %(default)s)",
     )
     _add_common(predict, "replace OUT, if there already")
+
+
+def _add_report(parsers: Any) -> None:
+    text = "Write a web page, in one file, about what `cluster` or `predict` wrote."
+    report = parsers.add_parser("report", help=text, description=text)
+    report.set_defaults(command=commands.report)
+    report.add_argument("source", type=Path, metavar="IN", help=".h5ad or .zarr with clusters")
+    report.add_argument("out", type=Path, metavar="OUT", help=".html")
+    report.add_argument(
+        "--key",
+        default="siameseclu",
+        metavar="NAME",
+        help="the --key-added of the clustering (default: %(default)s)",
+    )
+    report.add_argument(
+        "--labels", metavar="COLUMN", help="known types in obs to compare the clusters with"
+    )
+    report.add_argument("--title", metavar="TEXT", help="main heading (default: name of IN)")
+    report.add_argument(
+        "--no-markers",
+        action="store_true",
+        help="do not look for marker genes, show them only if IN has them",
+    )
+    report.add_argument("--overwrite", action="store_true", help="replace OUT, if there already")
+    report.add_argument("--quiet", action="store_true", help="no log, only warnings and results")
 
 
 def _add_input(command: Any) -> None:

@@ -14,6 +14,7 @@ from scsiameseclu_jax.writing import (
     BAD_INPUT,
     FAILURES,
     OUTPUTS,
+    PAGES,
     PLOTS,
     WriteError,
     check_apart,
@@ -121,6 +122,26 @@ def predict(args: argparse.Namespace) -> None:
         adata, adata.obs[key], f"of the model's {model.proba.shape[1]}", labels, seconds, more
     )
     print(f"wrote {args.out}")
+
+
+def report(args: argparse.Namespace) -> None:
+    """Write a web page about a clustering."""
+    check_target(args.out, PAGES, overwrite=args.overwrite)
+    check_apart(args.source, args.out)
+
+    import scsiameseclu_jax as scs
+
+    adata = scs.datasets.read(args.source)
+    scs.report(
+        adata,
+        args.out,
+        args.key,
+        labels=args.labels,
+        title=args.title or args.source.stem,
+        markers=not args.no_markers,
+        overwrite=args.overwrite,
+    )
+    print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
 
 
 def _check_words(args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[str, ...]]]) -> None:

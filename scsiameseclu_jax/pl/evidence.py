@@ -56,7 +56,8 @@ def history(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None) 
         raise KeyError(msg)
     record = adata.uns[key]["history"]
     ax = axes((8.0, 4.2)) if ax is None else ax
-    stages = np.asarray(record["stage"], dtype=str)
+    # Zarr gives strings of variable width, which numpy does not turn into those of a fixed one.
+    stages = np.array([str(stage) for stage in record["stage"]])
     steps = np.arange(1, len(stages) + 1)
     _shade_stages(ax, stages)
     marker = "." if len(stages) < 60 else ""

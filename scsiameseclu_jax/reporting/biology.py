@@ -1,0 +1,150 @@
+"""Sections about what the clusters are: marker genes, annotation, transferred types."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scsiameseclu_jax import tl
+from scsiameseclu_jax.reporting.markup import (
+    Column,
+    Section,
+    count,
+    decimal,
+    details,
+    join,
+    note,
+    paragraphs,
+    percent,
+    small,
+    table,
+    tag,
+)
+from scsiameseclu_jax.reporting.result import UNASSIGNED, Result, median
+
+logger = logging.getLogger(__name__)
+
+_GENES = 10  # of each cluster in the short table
+_COLUMNS: dict[str, tuple[str, bool, Callable[[Any], str]]] = {
+    "gene": ("Gene", False, str),
+    "score": ("Score", True, decimal),
+    "logfoldchange": ("Log2 fold change", True, decimal),
+    "pval_adj": ("Adjusted p", True, lambda p: f"{p:.1e}"),
+    "share_in": ("Share of its cells", True, percent),
+    "share_out": ("Of the others", True, percent),
+}
+
+
+def markers(result: Result, *, find_them: bool) -> Section | None:
+    """List marker genes; find them first if that is asked for, and they are not there."""
+    top = result.adata.uns.get(f"{result.key}_top_markers")
+    known = top is not None
+    if top is None and find_them and result.counts is not None:
+        top = _found(result)
+    if top is None:
+        return None
+    top = pd.DataFrame(top)
+    rows, all_rows = [], []
+    for name in result.groups:
+        own = top[top["cluster"].astype(str) == name]
+        if len(own):
+            genes = tag("span", ", ".join(map(str, own["gene"][:_GENES])), class_="genes")
+            rows.append([result.chip(name), count(len(own)), genes])
+        for _, row in own.iterrows():
+            shown = [form(row[c]) for c, (_, _, form) in _COLUMNS.items() if c in own]
+            all_rows.append([result.chip(name), *shown])
+    columns = [Column("Cluster"), Column("Genes", numbers=True), Column("The first of them")]
+    titles = [Column(t, numbers=n) for c, (t, n, _) in _COLUMNS.items() if c in top]
+    values = table("Marker genes with their values", [Column("Cluster"), *titles], all_rows)
+    parts = [
+        note(
+            "P-values after clustering are inflated: the groups that are compared were made from "
+            "the same counts, so that genes differ between them by construction. Take markers as "
+            "an order, not as a test. scs.pp.split_counts gives counts to test on that no cluster "
+            "was made from."
+        ),
+        table("First marker genes of each cluster", columns, rows),
+        details("All of them, with scores", values),
+    ]
+    if not known:
+        parts.append(
+            small("Found for this report with scs.tl.markers; the file does not have them.")
+        )
+    return Section("markers", "Marker genes", join(parts))
+
+
+def _found(result: Result) -> pd.DataFrame | None:
+    find = getattr(tl, "markers", None)
+    if find is None:
+        return None
+    # Of its own, so that the user's object stays as it is.
+    cells = AnnData(
+        result.counts,
+        obs=pd.DataFrame({result.key: result.clusters}),
+        var=pd.DataFrame(index=result.adata.var_names),
+    )
+    logger.info("looking for marker genes; --no-markers leaves that out")
+    find(cells, result.key)
+    return cells.uns[f"{result.key}_top_markers"]
+
+
+def types(result: Result) -> list[Section]:
+    """Show what clusters and cells were taken for."""
+    found = [_annotation(result)]
+    found += [_assigned(result, name, title) for name, title in _ASSIGNED.items()]
+    return [section for section in found if section is not None]
+
+
+_ASSIGNED = {
+    "transferred": "Types transferred from a reference",
+    "classified": "Types by a classifier",
+}
+
+
+def _annotation(result: Result) -> Section | None:
+    record = result.adata.uns.get(f"{result.key}_annotation")
+    if not isinstance(record, Mapping) or "table" not in record:
+        return None
+    known = pd.DataFrame(record["table"])
+    rows = []
+    for _, row in known.iterrows():
+        values = [decimal(float(row[name])) for name in ("score", "margin")]
+        shown = [row["type"], *values, row["second"], count(row["n_markers"])]
+        rows.append([result.chip(row["cluster"]), *shown])
+    columns = [Column("Cluster"), Column("Type"), Column("Score", numbers=True)]
+    columns += [Column("Margin", numbers=True), Column("Next best")]
+    columns.append(Column("Markers found", numbers=True))
+    parts = [
+        paragraphs(
+            "Types by lists of marker genes. The margin is how far the best type is ahead of the "
+            f"next; a cluster with little evidence, or a tie, is {UNASSIGNED}. These are "
+            "proposals, to be checked against the marker genes."
+        ),
+        table("Annotation of each cluster", columns, rows),
+    ]
+    return Section("annotation", "Annotation by marker genes", join(parts))
+
+
+def _assigned(result: Result, name: str, title: str) -> Section | None:
+    """Show a column of types that each cell was given, and how sure."""
+    values = result.adata.obs.get(name)
+    if values is None or name not in result.adata.uns:
+        return None
+    given = values.astype(str)
+    confidence = result.adata.obs.get(f"{name}_confidence")
+    columns = [Column("Type"), Column("Cells", numbers=True), Column("Share", numbers=True)]
+    if confidence is not None:
+        columns.append(Column("Median confidence", numbers=True))
+    rows = []
+    for kind, size in given.value_counts().items():
+        row: list[Any] = [kind, count(size), percent(size / len(given))]
+        if confidence is not None:
+            row.append(decimal(median(confidence[given == kind].to_numpy(np.float64))))
+        rows.append(row)
+    text = f"{percent((given == UNASSIGNED).mean())} of the cells are {UNASSIGNED}."
+    return Section(name, title, join([paragraphs(text), table(title, columns, rows)]))

@@ -1,0 +1,109 @@
+"""The report: one page about one clustering."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+from anndata import AnnData
+
+from scsiameseclu_jax import writing
+from scsiameseclu_jax.reporting import biology, certainty, clusters, known, repeat, run
+from scsiameseclu_jax.reporting.markup import page
+from scsiameseclu_jax.reporting.result import find
+
+logger = logging.getLogger(__name__)
+
+
+def report(
+    adata: AnnData,
+    path: str | os.PathLike[str],
+    key: str = "siameseclu",
+    *,
+    labels: str | None = None,
+    title: str | None = None,
+    markers: bool = True,
+    overwrite: bool = False,
+) -> None:
+    """Write one web page about a clustering: what was run, what came out, how sure it is.
+
+    The page is one file that loads nothing else, with plots inside. It shows what `adata` holds:
+    the clusters, how their number was found, confidence, stability, marker genes, annotation,
+    training, settings, and code to repeat the run.
+
+    Parameters
+    ----------
+    adata
+        After :func:`scsiameseclu_jax.tl.siameseclu` or :func:`scsiameseclu_jax.tl.predict`. It
+        stays as it is, except for the projection that :func:`scsiameseclu_jax.pl.project` stores.
+    path
+        Where to write, ``.html``; whole or not at all.
+    key
+        The ``key_added`` of the clustering.
+    labels
+        Column of ``obs`` with known types to compare the clusters with; used for nothing else.
+    title
+        Main heading.
+    markers
+        Find marker genes, if :func:`scsiameseclu_jax.tl.markers` has not and there are raw counts.
+    overwrite
+        Replace a file that is there.
+
+    Raises
+    ------
+    KeyError
+        If there is no such clustering, or no such column; those that there are are named.
+    ValueError, OSError
+        If nothing can be written there, or a file is there already.
+    scsiameseclu_jax.writing.WriteError
+        If writing fails.
+    """
+    path = Path(path)
+    check_path(path, overwrite=overwrite)
+    result = find(adata, key)
+    known.check_labels(result, labels)
+    logger.info("report of %d clusters of %d cells", result.n_clusters, adata.n_obs)
+    sections = [
+        run.warnings(result),
+        clusters.clusters(result),
+        clusters.number(result),
+        certainty.confidence(result),
+        certainty.stability(result),
+        biology.markers(result, find_them=markers),
+        *biology.types(result),
+        known.comparison(result, labels),
+        clusters.data(result),
+        run.training(result),
+        repeat.settings(result),
+        run.versions(result),
+    ]
+    made_by = f"scsiameseclu-jax {version('scsiameseclu-jax')}"
+    text = page(
+        title or "Clusters of single cells",
+        f"scSiameseClu clustering {key!r}, reported on {date.today():%-d %B %Y}",
+        clusters.key_figures(result),
+        [section for section in sections if section is not None],
+        f"Made by {made_by}. One file, complete: it loads nothing from anywhere.",
+    )
+
+    def save(new: Path) -> None:
+        new.write_text(text, encoding="utf-8")
+
+    writing.write(path, save)
+
+
+def check_path(path: Path, *, overwrite: bool) -> None:
+    """Check that a page may be written there.
+
+    Raises
+    ------
+    ValueError, OSError
+        If it may not.
+    """
+    writing.check_target(path, writing.PAGES, overwrite=True)
+    if path.exists() and not overwrite:
+        msg = f"Expected {str(path)!r} not to exist; give another name, or overwrite it."
+        raise FileExistsError(msg)

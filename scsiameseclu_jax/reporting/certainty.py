@@ -1,0 +1,146 @@
+"""Sections about how sure and how stable the clusters are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from scsiameseclu_jax import pl
+from scsiameseclu_jax.reporting.figures import figure
+from scsiameseclu_jax.reporting.markup import (
+    Column,
+    Html,
+    Section,
+    count,
+    decimal,
+    join,
+    note,
+    paragraphs,
+    percent,
+    small,
+    table,
+    tag,
+)
+from scsiameseclu_jax.reporting.result import UNASSIGNED, Result, listed
+
+_UNSURE = 0.5
+# Hennig, C. (2007). Cluster-wise assessment of cluster stability. CSDA 52, 258-271.
+_STABLE, _PATTERN = 0.75, 0.6
+_VERDICTS = {"good": "stable", "fair": "weak", "poor": "unstable"}
+
+
+def confidence(result: Result) -> Section | None:
+    """Say how sure the cluster of a cell is."""
+    values = result.column("confidence")
+    if values is None:
+        return None
+    parts: list[object] = [_meaning(result)]
+    threshold = result.params.get("unassigned_below")
+    if threshold is not None:
+        text = f"Cells with a confidence below {float(threshold):g} are {UNASSIGNED}."
+        parts.append(paragraphs(text))
+    parts.append(_by_cluster(result, values.to_numpy(np.float64)))
+    return Section("confidence", "Confidence", join(parts))
+
+
+def _meaning(result: Result) -> Html:
+    if result.stability is not None:
+        error = float(result.stability.get("calibration_error", np.nan))
+        return paragraphs(
+            "Confidence is the probability that another fit puts a cell into the same cluster, "
+            "calibrated by refits to parts of the cells. Against refits left out of the "
+            f"calibration it is off by {decimal(error, 3)} on average.",
+            "It says how repeatable a cell's cluster is, not whether the cluster is a cell type.",
+        )
+    if result.predicted:
+        return note(
+            "Confidence is that of the model: calibrated if the model was assessed by refits, "
+            "else the largest soft assignment. It says nothing of cells unlike those of the fit."
+        )
+    return note(
+        "Confidence without refits is not calibrated. It is a cell's largest soft assignment: of "
+        "the cells at 0.9, more or fewer than nine in ten may stay where they are in another fit. "
+        "Read it as an order, from sure to unsure. Refits calibrate it (--refits 5, or n_refits=5)."
+    )
+
+
+def _by_cluster(result: Result, values: np.ndarray) -> Html:
+    unassigned = (result.clusters == UNASSIGNED).to_numpy()
+    titles = ["Cells", "Lowest tenth up to", "Median", f"Share below {_UNSURE}"]
+    rows = []
+    for name in result.groups:
+        cells = (result.own == name) & np.isfinite(values)
+        if not cells.any():
+            continue
+        tenth, middle = np.quantile(values[cells], [0.1, 0.5])
+        below = percent((values[cells] < _UNSURE).mean())
+        row = [result.chip(name), count(cells.sum()), decimal(tenth), decimal(middle), below]
+        rows.append(row + ([percent(unassigned[cells].mean())] if unassigned.any() else []))
+    text = None
+    if unassigned.any():
+        titles.append("Share unassigned")
+        text = small(f"Cells that are {UNASSIGNED} count with their most likely cluster here.")
+    columns = [Column("Cluster"), *(Column(title, numbers=True) for title in titles)]
+    return join([table("Confidence by cluster", columns, rows), text])
+
+
+def stability(result: Result) -> Section | None:
+    """Compare the clusters with those of refits."""
+    made = result.stability
+    if made is None:
+        return None
+    n = "again" if result.n_refits is None else f"again {result.n_refits} times"
+    parts: list[object] = [
+        paragraphs(
+            f"The cells were clustered {n}, from 80 % of them each time, the others predicted. The "
+            "Jaccard index of a cluster is the share of cells that it has in common with its match "
+            "in a refit, the mean over refits. As a rule of thumb (Hennig 2007), a cluster is "
+            f"stable from {_STABLE} on, and below {_PATTERN} should not be relied on."
+        ),
+        *_hints(result, made),
+    ]
+    k = len(result.names)
+    drawn = pl.stability(result.adata, result.key).figure
+    text = f"Share of pairs of cells that refits put together, {k} by {k} clusters"
+    caption = (
+        "Share of the pairs of cells, one of each cluster, that refits put together. The diagonal "
+        "says how well a cluster holds together; a bright field off it, which two are confused."
+    )
+    parts += [figure(drawn, text, caption), _jaccard(result, made)]
+    return Section("stability", "Stability", join(parts))
+
+
+def _hints(result: Result, made: dict[str, Any]) -> list[object]:
+    pairs = [str(pair).split(" + ") for pair in np.atleast_1d(made.get("merge", []))]
+    merge = [f"{result.names[int(a)]} + {result.names[int(b)]}" for a, b in pairs]
+    split = [result.names[int(i)] for i in np.atleast_1d(made.get("split", []))]
+    said: list[object] = []
+    if merge:
+        said.append(note(f"May be one cluster, for refits mostly join them: {listed(merge)}."))
+    if split:
+        said.append(note(f"May be several, for refits mostly take them apart: {listed(split)}."))
+    if not said:
+        said.append(paragraphs("Refits suggest neither to merge nor to split any cluster."))
+    return said
+
+
+def _jaccard(result: Result, made: dict[str, Any]) -> Html:
+    jaccard, together = np.asarray(made["jaccard"]), np.asarray(made["together"])
+    others = together - 2 * np.eye(len(together))
+    rows = []
+    for i, name in enumerate(result.names):
+        j, value = int(others[i].argmax()), float(jaccard[i])
+        kind = "good" if value >= _STABLE else "fair" if value >= _PATTERN else "poor"
+        verdict = tag("span", _VERDICTS[kind], class_=f"badge {kind}")
+        nearest = f"{result.names[j]} ({decimal(others[i, j])})" if others[i, j] > 0 else "–"
+        row = [result.chip(name), decimal(value), verdict, decimal(together[i, i]), nearest]
+        rows.append(row)
+    columns = [
+        Column("Cluster"),
+        Column("Jaccard index", numbers=True),
+        Column("Verdict"),
+        Column("Own pairs together", numbers=True),
+        Column("Most often joined to", numbers=True),
+    ]
+    return table("Stability by cluster", columns, rows)

@@ -1,0 +1,198 @@
+"""Sections about the cells and their clusters: what they are, and how many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from scsiameseclu_jax import pl
+from scsiameseclu_jax.reporting.figures import figure
+from scsiameseclu_jax.reporting.markup import (
+    Column,
+    Html,
+    Section,
+    bar,
+    count,
+    decimal,
+    join,
+    note,
+    pairs,
+    paragraphs,
+    percent,
+    small,
+    table,
+    tag,
+)
+from scsiameseclu_jax.reporting.result import UNASSIGNED, Result, listed, median
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def key_figures(result: Result) -> Html:
+    """Return the figures to see first."""
+    chosen = result.params.get("n_clusters") == "auto"
+    how = "of a model" if result.predicted else "chosen" if chosen else "given"
+    rows = [
+        ("cells", count(result.adata.n_obs), ""),
+        ("genes", count(result.adata.n_vars), ""),
+        ("clusters", count(result.n_clusters), how),
+    ]
+    totals, confidence = result.totals, result.column("confidence")
+    if totals is not None:
+        rows.append(("counts per cell", count(np.median(totals)), "median"))
+    if confidence is not None:
+        kind = "not calibrated" if result.stability is None else "calibrated"
+        rows.append(("confidence", decimal(np.nanmedian(confidence)), f"median, {kind}"))
+    if result.stability is not None:
+        jaccard = float(np.mean(result.stability["jaccard"]))
+        rows.append(("Jaccard index with refits", decimal(jaccard), "mean"))
+    unassigned = (result.clusters == UNASSIGNED).mean()
+    if unassigned:
+        rows.append(("unassigned", percent(unassigned), "of cells"))
+    flagged = result.column("out_of_reference")
+    if flagged is not None:
+        rows.append(("out of reference", percent(flagged.mean()), "of cells"))
+    shown = (
+        tag("div", tag("dt", name, tag("small", more)), tag("dd", value))
+        for name, value, more in rows
+    )
+    return tag("dl", *shown, class_="figures")
+
+
+def data(result: Result) -> Section:
+    """Describe the cells."""
+    rows = [("Cells", count(result.adata.n_obs)), ("Genes", count(result.adata.n_vars))]
+    if "n_genes" in result.manifest:
+        rows.append(("Genes that features are made from", count(result.manifest["n_genes"])))
+    totals, text = result.totals, None
+    if result.counts is None or totals is None:
+        text = paragraphs(f"No raw counts were found in the file: {result.problem}")
+    else:
+        rows.append(("Counts per cell", _spread(totals)))
+        rows.append(("Genes found per cell", _spread(result.counts.getnnz(axis=1))))
+    if "batch_key" in result.params:
+        column = str(result.params["batch_key"])
+        known = result.adata.obs.get(column)
+        n = "" if known is None else f"{known.nunique()} "
+        rows.append(("Batches", f"{n}in the column {column}"))
+    if "data" in result.manifest:
+        name = "Fingerprint of the fit's counts" if result.predicted else "Fingerprint of counts"
+        rows.append((name, str(result.manifest["data"])))
+    return Section("data", "Data", join([text, pairs(rows)]))
+
+
+def clusters(result: Result) -> Section:
+    """Show the cells by cluster, and how many there are of each."""
+    parts: list[object] = []
+    if "restrict_to" in result.params:
+        ((column, names),) = result.params["restrict_to"].items()
+        who = f"Only the cells of {listed(map(str, names))} in the column {column}"
+        parts.append(note(f"{who} were clustered anew; the others keep their group."))
+    drawn = cells(result)
+    if drawn is not None:
+        text = f"UMAP of {count(result.adata.n_obs)} cells, coloured by {len(result.groups)} groups"
+        caption = (
+            "Each dot is a cell. UMAP of the embedding that the cells were clustered in: "
+            "neighbours are alike; distances between clusters, and their areas, mean little."
+        )
+        parts.append(figure(drawn, text, caption))
+    parts.append(_sizes(result))
+    return Section("clusters", "Clusters", join(parts))
+
+
+def cells(result: Result, *, beside: str | None = None) -> Figure | None:
+    """Draw the cells by cluster, and by a column of ``obs``; None if they have no embedding."""
+    adata, name = result.adata, f"X_{result.key}"
+    if name not in adata.obsm:
+        return None
+    clustered = np.isfinite(np.asarray(adata.obsm[name])).all(axis=1)
+    if not clustered.all():  # Of the others there is no embedding.
+        adata = adata[clustered].copy()
+    return pl.overview(adata, result.key, labels=beside)
+
+
+def _sizes(result: Result) -> Html:
+    """Tabulate, for each cluster, what is known of its cells."""
+    columns = [Column("Cluster"), Column("Cells", numbers=True), Column("Share of all")]
+    more: list[Mapping[str, str]] = []
+
+    def add(title: str, values: Mapping[str, str], *, numbers: bool = True) -> None:
+        columns.append(Column(title, numbers=numbers))
+        more.append(values)
+
+    def medians(values: np.ndarray | pd.Series, places: int) -> dict[str, str]:
+        per_cluster = result.per_cluster(values).items()
+        return {c: f"{median(v):,.{places}f}" if len(v) else "–" for c, v in per_cluster}
+
+    annotation = result.column("annotation")
+    if annotation is not None:
+        named = annotation.astype(str).groupby(result.clusters, observed=True)
+        add("Annotation", dict(named.agg(lambda v: v.mode()[0])), numbers=False)
+    if result.counts is not None and result.totals is not None:
+        add("Counts per cell", medians(result.totals, 0))
+        add("Genes per cell", medians(result.counts.getnnz(axis=1), 0))
+    confidence = result.column("confidence")
+    if confidence is not None:
+        add("Confidence", medians(confidence, 2))
+    if result.stability is not None:
+        jaccard = zip(result.names, result.stability["jaccard"], strict=True)
+        add("Jaccard index", {name: decimal(float(share)) for name, share in jaccard})
+    flagged = result.column("out_of_reference")
+    if flagged is not None:
+        shares = {c: percent(v.mean()) for c, v in result.per_cluster(flagged).items()}
+        add("Out of reference", shares)
+    sizes, rows = result.clusters.value_counts(sort=False), []
+    for name, size in sizes.items():
+        share = bar(size / sizes.max(), percent(size / len(result.clusters)))
+        known = [values.get(str(name), "–") for values in more]
+        rows.append([result.chip(name), count(size), share, *known])
+    text = "Counts, genes and confidence are medians over the cells of each cluster."
+    return join([table("Clusters and their cells", columns, rows), small(text)])
+
+
+def number(result: Result) -> Section:
+    """Say where the number of clusters comes from."""
+    k = count(result.manifest.get("n_clusters", len(result.names)))
+    estimate: Any = result.record.get("estimate")
+    key, also = result.key, None
+    if result.predicted:
+        parts = [paragraphs(f"The model has {k} clusters; the number was settled by its fit.")]
+    elif result.params.get("n_clusters") == "auto":
+        parts = [
+            paragraphs(
+                f"The number of clusters, {k}, was chosen without labels: by a vote of four "
+                "criteria over partitions into ever more clusters.",
+                "It is a proposal. Neighbouring numbers can be as good, and types that differ in "
+                "few genes, or have few cells, are easily missed.",
+            )
+        ]
+    else:
+        parts = [paragraphs(f"The number of clusters, {k}, was given: it is not a finding.")]
+        also = result.adata.uns.get("n_clusters")
+    if _is_evidence(also):
+        estimate, key = also, "n_clusters"
+        parts.append(paragraphs("An estimate without labels was made as well."))
+    if _is_evidence(estimate):
+        drawn = pl.n_clusters(result.adata, key).figure
+        text = f"Criteria and their vote by number of clusters; {estimate['n_clusters']} is best"
+        caption = (
+            "Each criterion from its least to its largest value, and their vote: the mean of "
+            "their ranks, that of modularity counted twice. Dotted: the number with the best vote."
+        )
+        parts.append(figure(drawn, text, caption))
+        parts.append(small(f"{estimate.get('why', '')}."))
+    return Section("number", "Number of clusters", join(parts))
+
+
+def _is_evidence(record: Any) -> bool:
+    needed = {"votes", "candidates", "criteria", "n_clusters"}
+    return isinstance(record, Mapping) and needed <= set(record)
+
+
+def _spread(values: np.ndarray) -> str:
+    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
+    return f"{count(middle)} (80 % of cells: {count(low)} to {count(high)})"

@@ -1,0 +1,68 @@
+"""The section that compares clusters with known types: after training, and only if asked for."""
+
+from __future__ import annotations
+
+from scsiameseclu_jax.metrics import scores
+from scsiameseclu_jax.reporting.clusters import cells
+from scsiameseclu_jax.reporting.figures import figure
+from scsiameseclu_jax.reporting.markup import Column, Section, count, join, note, paragraphs, table
+from scsiameseclu_jax.reporting.result import Result
+
+_MEANING = {
+    "ACC": "Share of cells in the cluster matched to their type, one to one",
+    "NMI": "Normalised mutual information",
+    "ARI": "Adjusted Rand index: 0 is chance",
+    "AMI": "Adjusted mutual information: 0 is chance",
+    "macro-F1": "Mean F1 score over types, rare ones counted as much as common ones",
+}
+
+
+def check_labels(result: Result, labels: str | None) -> None:
+    """Check a column of known types.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If it is the clustering itself, or has no values.
+    """
+    if labels is None:
+        return
+    obs = result.adata.obs
+    if labels not in obs:
+        found = [str(name) for name in obs.columns]
+        msg = f"Expected `labels` to be a column of obs, one of {found}, found {labels!r}."
+        raise KeyError(msg)
+    if labels == result.key:
+        msg = f"Expected `labels` to be another column than the clustering, found {labels!r}."
+        raise ValueError(msg)
+    if obs[labels].isna().all():
+        msg = f"Expected `labels` to name a column with values, found {labels!r} empty."
+        raise ValueError(msg)
+
+
+def comparison(result: Result, labels: str | None) -> Section | None:
+    """Compare the clusters with known types."""
+    if labels is None:
+        return None
+    types = result.adata.obs[labels]
+    there = (types.notna() & result.clusters.notna()).to_numpy()
+    n_types = types[there].nunique()
+    text = (
+        f"The column {labels} was compared with the clusters after training, for this report only: "
+        "it took no part in preprocessing, training, or the choice of the number of clusters."
+    )
+    parts: list[object] = [note(text)]
+    if not there.all():
+        parts.append(paragraphs(f"{count((~there).sum())} cells without a type are left out."))
+    values = scores(types[there].astype(str), result.clusters[there].astype(str))
+    rows = [[name, f"{100 * values[name]:.1f} %", _MEANING[name]] for name in values]
+    columns = [Column("Score"), Column("Value", numbers=True), Column("What it is")]
+    title = f"Agreement of {result.n_clusters} clusters with {n_types} types"
+    parts.append(table(title, columns, rows))
+    drawn = cells(result, beside=labels)
+    if drawn is not None:
+        shown = f"UMAP of the cells by cluster, and beside it by the {n_types} types of {labels}"
+        parts.append(figure(drawn, shown, "The same cells by cluster and by known type."))
+    return Section("known", "Comparison with known types", join(parts))

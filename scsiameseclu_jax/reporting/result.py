@@ -1,0 +1,206 @@
+"""What a report is about: one clustering of an AnnData, looked up once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from scsiameseclu_jax import pp
+from scsiameseclu_jax.reporting.markup import Html, tag
+
+UNASSIGNED = "Unassigned"
+
+
+class Result(NamedTuple):
+    """A clustering and what belongs to it."""
+
+    adata: AnnData
+    """The cells."""
+    key: str
+    """Name of the clustering."""
+    clusters: pd.Series
+    """[n] categorical, the clusters that cells have, in their order."""
+    own: np.ndarray
+    """[n] name of the most likely cluster, also of cells that are unassigned."""
+    names: list[str]
+    """[k] names of the clusters of the model, whether cells have them or not."""
+    colors: dict[str, str]
+    """Colour of each cluster in the plots."""
+    params: dict[str, Any]
+    """What was asked for."""
+    manifest: dict[str, Any]
+    """What was run."""
+    counts: sp.csr_matrix | None
+    """[n, g] raw counts, if the object holds them."""
+    problem: str
+    """Why it does not."""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What ``uns`` holds."""
+        return self.adata.uns[self.key]
+
+    @property
+    def predicted(self) -> bool:
+        """Whether the clusters are those of a model for cells it had not seen."""
+        return "history" not in self.record
+
+    @property
+    def stability(self) -> dict[str, Any] | None:
+        """How the clusters compare with refits, if there were any."""
+        return self.record.get("stability")
+
+    @property
+    def groups(self) -> list[str]:
+        """Clusters that cells have, in their order."""
+        return list(self.clusters.cat.categories)
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of clusters that cells have."""
+        return sum(name != UNASSIGNED for name in self.groups)
+
+    @property
+    def totals(self) -> np.ndarray | None:
+        """[n] counts of each cell, if they are known."""
+        return None if self.counts is None else np.asarray(self.counts.sum(axis=1)).ravel()
+
+    @property
+    def n_refits(self) -> int | None:
+        """Number of refits: what the share of them that agrees is a multiple of."""
+        if "n_refits" in self.params:
+            return int(self.params["n_refits"])
+        shares = self.column("agreement")
+        if shares is None:
+            return None
+        known = shares.to_numpy(np.float64)
+        known = known[np.isfinite(known)]
+        whole = (r for r in range(2, 101) if np.allclose(known * r, np.rint(known * r), atol=1e-4))
+        return next(whole, None)
+
+    def column(self, name: str) -> pd.Series | None:
+        """Return a column of ``obs`` that is named after the clustering, if there is one."""
+        return self.adata.obs.get(f"{self.key}_{name}")
+
+    def chip(self, cluster: object) -> Html:
+        """Return a cluster's name beside its colour."""
+        color = self.colors.get(str(cluster), "transparent")
+        mark = tag("span", class_="chip", style=f"background:{color}", aria_hidden="true")
+        return tag("span", mark, cluster, class_="cluster")
+
+    def per_cluster(self, values: np.ndarray | pd.Series) -> dict[str, np.ndarray]:
+        """Return the values [n] of each cluster's cells, without missing ones."""
+        array, codes = np.asarray(values, dtype=np.float64), self.clusters.cat.codes.to_numpy()
+        known = np.isfinite(array)
+        return {name: array[known & (codes == i)] for i, name in enumerate(self.groups)}
+
+
+def find(adata: AnnData, key: str) -> Result:
+    """Look a clustering up.
+
+    Raises
+    ------
+    TypeError
+        If `adata` is no AnnData.
+    KeyError
+        If it has no such clustering; the message names those that there are.
+    """
+    if not isinstance(adata, AnnData):
+        msg = f"Expected `adata` to be an AnnData object, found {type(adata).__name__}."
+        raise TypeError(msg)
+    there = [name for name in map(str, adata.uns) if _is_clustering(adata, name)]
+    if key not in there:
+        found = f"those of the keys {there}" if there else "none"
+        msg = (
+            f"Expected a clustering under the key {key!r}, found {found}; run `scsiameseclu "
+            f"cluster`, or `scs.tl.siameseclu(adata, key_added={key!r})`, first."
+        )
+        raise KeyError(msg)
+    record = adata.uns[key]
+    params, manifest = dict(record["params"]), dict(record.get("manifest", {}))
+    values = adata.obs[key].astype(str).where(adata.obs[key].notna()).astype("category")
+    if isinstance(adata.obs[key].dtype, pd.CategoricalDtype):
+        order = [str(name) for name in adata.obs[key].cat.categories]
+        values = values.cat.set_categories(order)
+    values = values.cat.remove_unused_categories()
+    proba = adata.obsm.get(f"{key}_proba")
+    names = _names(params, values, proba)
+    counts, problem = _counts(adata, params)
+    return Result(
+        adata=adata,
+        key=key,
+        clusters=values,
+        own=_own(values, names, proba),
+        names=names,
+        colors=_colors(values),
+        params=params,
+        manifest=manifest,
+        counts=counts,
+        problem=problem,
+    )
+
+
+def _is_clustering(adata: AnnData, name: str) -> bool:
+    record = adata.uns[name]
+    return name in adata.obs and isinstance(record, Mapping) and "params" in record
+
+
+def _names(params: dict, values: pd.Series, proba: np.ndarray | None) -> list[str]:
+    """Return the names of the columns of soft assignments."""
+    if proba is None:
+        return [name for name in values.cat.categories if name != UNASSIGNED]
+    above = ""
+    if "restrict_to" in params:
+        (groups,) = params["restrict_to"].values()
+        above = "-".join(map(str, groups)) + ","
+    return [f"{above}{i}" for i in range(np.shape(proba)[1])]
+
+
+def _own(values: pd.Series, names: list[str], proba: np.ndarray | None) -> np.ndarray:
+    own = values.astype(object).to_numpy()
+    if proba is not None:
+        unassigned = own == UNASSIGNED
+        own[unassigned] = np.array(names, dtype=object)[
+            np.asarray(proba)[unassigned].argmax(axis=1)
+        ]
+    return own
+
+
+def _counts(adata: AnnData, params: dict) -> tuple[sp.csr_matrix | None, str]:
+    layer = str(params.get("layer", "counts"))
+    layer_or_none = None if layer == "X" and "X" not in adata.layers else layer
+    if adata.X is None and layer_or_none is None:
+        return None, "there is no matrix"
+    try:
+        return pp.counts(adata, layer=layer_or_none), ""
+    except (KeyError, TypeError, ValueError) as error:
+        return None, str(error.args[0])
+
+
+def _colors(values: pd.Series) -> dict[str, str]:
+    from scsiameseclu_jax.pl.cells import palette
+
+    groups = list(values.cat.categories)
+    return dict(zip(groups, palette(len(groups)), strict=True))
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names as in a sentence.
+
+    Examples
+    --------
+    >>> listed(["0", "1", "2"]), listed(["0"])
+    ('0, 1 and 2', '0')
+    """
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def median(values: np.ndarray) -> float:
+    """Return a median; NaN of nothing."""
+    return float(np.median(values)) if len(values) else np.nan

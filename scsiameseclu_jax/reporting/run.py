@@ -1,0 +1,106 @@
+"""Sections about the run: warnings, training, versions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scsiameseclu_jax import pl
+from scsiameseclu_jax.reporting.figures import curve, figure
+from scsiameseclu_jax.reporting.markup import (
+    Column,
+    Section,
+    count,
+    join,
+    pairs,
+    paragraphs,
+    percent,
+    small,
+    table,
+    tag,
+)
+from scsiameseclu_jax.reporting.result import Result
+
+_MONITORS = {
+    "changed": "Share of cells whose target moved at the last refresh; 0 is settled",
+    "size_entropy": "Evenness of the clusters' sizes: 1 is all alike, 0 a single cluster",
+    "mean_cosine": "Mean cosine between cells; near 1 the embedding has collapsed",
+    "silhouette": "How far cells are from the next cluster, 0 to 1, larger is clearer",
+    "sinkhorn_error": "Error of the transport plan's cluster sizes, as a share of the cells",
+    "sinkhorn_iterations": "Iterations until the transport plan converged",
+    "gradient_norm": "Norm of the gradient before clipping",
+}
+_FINDINGS = {
+    "first_partition": "First partition",
+    "pairs": "Pairs of cells compared",
+    "cells_per_step": "Cells of a step",
+    "neighbors": "Search for neighbours",
+}
+
+
+def warnings(result: Result) -> Section | None:
+    """List what should be known before anything is read from the result."""
+    texts = [str(text) for text in np.atleast_1d(result.manifest.get("warnings", []))]
+    n, fitted = result.adata.n_obs, result.manifest.get("n_cells")
+    whole = not result.predicted and "restrict_to" not in result.params
+    if whole and fitted is not None and int(fitted) != n:
+        texts.append(f"The file has {count(n)} cells, but {count(int(fitted))} were clustered.")
+    missing = [str(gene) for gene in np.atleast_1d(result.record.get("missing_genes", []))]
+    if missing:
+        some = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+        texts.append(f"{len(missing)} genes of the model are missing and taken as 0: {some}.")
+    if not texts:
+        return None
+    items = tag("ul", *(tag("li", text) for text in texts))
+    return Section("warnings", "Warnings", tag("div", items, class_="warning"))
+
+
+def training(result: Result) -> Section | None:
+    """Show the losses, and what was watched."""
+    history = result.record.get("history")
+    if history is None or "loss" not in history or not len(history["loss"]):
+        return None
+    drawn = pl.history(result.adata, result.key).figure
+    text = f"Loss terms over {len(history['loss'])} steps of training"
+    caption = (
+        "Loss terms before their weights, and their weighted sum, by stage; a logarithmic scale. "
+        "A term starts with the stage that it belongs to."
+    )
+    parts: list[object] = [figure(drawn, text, caption)]
+    rows = []
+    for name, meaning in _MONITORS.items():
+        values = np.asarray(history.get(name, []), dtype=np.float64)
+        values = values[np.isfinite(values)]
+        if len(values):
+            title = name.replace("_", " ")
+            first, last = _digits(values[0]), _digits(values[-1])
+            course = curve(values, f"{title} over {len(values)} steps, from {first} to {last}")
+            rows.append([title, first, course, last, meaning])
+    if rows:
+        columns = [Column("Monitor"), Column("First", numbers=True), Column("Course")]
+        columns += [Column("Last", numbers=True), Column("What it says")]
+        parts.append(table("Monitors of training", columns, rows))
+        parts.append(small("The course of each is drawn from its least to its largest value."))
+    found = [(t, str(result.manifest[n])) for n, t in _FINDINGS.items() if n in result.manifest]
+    if "draws_agree" in result.manifest:
+        agree = percent(float(result.manifest["draws_agree"]))
+        found.append(("Agreement of its draws", agree))
+    parts.append(pairs(found))
+    return Section("training", "Training", join(parts))
+
+
+def versions(result: Result) -> Section:
+    """List versions, device, seed and time."""
+    manifest = result.manifest
+    names = {"seed": "Seed", "device": "Device", "python": "Python"}
+    rows = [(title, str(manifest[name])) for name, title in names.items() if name in manifest]
+    if "seconds" in manifest:
+        rows.append(("Time of the fit", f"{float(manifest['seconds']):.1f} s"))
+    if "config" in manifest:
+        rows.append(("Fingerprint of the settings", str(manifest["config"])))
+    rows += sorted((str(name), str(found)) for name, found in manifest.get("versions", {}).items())
+    content = pairs(rows) if rows else paragraphs("They are not on record.")
+    return Section("versions", "Versions", content)
+
+
+def _digits(value: float) -> str:
+    return count(value) if abs(value) >= 1000 else f"{value:.3g}"

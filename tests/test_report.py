@@ -1,0 +1,347 @@
+"""The report: what the page is made of, what it says, and what can not harm it."""
+
+import base64
+import itertools
+import re
+import shlex
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+import scsiameseclu_jax as scs
+from scsiameseclu_jax import cli
+from scsiameseclu_jax.reporting import repeat, result
+from tests.reports import Page, assessed, clustered, marked
+
+HARMFUL = '<script>alert("x")</script> & "$\\frac{1}$"'
+
+
+def read(adata, folder, *args, **options):
+    """Write a report and read it."""
+    path = folder / "report.html"
+    assert scs.report(adata, path, *args, overwrite=True, **options) is None
+    return Page(path.read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    return read(marked(assessed(clustered())), folder, labels="cell_type", title="Blood")
+
+
+def sections(page):
+    return [attributes["id"] for attributes in page.named("section")]
+
+
+def test_sections_and_what_leads_to_them(page):
+    wanted = ["clusters", "number", "confidence", "stability", "markers"]
+    wanted += ["annotation", "known", "data", "training", "run", "versions"]
+    assert sections(page) == wanted
+    links = [a["href"] for a in page.named("a")]
+    assert links == ["#results", *(f"#{name}" for name in sections(page))]
+
+
+def test_structure_for_those_who_hear_it(page):
+    assert page.named("html") == [{"lang": "en"}]
+    for name in ("header", "nav", "main", "footer", "h1", "title"):
+        assert len(page.named(name)) == 1, name
+    levels = [int(name[1]) for name, _ in page.elements if re.fullmatch(r"h[1-6]", name)]
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert all(a["aria-labelledby"] in ids for a in page.named("section"))
+    for box in page.named("div"):
+        if box.get("class") == "scroll":
+            assert (box["tabindex"], box["role"]) == ("0", "region")
+            assert box["aria-label"]
+    n_tables = len(page.named("table"))
+    assert n_tables == len(page.named("caption")) > 5
+    assert all(a["scope"] in ("col", "row") for a in page.named("th"))
+
+
+def test_images_are_inside_and_described(page):
+    images = page.named("img")
+    assert len(images) >= 4
+    for image in images:
+        assert len(image["alt"]) > 10
+        kind, _, data = image["src"].partition(";base64,")
+        assert kind in ("data:image/png", "data:image/svg+xml")
+        start = {"data:image/png": b"\x89PNG", "data:image/svg+xml": b"<?xml"}[kind]
+        assert base64.b64decode(data, validate=True).startswith(start)
+        assert int(image["width"]) > 100
+        assert int(image["height"]) > 100
+    assert all(a["role"] == "img" and a["aria-label"] for a in page.named("svg"))
+
+
+def test_nothing_is_loaded(page):
+    for name, attributes in page.elements:
+        assert name not in ("script", "iframe", "object", "embed", "base")
+        for key, value in attributes.items():
+            assert not key.startswith("on")
+            if key in ("src", "href", "srcset", "action", "poster", "data"):
+                assert value.startswith(("data:", "#")), value
+    assert not re.search(r"url\(|@import|https?:", page.text("style"))
+
+
+def test_what_the_page_says(page):
+    assert page.text("title") == "Blood"
+    assert "cells 90 genes 40 clusters given 3" in page.text("top")
+    assert "was given" in page.text("number")
+    assert "0.021" in page.text("confidence")
+    assert "not calibrated" not in page.text()
+    assert "0 4 Gene0, Gene3, Gene6, Gene9" in page.text("markers")
+    assert "P-values after clustering are inflated" in page.text("markers")
+    assert "0 Gene3 12.50 2.00 1.0e-20 90.0 % 10.0 %" in page.text("markers")
+    assert "0 kind 0 0.80 0.50 B cell 5" in page.text("annotation")
+    assert re.search(r"0 \d+ \d+\.\d % kind 0", page.text("clusters"))
+    assert "again 3 times" in page.text("stability")
+    assert "mostly join them: 0 + 1" in page.text("stability")
+    assert "mostly take them apart: 2" in page.text("stability")
+    assert "0 0.90 stable" in page.text("stability")
+    assert "ARI 100.0 %" in page.text("known")
+    assert "after training" in page.text("known")
+    assert "0123456789abcdef" in page.text("data")
+    assert "zinb" not in page.text("run").split("All settings")[0]
+    assert "jax 0.10.0" in page.text("versions")
+    assert "warnings" not in sections(page)
+
+
+def test_without_refits_confidence_is_said_not_to_be_calibrated(tmp_path):
+    page = read(clustered(), tmp_path, markers=False)
+    assert "without refits is not calibrated" in page.text("confidence")
+    assert "median, not calibrated" in page.text("top")
+    assert not {"stability", "known"} & set(sections(page))
+    assert "cell_type" not in page.text()
+
+
+def test_chosen_number_shows_its_evidence(tmp_path):
+    adata = clustered()
+    tried = np.arange(2, 9)
+    estimate = {"n_clusters": 3, "candidates": tried, "votes": tried / 9, "why": "3 is best"}
+    estimate["criteria"] = {"modularity": 1 / tried}
+    adata.uns["siameseclu"]["params"]["n_clusters"] = "auto"
+    adata.uns["siameseclu"]["estimate"] = estimate
+    page = read(adata, tmp_path, markers=False)
+    assert "3, was chosen without labels" in page.text("number")
+    assert "3 is best" in page.text("number")
+    assert "clusters chosen 3" in page.text("top")
+    assert any("vote" in image["alt"] for image in page.named("img"))
+    # Evidence that was asked for beside a given number.
+    other = clustered()
+    other.uns["n_clusters"] = estimate
+    page = read(other, tmp_path, markers=False)
+    assert "was given" in page.text("number")
+    assert "3 is best" in page.text("number")
+
+
+def test_names_can_not_harm(tmp_path):
+    adata = assessed(clustered(names=[HARMFUL, "<b>1", "it's 2"]))
+    adata.obs[HARMFUL] = pd.Categorical(np.where(adata.obs["cell_type"] == "type 0", HARMFUL, "b"))
+    adata.var_names = [f"<i>{name}" for name in adata.var_names]
+    adata.uns["siameseclu"]["manifest"] |= {"warnings": np.array([HARMFUL]), "device": "<u>"}
+    page = read(adata, tmp_path, labels=HARMFUL, title=HARMFUL)
+    assert not {"script", "b", "i", "u"} & {name for name, _ in page.elements}
+    assert page.text("title") == HARMFUL
+    for where in ("clusters", "confidence", "known", "warnings"):
+        assert HARMFUL in page.text(where), where
+    assert "<u>" in page.text("versions")
+
+
+def test_unassigned_cells_are_counted_with_their_cluster(tmp_path):
+    adata = clustered()
+    unsure = np.arange(90) % 9 == 0
+    clusters = adata.obs["siameseclu"].astype(str).where(~unsure, "Unassigned")
+    adata.obs["siameseclu"] = pd.Categorical(clusters, ["0", "1", "2", "Unassigned"])
+    adata.uns["siameseclu"]["params"]["unassigned_below"] = 0.5
+    page = read(adata, tmp_path)
+    assert "clusters given 3" in page.text("top")
+    assert "unassigned of cells 11.1 %" in page.text("top")
+    assert "below 0.5 are Unassigned" in page.text("confidence")
+    own = adata.obsm["siameseclu_proba"].argmax(axis=1)
+    share = f"{100 * unsure[own == 0].mean():.1f} %"
+    row = page.text("confidence").partition("Share unassigned ")[2].partition(" 1 ")[0]
+    assert row.startswith(f"0 {(own == 0).sum()} ")
+    assert row.endswith(share)
+
+
+def test_predicted_cells(tmp_path):
+    adata = clustered()
+    record = adata.uns["siameseclu"]
+    del record["history"]
+    record["params"] = {"layer": "X", "false_flags": 0.1, "config": scs.Config().to_dict()}
+    record["missing_genes"] = np.array(["CD3D"])
+    adata.obs["siameseclu_out_of_reference"] = np.arange(90) < 9
+    page = read(adata, tmp_path, markers=False)
+    assert "out of reference of cells 10.0 %" in page.text("top")
+    assert "settled by its fit" in page.text("number")
+    assert "CD3D" in page.text("warnings")
+    assert "scsiameseclu predict model new.h5ad clustered.h5ad --false-flags 0.1 --layer X" in (
+        page.text("run")
+    )
+    assert "training" not in sections(page)
+
+
+def test_cells_of_a_part(tmp_path):
+    adata = clustered(names=["other", "b,0", "b,1"])
+    part = (adata.obs["siameseclu"] != "other").to_numpy()
+    adata.obsm["X_siameseclu"][~part] = np.nan
+    adata.obsm["siameseclu_proba"] = np.where(
+        part[:, None], adata.obsm["siameseclu_proba"][:, 1:], np.nan
+    )
+    adata.obs["siameseclu_confidence"] = np.where(part, 0.9, np.nan).astype(np.float32)
+    adata.uns["siameseclu"]["params"]["restrict_to"] = {"cell_type": np.array(["b"])}
+    page = read(adata, tmp_path, markers=False)
+    assert "Only the cells of b in the column cell_type" in page.text("clusters")
+    assert "no counterpart of restrict_to" in page.text("run")
+    assert "restrict_to=('cell_type', ['b'])" in page.text("run")
+    assert np.isnan(adata.obsm["X_siameseclu"]).any()
+
+
+def test_a_file_without_counts_or_embedding(tmp_path):
+    adata = clustered()
+    adata.X = np.log1p(adata.X)
+    for key in list(adata.obsm):
+        del adata.obsm[key]
+    adata.uns["siameseclu"]["manifest"] = {}
+    page = read(adata[:50], tmp_path)
+    assert "No raw counts were found" in page.text("data")
+    assert "log-normalised" in page.text("data")
+    assert "not on record" in page.text("versions")
+    assert len(page.named("img")) == 1
+
+
+def test_the_object_stays_as_it_is(tmp_path):
+    adata = assessed(clustered())
+    before = adata.copy()
+    read(adata, tmp_path, labels="cell_type")
+    pd.testing.assert_frame_equal(adata.obs, before.obs)
+    assert list(adata.uns) == list(before.uns)
+    assert list(adata.obsm) == list(before.obsm)
+    np.testing.assert_array_equal(adata.X, before.X)
+
+
+def test_the_same_page_after_a_round_trip(tmp_path):
+    adata = assessed(clustered())
+    adata.uns["siameseclu"]["params"]["config"]["losses"]["zinb"] = 0.5
+    scs.report(adata, tmp_path / "one.html", labels="cell_type")
+    for name in ("a.h5ad", "a.zarr"):
+        write = adata.write_zarr if name.endswith("zarr") else adata.write_h5ad
+        write(tmp_path / name)
+        again = scs.datasets.read(tmp_path / name)
+        scs.report(again, tmp_path / "two.html", labels="cell_type", overwrite=True)
+        assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+
+
+@pytest.mark.parametrize("key", ["siameseclu", "it's mine"])
+def test_commands_and_code_repeat_the_run(key, tmp_path, monkeypatch):
+    adata = assessed(clustered(key=key), key)
+    params = adata.uns[key]["params"]
+    params |= {"layer": "X", "batch_key": "my donor", "use_rep": "X_pca", "unassigned_below": 0.25}
+    params["config"]["network"]["feature_layers"] = np.array([64, 32])
+    params["config"]["fusion"]["local"] = np.bool_(False)
+    found = result.find(adata, key)
+    assert repeat.differing(repeat.plain(params["config"])) == {
+        "network": {"feature_layers": [64, 32]},
+        "fusion": {"local": False},
+    }
+    # The commands are what the command line takes.
+    command, page = (shlex.split(line)[1:] for line in repeat.shell(found).splitlines())
+    args = cli._parser().parse_args(command)
+    assert (args.n_clusters, args.seed, args.refits, args.layer) == (3, 7, 3, "X")
+    assert (args.batch_key, args.use_rep, args.key_added) == ("my donor", "X_pca", key)
+    assert args.unassigned_below == 0.25
+    assert cli._parser().parse_args(page).key == key
+    settings = tmp_path / "settings.toml"
+    settings.write_text(repeat.toml(repeat.differing(repeat.plain(params["config"]))))
+    config = scs.Config.from_toml(settings)
+    assert config.network.feature_layers == (64, 32)
+    # The code calls what there is, with what was given.
+    called = {}
+    monkeypatch.setattr(scs.datasets, "read", lambda path: path)
+    monkeypatch.setattr(scs.tl, "siameseclu", lambda *a, **b: called.update(b, a=a))
+    monkeypatch.setattr(scs, "report", lambda *a, **b: called.update(page=(a, b)))
+    exec(repeat.python(found), {})
+    assert called.pop("page")[1] == ({} if key == "siameseclu" else {"key": key})
+    wanted = {"a": ("counts.h5ad", 3), "layer": None, "batch_key": "my donor", "n_refits": 3}
+    wanted |= {"use_rep": "X_pca", "unassigned_below": 0.25, "rng": 7, "config": config}
+    assert called == wanted | ({} if key == "siameseclu" else {"key_added": key})
+
+
+def test_a_changed_file_is_named(tmp_path):
+    page = read(clustered()[:60], tmp_path, markers=False)
+    assert "The file has 60 cells, but 90 were clustered" in page.text("warnings")
+
+
+def test_bad_input(tmp_path):
+    adata, path = clustered(), tmp_path / "report.html"
+    for call, error, wanted in (
+        (lambda: scs.report(adata, path, "leiden"), KeyError, "keys .'siameseclu'"),
+        (lambda: scs.report(AnnData(np.ones((3, 2))), path), KeyError, "found none"),
+        (lambda: scs.report("a.h5ad", path), TypeError, "AnnData"),
+        (lambda: scs.report(adata, path, labels="none"), KeyError, "cell_type"),
+        (lambda: scs.report(adata, path, labels="siameseclu"), ValueError, "another column"),
+        (lambda: scs.report(adata, tmp_path / "report.pdf"), ValueError, ".html"),
+        (lambda: scs.report(adata, tmp_path / "none" / "a.html"), FileNotFoundError, "folder"),
+    ):
+        with pytest.raises(error, match=wanted):
+            call()
+    adata.obs["empty"] = pd.Series(np.nan, index=adata.obs_names)
+    with pytest.raises(ValueError, match="empty"):
+        scs.report(adata, path, labels="empty")
+    assert not list(tmp_path.iterdir())
+    path.write_text("precious")
+    with pytest.raises(FileExistsError, match="another name"):
+        scs.report(adata, path)
+    assert path.read_text() == "precious"
+
+
+def test_size_with_many_cells(tmp_path):
+    adata = assessed(clustered(8617, 11, n_genes=60))
+    adata.obsm["X_siameseclu_umap"] += np.random.default_rng(1).normal(size=(8617, 2))
+    scs.report(adata, tmp_path / "report.html", labels="cell_type")
+    assert (tmp_path / "report.html").stat().st_size < 5e6
+
+
+def test_command_line(tmp_path):
+    from tests.test_cli import run
+
+    adata = assessed(clustered())
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    done = run(tmp_path, "report", "in.h5ad", "out.html", "--labels", "cell_type")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"wrote out.html \(\d\.\d\d MB\)\n", done.stdout)
+    page = Page((tmp_path / "out.html").read_text("utf-8"))
+    assert page.text("title") == "in"
+    assert "known" in sections(page)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.h5ad", "out.html"]
+    # What is there already is not replaced unless that is asked for.
+    before = (tmp_path / "out.html").read_bytes()
+    words = ["report", str(tmp_path / "in.h5ad"), str(tmp_path / "out.html"), "--quiet"]
+    assert cli.main(words) == 2
+    assert (tmp_path / "out.html").read_bytes() == before
+    assert cli.main([*words, "--overwrite", "--no-markers", "--title", "Mine"]) == 0
+    assert Page((tmp_path / "out.html").read_text("utf-8")).text("title") == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["none.h5ad", "out.html"], "none.h5ad"),
+        (["in.h5ad", "out.pdf"], ".html"),
+        (["in.h5ad", "out.html", "--key", "other"], "keys ['siameseclu']"),
+        (["in.h5ad", "out.html", "--labels", "none"], "cell_type"),
+        (["text.h5ad", "out.html"], "not HDF5"),
+    ],
+)
+def test_command_line_says_what_is_wrong(words, wanted, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    clustered().write_h5ad("in.h5ad")
+    (tmp_path / "text.h5ad").write_text("not HDF5")
+    assert cli.main(["report", *words]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("scsiameseclu: error: ")
+    assert wanted in line
+    assert not (tmp_path / "out.html").exists()
