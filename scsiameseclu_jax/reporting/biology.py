@@ -11,8 +11,10 @@ import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax import tl
+from scsiameseclu_jax.count_splitting import FIT, TEST
 from scsiameseclu_jax.reporting.markup import (
     Column,
+    Html,
     Section,
     count,
     decimal,
@@ -42,55 +44,70 @@ _COLUMNS: dict[str, tuple[str, bool, Callable[[Any], str]]] = {
 
 def markers(result: Result, *, find_them: bool) -> Section | None:
     """List marker genes; find them first if that is asked for, and they are not there."""
-    top = result.adata.uns.get(f"{result.key}_top_markers")
-    known = top is not None
-    if top is None and find_them and result.counts is not None:
-        top = _found(result)
-    if top is None:
-        return None
-    top = pd.DataFrame(top)
-    rows, all_rows = [], []
+    name, title = "markers", "Marker genes"
+    source, about = result.adata, None
+    if f"{result.key}_top_markers" not in source.uns:
+        if not find_them or result.counts is None:
+            return None
+        try:
+            source = _found(result)
+        except ValueError as error:
+            return Section(name, title, paragraphs(f"None were looked for: {error}"))
+        about = small("Found for this report by scs.tl.markers; the file does not hold them.")
+    top = pd.DataFrame(source.uns[f"{result.key}_top_markers"])
+    params = source.uns.get(f"{result.key}_markers", {}).get("params", {})
+    return Section(name, title, join([_dipping(params), *_tables(result, top), about]))
+
+
+def _found(result: Result) -> AnnData:
+    """Find marker genes in an object of its own, so that the user's stays as it is."""
+    adata, layer = result.adata, str(result.params.get("layer", "counts"))
+    cells = AnnData(
+        adata.X,
+        obs=pd.DataFrame({result.key: result.clusters}),
+        var=pd.DataFrame(index=adata.var_names),
+        layers={name: adata.layers[name] for name in adata.layers if name is not None},
+        uns={result.key: {"params": result.params}},
+    )
+    tested = TEST if layer == FIT and TEST in cells.layers else layer
+    logger.info("looking for marker genes")
+    in_x = tested == "X" and "X" not in cells.layers
+    tl.markers(cells, result.key, layer=None if in_x else tested)
+    return cells
+
+
+def _dipping(params: Mapping[str, Any]) -> Html:
+    if not params.get("double_dipping", True):
+        return paragraphs(
+            f"The counts were split: clusters are from {params.get('clustered')}, p-values from "
+            f"{params.get('tested')}, which no cluster was made from."
+        )
+    return note(
+        "P-values after clustering are inflated: the groups that are compared were made from the "
+        "same counts, so that genes differ between them by construction. They put genes in order; "
+        "they do not show that a cluster is real. scs.pp.split_counts makes counts to test on that "
+        "no cluster was made from."
+    )
+
+
+def _tables(result: Result, top: pd.DataFrame) -> list[Html]:
+    rows, values = [], []
     for name in result.groups:
         own = top[top["cluster"].astype(str) == name]
-        if len(own):
-            genes = tag("span", ", ".join(map(str, own["gene"][:_GENES])), class_="genes")
-            rows.append([result.chip(name), count(len(own)), genes])
+        genes = tag("span", ", ".join(map(str, own["gene"][:_GENES])), class_="genes")
+        if name != UNASSIGNED:
+            rows.append([result.chip(name), genes if len(own) else "none above all others"])
         for _, row in own.iterrows():
-            shown = [form(row[c]) for c, (_, _, form) in _COLUMNS.items() if c in own]
-            all_rows.append([result.chip(name), *shown])
-    columns = [Column("Cluster"), Column("Genes", numbers=True), Column("The first of them")]
+            known = [form(row[c]) for c, (_, _, form) in _COLUMNS.items() if c in own]
+            values.append([result.chip(name), *known])
     titles = [Column(t, numbers=n) for c, (t, n, _) in _COLUMNS.items() if c in top]
-    values = table("Marker genes with their values", [Column("Cluster"), *titles], all_rows)
-    parts = [
-        note(
-            "P-values after clustering are inflated: the groups that are compared were made from "
-            "the same counts, so that genes differ between them by construction. Take markers as "
-            "an order, not as a test. scs.pp.split_counts gives counts to test on that no cluster "
-            "was made from."
-        ),
-        table("First marker genes of each cluster", columns, rows),
-        details("All of them, with scores", values),
+    whole = table("Marker genes with their values", [Column("Cluster"), *titles], values)
+    columns = [Column("Cluster"), Column("Genes, the best first")]
+    return [
+        table("Marker genes of each cluster", columns, rows),
+        small("A gene stands only under the cluster where it scores best."),
+        details("Scores, fold changes and shares of cells", whole),
     ]
-    if not known:
-        parts.append(
-            small("Found for this report with scs.tl.markers; the file does not have them.")
-        )
-    return Section("markers", "Marker genes", join(parts))
-
-
-def _found(result: Result) -> pd.DataFrame | None:
-    find = getattr(tl, "markers", None)
-    if find is None:
-        return None
-    # Of its own, so that the user's object stays as it is.
-    cells = AnnData(
-        result.counts,
-        obs=pd.DataFrame({result.key: result.clusters}),
-        var=pd.DataFrame(index=result.adata.var_names),
-    )
-    logger.info("looking for marker genes; --no-markers leaves that out")
-    find(cells, result.key)
-    return cells.uns[f"{result.key}_top_markers"]
 
 
 def types(result: Result) -> list[Section]:

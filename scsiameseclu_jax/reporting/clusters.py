@@ -44,10 +44,9 @@ def key_figures(result: Result) -> Html:
     totals, confidence = result.totals, result.column("confidence")
     if totals is not None:
         rows.append(("counts per cell", count(np.median(totals)), "median"))
-    if confidence is not None:
-        kind = "not calibrated" if result.stability is None else "calibrated"
-        rows.append(("confidence", decimal(np.nanmedian(confidence)), f"median, {kind}"))
-    if result.stability is not None:
+    if result.stability is not None:  # Without, confidence is no probability.
+        if confidence is not None:
+            rows.append(("confidence", decimal(np.nanmedian(confidence)), "median, calibrated"))
         jaccard = float(np.mean(result.stability["jaccard"]))
         rows.append(("Jaccard index with refits", decimal(jaccard), "mean"))
     unassigned = (result.clusters == UNASSIGNED).mean()
@@ -151,6 +150,8 @@ def _sizes(result: Result) -> Html:
         known = [values.get(str(name), "–") for values in more]
         rows.append([result.chip(name), count(size), share, *known])
     text = "Counts, genes and confidence are medians over the cells of each cluster."
+    if result.stability is None and confidence is not None:
+        text += " Confidence is not calibrated."
     return join([table("Clusters and their cells", columns, rows), small(text)])
 
 

@@ -37,7 +37,7 @@ def figure(drawn: Figure, text: str, caption: object) -> Html:
     image = tag("img", src=address, alt=text, width=width, height=height)
     # Where there is less room than that it scrolls: smaller it could not be read.
     least = min(width, max(_LEAST, round(0.7 * width)))
-    style = f"min-width:{least}px;max-width:{width}px"
+    style = f"width:{width}px;min-width:{least}px"
     image = tag("div", image, class_="picture", style=style)
     return tag("figure", box(image, text), tag("figcaption", caption), class_="plot")
 

@@ -11,6 +11,7 @@ import numpy as np
 
 _EMPTY = ("br", "img", "meta")
 _NONE = "–"
+_NARROW = 3  # columns, up to which a table needs no room to scroll in
 
 
 class Html(str):
@@ -113,7 +114,8 @@ def table(title: str, columns: Sequence[Column], rows: Iterable[Sequence[object]
         cells += [tag("td", v, class_=kind) for v, kind in zip(others, kinds[1:], strict=True)]
         body.append(tag("tr", *cells))
     caption = tag("caption", title, class_="unseen")
-    whole = tag("table", caption, tag("thead", tag("tr", *head)), tag("tbody", *body))
+    wide = "wide" if len(columns) > _NARROW else None
+    whole = tag("table", caption, tag("thead", tag("tr", *head)), tag("tbody", *body), class_=wide)
     return box(whole, title)
 
 
