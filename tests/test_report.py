@@ -227,12 +227,13 @@ def test_the_object_stays_as_it_is(tmp_path):
 def test_the_same_page_after_a_round_trip(tmp_path):
     adata = assessed(clustered())
     adata.uns["siameseclu"]["params"]["config"]["losses"]["zinb"] = 0.5
-    scs.report(adata, tmp_path / "one.html", labels="cell_type")
+    options = {"labels": "cell_type", "markers": False, "overwrite": True}
+    scs.report(adata, tmp_path / "one.html", **options)
     for name in ("a.h5ad", "a.zarr"):
         write = adata.write_zarr if name.endswith("zarr") else adata.write_h5ad
         write(tmp_path / name)
         again = scs.datasets.read(tmp_path / name)
-        scs.report(again, tmp_path / "two.html", labels="cell_type", overwrite=True)
+        scs.report(again, tmp_path / "two.html", **options)
         assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
 
 
