@@ -96,7 +96,7 @@ def test_what_the_page_says(page):
     assert "0 Gene0, Gene3, Gene6, Gene9" in page.text("markers")
     assert "P-values after clustering are inflated" in page.text("markers")
     assert "0 Gene3 12.50 2.00 1.0e-20 90.0 % 10.0 %" in page.text("markers")
-    assert "0 kind 0 0.80 0.50 B cell 5" in page.text("annotation")
+    assert "0 kind 0 kind 0 0.80 0.50 B cell 5" in page.text("annotation")
     assert re.search(r"0 \d+ \d+\.\d % kind 0", page.text("clusters"))
     assert "again 3 times" in page.text("stability")
     assert "mostly join them: 0 + 1" in page.text("stability")
@@ -149,6 +149,26 @@ def test_names_can_not_harm(tmp_path):
     for where in ("clusters", "confidence", "known", "warnings"):
         assert HARMFUL in page.text(where), where
     assert "<u>" in page.text("versions")
+
+
+def test_markers_are_found_where_there_are_none(tmp_path):
+    adata = clustered()
+    page = read(adata, tmp_path)
+    assert "Found for this report" in page.text("markers")
+    first = page.text("markers").partition("the best first 0 ")[2].partition(" 1 ")[0]
+    assert {int(gene.removeprefix("Gene")) % 3 for gene in first.split(", ")} == {0}
+    assert "inflated" in page.text("markers")
+    # Clusters from one part of the counts, p-values from the other.
+    scs.pp.split_counts(adata)
+    adata.uns["siameseclu"]["params"]["layer"] = "counts_fit"
+    page = read(adata, tmp_path)
+    assert "are from counts_fit, p-values from counts_test" in page.text("markers")
+    assert "inflated" not in page.text("markers")
+    # One cluster of one cell: there is nothing to compare.
+    adata.obs["siameseclu"] = pd.Categorical(["0"] + 89 * ["1"])
+    assert "None were looked for: Expected two groups" in read(adata, tmp_path).text("markers")
+    assert "siameseclu_top_markers" not in adata.uns
+    assert "markers" not in sections(read(adata, tmp_path, markers=False))
 
 
 def test_unassigned_cells_are_counted_with_their_cluster(tmp_path):

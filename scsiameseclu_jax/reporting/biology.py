@@ -12,6 +12,8 @@ from anndata import AnnData
 
 from scsiameseclu_jax import tl
 from scsiameseclu_jax.count_splitting import FIT, TEST
+from scsiameseclu_jax.reporting.clusters import cells
+from scsiameseclu_jax.reporting.figures import figure
 from scsiameseclu_jax.reporting.markup import (
     Column,
     Html,
@@ -62,18 +64,18 @@ def markers(result: Result, *, find_them: bool) -> Section | None:
 def _found(result: Result) -> AnnData:
     """Find marker genes in an object of its own, so that the user's stays as it is."""
     adata, layer = result.adata, str(result.params.get("layer", "counts"))
-    cells = AnnData(
+    part = AnnData(
         adata.X,
         obs=pd.DataFrame({result.key: result.clusters}),
         var=pd.DataFrame(index=adata.var_names),
         layers={name: adata.layers[name] for name in adata.layers if name is not None},
         uns={result.key: {"params": result.params}},
     )
-    tested = TEST if layer == FIT and TEST in cells.layers else layer
+    tested = TEST if layer == FIT and TEST in part.layers else layer
     logger.info("looking for marker genes")
-    in_x = tested == "X" and "X" not in cells.layers
-    tl.markers(cells, result.key, layer=None if in_x else tested)
-    return cells
+    in_x = tested == "X" and "X" not in part.layers
+    tl.markers(part, result.key, layer=None if in_x else tested)
+    return part
 
 
 def _dipping(params: Mapping[str, Any]) -> Html:
@@ -124,27 +126,42 @@ _ASSIGNED = {
 
 
 def _annotation(result: Result) -> Section | None:
-    record = result.adata.uns.get(f"{result.key}_annotation")
-    if not isinstance(record, Mapping) or "table" not in record:
+    name = f"{result.key}_annotation"
+    record, kinds = result.adata.uns.get(name), result.column("annotation")
+    if not isinstance(record, Mapping) or "table" not in record or kinds is None:
         return None
-    known = pd.DataFrame(record["table"])
-    rows = []
-    for _, row in known.iterrows():
-        values = [decimal(float(row[name])) for name in ("score", "margin")]
-        shown = [row["type"], *values, row["second"], count(row["n_markers"])]
-        rows.append([result.chip(row["cluster"]), *shown])
-    columns = [Column("Cluster"), Column("Type"), Column("Score", numbers=True)]
-    columns += [Column("Margin", numbers=True), Column("Next best")]
-    columns.append(Column("Markers found", numbers=True))
-    parts = [
-        paragraphs(
-            "Types by lists of marker genes. The margin is how far the best type is ahead of the "
-            f"next; a cluster with little evidence, or a tie, is {UNASSIGNED}. These are "
-            "proposals, to be checked against the marker genes."
-        ),
-        table("Annotation of each cluster", columns, rows),
-    ]
+    text = (
+        "Types by lists of marker genes. A type's score is how much more than the mean of all "
+        "cells a cluster expresses the type's markers; the margin is its lead on the next type. "
+        f"Where the evidence is thin or tied, a cluster is {UNASSIGNED}. These are proposals, "
+        "to be checked against the marker genes."
+    )
+    parts: list[object] = [paragraphs(text)]
+    drawn = cells(result, beside=name)
+    if drawn is not None:
+        shown = f"UMAP of the cells by cluster, and beside it by {kinds.nunique()} annotations"
+        parts.append(figure(drawn, shown, "The same cells by cluster and by annotation."))
+    rows = [_evidence(result, row) for row in pd.DataFrame(record["table"]).to_dict("records")]
+    columns = [Column("Cluster"), Column("Annotation"), Column("Best type")]
+    columns += [Column("Score", numbers=True), Column("Margin", numbers=True)]
+    columns += [Column("Next best"), Column("Markers seen", numbers=True)]
+    parts.append(table("Annotation of each cluster", columns, rows))
+    alone = result.column("annotation_cell")
+    if alone is not None:
+        share = percent((alone.astype(str) == kinds.astype(str)).mean())
+        parts.append(small(f"By themselves, {share} of the cells get the type of their cluster."))
     return Section("annotation", "Annotation by marker genes", join(parts))
+
+
+def _evidence(result: Result, row: dict[str, Any]) -> list[object]:
+    """Return a row of the table of annotations."""
+    chosen = str(row.get("annotation", row["type"]))
+    why = {"thin": "thin evidence", "tied": "a tie"}.get(str(row.get("why", "")))
+    known = count(float(row["n_markers"]))
+    seen = known if "n_seen" not in row else f"{count(float(row['n_seen']))} of {known}"
+    values = [decimal(float(row[name])) for name in ("score", "margin")]
+    shown = chosen if why is None else join([chosen, " ", tag("small", f"({why})")])
+    return [result.chip(row["cluster"]), shown, row["type"], *values, row["second"], seen]
 
 
 def _assigned(result: Result, name: str, title: str) -> Section | None:
