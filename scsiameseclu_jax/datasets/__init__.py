@@ -1,8 +1,17 @@
-"""Data in: readers of the field's file formats, a bundled labelled set and simulated cells."""
+"""Data in: readers of the field's file formats, bundled cells and markers, simulated cells."""
 
 from scsiameseclu_jax.datasets.bundled import pbmc68k_reduced
+from scsiameseclu_jax.datasets.marker_lists import marker_sets, read_markers
 from scsiameseclu_jax.datasets.paper import PaperDataset, paper
 from scsiameseclu_jax.datasets.readers import read
 from scsiameseclu_jax.datasets.simulation import simulate
 
-__all__ = ["PaperDataset", "paper", "pbmc68k_reduced", "read", "simulate"]
+__all__ = [
+    "PaperDataset",
+    "marker_sets",
+    "paper",
+    "pbmc68k_reduced",
+    "read",
+    "read_markers",
+    "simulate",
+]

@@ -5,5 +5,20 @@ results are shown; nothing that preprocesses, trains or selects may import this 
 """
 
 from scsiameseclu_jax.metrics.clustering import accuracy, macro_f1, rare_type_recall, scores
+from scsiameseclu_jax.metrics.marker_overlap import (
+    best_mapping,
+    mapped_accuracy,
+    marker_overlap,
+    overlap_mapping,
+)
 
-__all__ = ["accuracy", "macro_f1", "rare_type_recall", "scores"]
+__all__ = [
+    "accuracy",
+    "best_mapping",
+    "macro_f1",
+    "mapped_accuracy",
+    "marker_overlap",
+    "overlap_mapping",
+    "rare_type_recall",
+    "scores",
+]

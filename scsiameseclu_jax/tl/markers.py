@@ -105,10 +105,10 @@ def markers(
     --------
     >>> import scsiameseclu_jax as scs
     >>> adata = scs.datasets.pbmc68k_reduced()
-    >>> scs.tl.markers(adata, "cell_type", n_top=2)
+    >>> scs.tl.markers(adata, "cell_type", n_top=3)
     >>> top = adata.uns["cell_type_top_markers"]
     >>> top.gene[top.cluster == "CD19+ B"].tolist()
-    ['CD79A', 'CD79B']
+    ['CD79A', 'IGJ', 'MS4A1']
     """
     _check_options(method, n_top, min_share, alpha, min_cells)
     key_added = key if key_added is None else key_added
