@@ -6,5 +6,6 @@ Figures are made without pyplot: save one with ``ax.figure.savefig(...)``; in a 
 
 from scsiameseclu_jax.pl.cells import embedding, overview, project
 from scsiameseclu_jax.pl.evidence import history, n_clusters, stability
+from scsiameseclu_jax.pl.markers import markers
 
-__all__ = ["embedding", "history", "n_clusters", "overview", "project", "stability"]
+__all__ = ["embedding", "history", "markers", "n_clusters", "overview", "project", "stability"]

@@ -29,6 +29,7 @@ def markers(
     method: Method = "wilcoxon",
     n_top: int = 5,
     min_share: float = 0.25,
+    min_logfoldchange: float = 1.0,
     alpha: float = 0.05,
     min_cells: int = 3,
     clustered: str | None = None,
@@ -60,6 +61,9 @@ def markers(
         Genes to list for each cluster, at most.
     min_share
         Share of the cluster's cells, 0 to 1, that a listed gene must be seen in.
+    min_logfoldchange
+        Least change, base 2, of a listed gene; without one, ribosomal genes come first in many
+        clusters.
     alpha
         Largest adjusted p-value of a listed gene.
     min_cells
@@ -129,11 +133,12 @@ def markers(
     expression.obs["group"] = found.set_categories(kept)
     expression = expression[expression.obs["group"].notna().to_numpy()].copy()
     ranked, shares = _rank(expression, method)
-    top = _top(ranked, shares, n_top=n_top, min_share=min_share, alpha=alpha)
+    limits = {"min_share": min_share, "min_logfoldchange": min_logfoldchange, "alpha": alpha}
+    top = _top(ranked, shares, n_top=n_top, **limits)
 
     record = _dipping(adata, key, layer, clustered)
     params = ranked["params"] | record | {"groupby": key, "min_cells": int(min_cells)}
-    params |= {"n_top": int(n_top), "min_share": float(min_share), "alpha": float(alpha)}
+    params |= {"n_top": int(n_top)} | {name: float(value) for name, value in limits.items()}
     if left_out:
         params["left_out"] = np.array(left_out)
     if any("/" in name for name in kept):
@@ -188,6 +193,7 @@ def _top(
     *,
     n_top: int,
     min_share: float,
+    min_logfoldchange: float,
     alpha: float,
 ) -> pd.DataFrame:
     """Return the top genes of each group, each gene where it scores best."""
@@ -202,7 +208,7 @@ def _top(
         tables.append(table.assign(cluster=name))
     whole = pd.concat(tables, ignore_index=True)
     best = whole["score"] == whole.groupby("gene", observed=True)["score"].transform("max")
-    good = best & (whole["score"] > 0) & (whole["logfoldchange"] > 0)
+    good = best & (whole["score"] > 0) & (whole["logfoldchange"] >= min_logfoldchange)
     good &= (whole["pval_adj"] <= alpha) & (whole["share_in"] >= min_share)
     # A gene that scores the same in two groups stands under the first.
     listed = whole[good].drop_duplicates("gene").groupby("cluster", sort=False).head(n_top)
