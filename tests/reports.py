@@ -74,14 +74,7 @@ def assessed(adata, key="siameseclu"):
 def marked(adata, key="siameseclu", n_genes=4):
     """Add marker genes and what they say of the clusters."""
     names = list(adata.obs[key].cat.categories)
-    rows = [
-        (name, adata.var_names[len(names) * j + i])
-        for i, name in enumerate(names)
-        for j in range(n_genes)
-    ]
-    top = pd.DataFrame(rows, columns=["cluster", "gene"])
-    values = {"score": 12.5, "logfoldchange": 2.0, "pval_adj": 1e-20, "share_in": 0.9}
-    adata.uns[f"{key}_top_markers"] = top.assign(**values, share_out=0.1)
+    scs.tl.markers(adata, key, n_top=n_genes)
     table = {"cluster": names, "type": [f"kind {name}" for name in names], "score": 0.8}
     table |= {"margin": 0.5, "second": "B cell", "n_markers": 5}
     scores = pd.DataFrame(0.5, names, ["B cell", "T cell"])

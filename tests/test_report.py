@@ -93,9 +93,11 @@ def test_what_the_page_says(page):
     assert "0.021" in page.text("confidence")
     assert "not calibrated" not in page.text()
     assert "median, calibrated" in page.text("top")
-    assert "0 Gene0, Gene3, Gene6, Gene9" in page.text("markers")
+    top = marked(clustered()).uns["siameseclu_top_markers"].iloc[0]
+    assert f"0 {top.gene}, " in page.text("markers")
+    values = f"{top.score:.2f} {top.logfoldchange:.2f} {top.pval_adj:.1e}"
+    assert f"0 {top.gene} {values} {100 * top.share_in:.1f} %" in page.text("markers")
     assert "P-values after clustering are inflated" in page.text("markers")
-    assert "0 Gene3 12.50 2.00 1.0e-20 90.0 % 10.0 %" in page.text("markers")
     assert "0 kind 0 kind 0 0.80 0.50 B cell 5" in page.text("annotation")
     assert re.search(r"0 \d+ \d+\.\d % kind 0", page.text("clusters"))
     assert "again 3 times" in page.text("stability")
@@ -313,6 +315,10 @@ def test_bad_input(tmp_path):
     adata.obs["empty"] = pd.Series(np.nan, index=adata.obs_names)
     with pytest.raises(ValueError, match="empty"):
         scs.report(adata, path, labels="empty")
+    many = clustered(201)
+    many.obs["barcode"] = many.obs_names
+    with pytest.raises(ValueError, match="at most 200 types, found 201"):
+        scs.report(many, path, labels="barcode")
     assert not list(tmp_path.iterdir())
     path.write_text("precious")
     with pytest.raises(FileExistsError, match="another name"):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax import tl
+from scsiameseclu_jax import pl, tl
 from scsiameseclu_jax.count_splitting import FIT, TEST
 from scsiameseclu_jax.reporting.clusters import cells
 from scsiameseclu_jax.reporting.figures import figure
@@ -34,6 +34,8 @@ from scsiameseclu_jax.reporting.result import UNASSIGNED, Result, median
 logger = logging.getLogger(__name__)
 
 _GENES = 10  # of each cluster in the short table
+# Of each cluster in the plot, by the number of clusters: more could not be read.
+_DOTS = {12: 4, 25: 3, 50: 2, 10**9: 1}
 _COLUMNS: dict[str, tuple[str, bool, Callable[[Any], str]]] = {
     "gene": ("Gene", False, str),
     "score": ("Score", True, decimal),
@@ -58,7 +60,9 @@ def markers(result: Result, *, find_them: bool) -> Section | None:
         about = small("Found for this report by scs.tl.markers; the file does not hold them.")
     top = pd.DataFrame(source.uns[f"{result.key}_top_markers"])
     params = source.uns.get(f"{result.key}_markers", {}).get("params", {})
-    return Section(name, title, join([_dipping(params), *_tables(result, top), about]))
+    short, whole = _tables(result, top)
+    parts = [_dipping(params), short, _dots(source, result), whole, about]
+    return Section(name, title, join(parts))
 
 
 def _found(result: Result) -> AnnData:
@@ -78,6 +82,22 @@ def _found(result: Result) -> AnnData:
     return part
 
 
+def _dots(source: AnnData, result: Result) -> Html | None:
+    """Draw markers in all clusters, if there are any and their counts are there."""
+    n = next(n for most, n in _DOTS.items() if result.n_clusters <= most)
+    try:
+        drawn = pl.markers(source, result.key, n).figure
+    except (KeyError, TypeError, ValueError) as error:
+        logger.info("no plot of marker genes: %s", error.args[0])
+        return None
+    text = f"Marker genes of each cluster in all {result.n_clusters} clusters"
+    caption = (
+        "The larger a dot, the more cells of the cluster have the gene; the darker, the nearer its "
+        "mean is to the largest of all clusters. A good marker has one dark dot in its row."
+    )
+    return figure(drawn, text, caption)
+
+
 def _dipping(params: Mapping[str, Any]) -> Html:
     if not params.get("double_dipping", True):
         return paragraphs(
@@ -92,7 +112,7 @@ def _dipping(params: Mapping[str, Any]) -> Html:
     )
 
 
-def _tables(result: Result, top: pd.DataFrame) -> list[Html]:
+def _tables(result: Result, top: pd.DataFrame) -> tuple[Html, Html]:
     rows, values = [], []
     for name in result.groups:
         own = top[top["cluster"].astype(str) == name]
@@ -105,11 +125,9 @@ def _tables(result: Result, top: pd.DataFrame) -> list[Html]:
     titles = [Column(t, numbers=n) for c, (t, n, _) in _COLUMNS.items() if c in top]
     whole = table("Marker genes with their values", [Column("Cluster"), *titles], values)
     columns = [Column("Cluster"), Column("Genes, the best first")]
-    return [
-        table("Marker genes of each cluster", columns, rows),
-        small("A gene stands only under the cluster where it scores best."),
-        details("Scores, fold changes and shares of cells", whole),
-    ]
+    short = table("Marker genes of each cluster", columns, rows)
+    text = small("A gene stands only under the cluster where it scores best.")
+    return join([short, text]), details("Scores, fold changes and shares of cells", whole)
 
 
 def types(result: Result) -> list[Section]:

@@ -81,9 +81,10 @@ def report(
         run.versions(result),
     ]
     made_by = f"scsiameseclu-jax {version('scsiameseclu-jax')}"
+    day = date.today()
     text = page(
         title or "Clusters of single cells",
-        f"scSiameseClu clustering {key!r}, reported on {date.today():%-d %B %Y}",
+        f"scSiameseClu clustering {key!r}, reported on {day.day} {day:%B %Y}",
         clusters.key_figures(result),
         [section for section in sections if section is not None],
         f"Made by {made_by}. One file, complete: it loads nothing from anywhere.",

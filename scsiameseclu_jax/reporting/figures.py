@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _DPI = 192  # two pixels of the picture for each of a page, which is at 96
 _PAGE = 96
 _LEAST = 540
+_LONG = 32
 
 
 def figure(drawn: Figure, text: str, caption: object) -> Html:
@@ -66,12 +67,15 @@ def curve(values: np.ndarray, text: str) -> Html:
 def _smaller(drawn: Figure) -> tuple[str, bytes]:
     import matplotlib as mpl
 
+    _shorten(drawn)
     _without_formulas(drawn)
     made = {}
     # Names of elements are drawn from a hash: the same figure is the same file.
     with warnings.catch_warnings(), mpl.rc_context({"svg.hashsalt": "report"}):
         # Of letters that the font does not have; what is said of them is said of a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        # Of names that leave no room.
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")
         for kind, options in (
             ("image/png", {"format": "png", "pil_kwargs": {"optimize": True}}),
             ("image/svg+xml", {"format": "svg", "metadata": {"Date": None, "Creator": None}}),
@@ -81,6 +85,22 @@ def _smaller(drawn: Figure) -> tuple[str, bytes]:
             made[kind] = file.getvalue()
     kind = min(made, key=lambda name: len(made[name]))
     return kind, made[kind]
+
+
+def _shorten(drawn: Figure) -> None:
+    """Have very long names beside an axis end where they leave room for the plot."""
+    from matplotlib.ticker import FixedLocator
+
+    for axis in (axis for ax in drawn.axes for axis in (ax.xaxis, ax.yaxis)):
+        names = [text.get_text() for text in axis.get_ticklabels()]
+        if (
+            isinstance(axis.get_major_locator(), FixedLocator)
+            and max(map(len, names), default=0) > _LONG
+        ):
+            half = _LONG // 2
+            axis.set_ticklabels(
+                [n if len(n) <= _LONG else f"{n[:half]}…{n[-half + 1 :]}" for n in names]
+            )
 
 
 def _without_formulas(drawn: Figure) -> None:

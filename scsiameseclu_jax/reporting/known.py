@@ -15,6 +15,7 @@ _MEANING = {
     "AMI": "Adjusted mutual information: 0 is chance",
     "macro-F1": "Mean F1 score over types, rare ones counted as much as common ones",
 }
+_MOST = 200  # types: more are no types, but names or measurements of cells
 
 
 def check_labels(result: Result, labels: str | None) -> None:
@@ -25,7 +26,7 @@ def check_labels(result: Result, labels: str | None) -> None:
     KeyError
         If there is no such column.
     ValueError
-        If it is the clustering itself, or has no values.
+        If it is the clustering itself, has no values, or more different ones than types have.
     """
     if labels is None:
         return
@@ -39,6 +40,10 @@ def check_labels(result: Result, labels: str | None) -> None:
         raise ValueError(msg)
     if obs[labels].isna().all():
         msg = f"Expected `labels` to name a column with values, found {labels!r} empty."
+        raise ValueError(msg)
+    n_types = obs[labels].nunique()
+    if n_types > _MOST:
+        msg = f"Expected `labels` to name at most {_MOST} types, found {n_types} in {labels!r}."
         raise ValueError(msg)
 
 
