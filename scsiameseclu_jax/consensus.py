@@ -6,14 +6,21 @@ So the choice is made on several random draws of the cells, and the partitions a
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from scsiameseclu_jax.partition import (
+    Representation,
     best_candidate,
     centers_of,
+    criteria,
     representation,
+    small_problems,
+    sum_of_ranks,
     unit_rows,
 )
 
@@ -21,6 +28,7 @@ _DRAWS = 20
 _SHARE = 0.8  # of the cells in a draw, at most
 _STARTS = 2  # of k-means; the draws make up for more
 _ROUNDS = 3
+_THREADS = 8  # draws at once, at most: each has its copy of the features of its cells
 
 
 class Consensus(NamedTuple):
@@ -47,7 +55,8 @@ def first_partition(
 
     Each of twenty draws has 3000 cells (20 sqrt(n) if that is more, 80 % at most), its own
     neighbour graphs and its own best candidate. The other cells join the cluster with the nearest
-    centre in the embedding.
+    centre in the embedding. The best of the twenty on one more draw leads; the others are matched
+    to it and vote.
 
     Parameters
     ----------
@@ -69,33 +78,59 @@ def first_partition(
     ValueError
         If no candidate has that many clusters, because too many cells are alike.
     """
+    from threadpoolctl import threadpool_limits
+
     n = len(embedding)
-    size = min(round(_SHARE * n), max(3000, round(20 * n**0.5)))
     unit = unit_rows(embedding)
-    found = []
-    for draw in range(_DRAWS):
+    most = max(3000, round(20 * n**0.5))
+
+    def sample(draw: int, size: int) -> tuple[np.ndarray, list[Representation], int]:
         rng = np.random.default_rng([seed, draw])
         rows = np.sort(rng.permutation(n)[:size])
         codes = None if batch is None else np.unique(batch[rows], return_inverse=True)[1]
         spaces = [representation(x[rows], n_neighbors, codes) for x in features]
-        start = int(rng.integers(2**31))
+        return rows, spaces, int(rng.integers(2**31))
+
+    def choose(draw: int) -> np.ndarray | None:
+        rows, spaces, start = sample(draw, min(round(_SHARE * n), most))
         try:
             choice = best_candidate(
                 embedding[rows], spaces, n_clusters, seed=start, n_starts=_STARTS
             )
         except ValueError:
-            continue  # too few kinds of cells among them
+            return None  # too few kinds of cells among them
         centers = unit_rows(centers_of(embedding[rows], choice.clusters, n_clusters))
         clusters = np.argmax(unit @ centers.T, axis=1)
         clusters[rows] = choice.clusters
-        found.append(clusters)
-    if found:
-        made, agreement = majority(found, n_clusters)
-        if len(np.unique(made)) == n_clusters:  # not if the best draw has an empty one
-            return Consensus(made, agreement, f"consensus of {len(found)} draws")
-    spaces = [representation(x, n_neighbors, batch) for x in features]
-    choice = best_candidate(embedding, spaces, n_clusters, seed=seed)
+        return clusters
+
+    # OpenMP has a limit for each thread, so it is set in those too.
+    limit = partial(threadpool_limits, limits=1)
+    with small_problems():
+        with ThreadPoolExecutor(_workers(), initializer=limit) as pool:
+            found = [made for made in pool.map(choose, range(_DRAWS)) if made is not None]
+        if found:
+            rows, spaces, _ = sample(_DRAWS, min(n, most))
+            made, agreement = majority(found, n_clusters, lead=_best(found, rows, spaces))
+            if len(np.unique(made)) == n_clusters:  # not if the lead has an empty one
+                return Consensus(made, agreement, f"consensus of {len(found)} draws")
+        spaces = [representation(x, n_neighbors, batch) for x in features]
+        choice = best_candidate(embedding, spaces, n_clusters, seed=seed)
     return Consensus(choice.clusters, np.ones(n), choice.name)
+
+
+def _workers() -> int:
+    """Return how many draws are worth making at once."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(count or 1, _THREADS)
+
+
+def _best(partitions: list[np.ndarray], rows: np.ndarray, spaces: list[Representation]) -> int:
+    """Return which partition [n] is best on some cells, by the criteria that candidates had."""
+    units = [unit_rows(one.features) for one in spaces]
+    parts = [np.unique(clusters[rows], return_inverse=True)[1] for clusters in partitions]
+    scores = {str(i): criteria(part, units, spaces) for i, part in enumerate(parts)}
+    return int(np.argmax(sum_of_ranks(scores)))
 
 
 def match(clusters: np.ndarray, other: np.ndarray, n_clusters: int) -> np.ndarray:
@@ -117,15 +152,16 @@ def overlap(clusters: np.ndarray, other: np.ndarray, n_clusters: int) -> np.ndar
     return pairs.reshape(n_clusters, n_clusters).astype(float)
 
 
-def majority(partitions: list[np.ndarray], n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
+def majority(
+    partitions: list[np.ndarray], n_clusters: int, *, lead: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the cluster [n] that most of the partitions, each [n], put a cell into; their share.
 
-    They are matched to the one that agrees best with the others, then to the majority itself,
-    which breaks ties. Where they differ so much that a cluster is lost (its majority has less than
-    half the cells it has in most of them), the half that agrees best with that one decides.
+    They are matched to the leading one, then to the majority itself, which breaks ties. Where they
+    differ so much that a cluster is lost (its majority has less than half the cells it has in most
+    of them), the half that agrees best with the leading one decides.
     """
-    agreement = [sum(_shared(a, b, n_clusters) for b in partitions) for a in partitions]
-    reference = partitions[int(np.argmax(agreement))]
+    reference = partitions[lead]
     agreement = [_shared(reference, other, n_clusters) for other in partitions]
     voters = [partitions[i] for i in np.argsort(agreement, kind="stable")[::-1]]
     each = np.eye(n_clusters)

@@ -12,6 +12,7 @@ from scsiameseclu_jax.partition import (
     modularity,
     representation,
     silhouette,
+    small_problems,
     smooth,
     unit_rows,
 )
@@ -97,7 +98,6 @@ def estimate(
     """
     from scipy.stats import rankdata
     from sklearn.metrics import calinski_harabasz_score
-    from threadpoolctl import threadpool_limits
 
     wanted = k_range(len(features), k_min, k_max)
     rng = np.random.default_rng(seed)
@@ -113,7 +113,7 @@ def estimate(
         "Calinski-Harabasz, smoothed": [],
     }
     tried = []
-    with threadpool_limits(limits=1):  # many small problems: threads would wait for each other
+    with small_problems():
         for k in wanted:
             clusters = kmeans(near, int(k), seed, n_starts=_STARTS)
             if len(np.unique(clusters)) < k:

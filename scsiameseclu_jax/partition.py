@@ -8,6 +8,9 @@ which likes small islands. Each normalisation has its say in both.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +21,7 @@ from scsiameseclu_jax.neighbors import nearest_neighbors
 
 _MICRO = 60  # groups that merging starts from
 _RESOLUTION = 0.5  # of modularity; 1 favours balanced sizes more
-_SMALLEST = 5  # cells; fewer are outliers rather than a cluster
+_SMALLEST = 1e-3  # of the cells, at least 2; fewer are outliers rather than a cluster
 _KMEANS_CELLS = 20_000  # more do not move centres, and take minutes
 
 
@@ -87,33 +90,30 @@ def best_candidate(
     Returns
     -------
     The candidate with the best sum of ranks over both criteria in all representations, of those
-    without a cluster of fewer than five cells if there are any.
+    without a cluster of one cell, or of less than 0.1 % of the cells, if there are any.
 
     Raises
     ------
     ValueError
         If no candidate has that many clusters, because too many cells are alike.
     """
-    from threadpoolctl import threadpool_limits
-
     units = [unit_rows(one.features) for one in representations]
-    # many small problems: threads would wait for each other, and for those of other processes
-    with threadpool_limits(limits=1):
-        made = _candidates("embedding", embedding, n_clusters, seed, n_starts)
-        for i, (unit, one) in enumerate(zip(units, representations, strict=True)):
-            near = unit_rows(smooth(one.links, unit, 4))
-            far = unit_rows(smooth(one.links, near, 12))
-            for name, x in (("as it is", unit), ("smoothed 4", near), ("smoothed 16", far)):
-                name = f"representation {i + 1} {name}"
-                made |= _candidates(name, x, n_clusters, seed, n_starts)
-        candidates = {name: c for name, c in made.items() if len(np.unique(c)) == n_clusters}
-        if not candidates:
-            found = max(len(np.unique(clusters)) for clusters in made.values())
-            msg = f"Expected cells distinct enough for {n_clusters} clusters, found {found} groups."
-            raise ValueError(msg)
-        whole = {name: c for name, c in candidates.items() if np.bincount(c).min() >= _SMALLEST}
-        candidates = whole or candidates
-        scores = {name: criteria(c, units, representations) for name, c in candidates.items()}
+    made = _candidates("embedding", embedding, n_clusters, seed, n_starts)
+    for i, (unit, one) in enumerate(zip(units, representations, strict=True)):
+        near = unit_rows(smooth(one.links, unit, 4))
+        far = unit_rows(smooth(one.links, near, 12))
+        for name, x in (("as it is", unit), ("smoothed 4", near), ("smoothed 16", far)):
+            name = f"representation {i + 1} {name}"
+            made |= _candidates(name, x, n_clusters, seed, n_starts)
+    candidates = {name: c for name, c in made.items() if len(np.unique(c)) == n_clusters}
+    if not candidates:
+        found = max(len(np.unique(clusters)) for clusters in made.values())
+        msg = f"Expected cells distinct enough for {n_clusters} clusters, found {found} groups."
+        raise ValueError(msg)
+    least = max(2, _SMALLEST * len(embedding))
+    whole = {name: c for name, c in candidates.items() if np.bincount(c).min() >= least}
+    candidates = whole or candidates
+    scores = {name: criteria(c, units, representations) for name, c in candidates.items()}
     best = list(scores)[int(np.argmax(sum_of_ranks(scores)))]
     return Choice(candidates[best], best, scores)
 
@@ -205,20 +205,29 @@ def smooth(links: sp.csr_matrix, x: np.ndarray, times: int) -> np.ndarray:
     return x
 
 
+@contextmanager
+def small_problems() -> Iterator[None]:
+    """Let many small problems be solved, on one thread each: more would wait for each other.
+
+    k-means that finds fewer clusters than it should says nothing: such a candidate does not win.
+    Filters of warnings belong to all threads, so they are set here and not at each k-means.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
 def kmeans(x: np.ndarray, n_clusters: int, seed: int, *, n_starts: int = 10) -> np.ndarray:
     """Return clusters [n] of rows [n, p] by k-means; of many rows, some make the centres."""
-    import warnings
-
     from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
 
     x = np.asarray(x, np.float32)
     few = np.random.default_rng(seed).permutation(len(x))[:_KMEANS_CELLS]
     made = KMeans(n_clusters, n_init=n_starts, random_state=seed)
-    with warnings.catch_warnings():
-        # a candidate that found too few clusters just does not win
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return made.fit(x[np.sort(few)]).predict(x)
+    return made.fit(x[np.sort(few)]).predict(x)
 
 
 def _candidates(

@@ -71,7 +71,7 @@ def test_majority_of_renamed_partitions():
         moved = rng.random(300) < 0.2
         one[moved] = rng.integers(0, 4, moved.sum())
         noisy.append(rng.permutation(4)[one])
-    made, agreement = consensus.majority(noisy, 4)
+    made, agreement = consensus.majority(noisy, 4, lead=2)
     assert adjusted_rand_score(truth, made) > 0.97
     assert max(adjusted_rand_score(truth, one) for one in noisy) < 0.8
     assert agreement.mean() == pytest.approx(0.85, abs=0.03)
@@ -85,5 +85,18 @@ def test_no_cluster_is_lost():
         one = truth.copy()
         one[np.flatnonzero(truth == group)[:20]] = 3
         halves.append(one)
-    made, _ = consensus.majority(halves, 4)
+    made, _ = consensus.majority(halves, 4, lead=0)
     assert set(made) == {0, 1, 2, 3}
+
+
+def test_the_best_partition_leads_though_others_are_more():
+    # Three have the groups as they are; five split the largest, each elsewhere, and lose the least.
+    truth = np.repeat([0, 1, 2, 3], [200, 30, 20, 10])
+    partitions = [truth] * 3
+    for start in range(0, 200, 40):
+        split = truth.copy()
+        split[truth == 3] = 2
+        split[start : start + 40] = 3
+        partitions.append(split)
+    made, _ = consensus.majority(partitions, 4, lead=1)
+    assert adjusted_rand_score(truth, made) == 1
