@@ -118,12 +118,18 @@ def _table(file: Any) -> pd.DataFrame:
     file.seek(0)
     try:
         # A gene may be called NA.
-        return pd.read_csv(
+        table = pd.read_csv(
             file, sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True
         )
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
         msg = f"Expected a table with the columns {_COLUMNS}, found: {error}"
         raise ValueError(msg) from error
+    if not isinstance(table.index, pd.RangeIndex):
+        msg = (
+            f"Expected rows of {len(table.columns)} columns, as the header has, found longer ones."
+        )
+        raise ValueError(msg)
+    return table
 
 
 def _of_table(table: pd.DataFrame, name: str) -> dict[str, list[str]]:

@@ -177,8 +177,8 @@ def _rank(expression: AnnData, method: Method) -> tuple[dict[str, Any], dict[str
     """Return scanpy's results, and the shares [g, k] of cells with each gene, in and out."""
     import scanpy as sc
 
-    with warnings.catch_warnings():
-        # scanpy adds columns one by one.
+    # scanpy adds columns one by one, and divides by 0 where a gene has no counts: it scores 0.
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
         warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
         sc.tl.rank_genes_groups(
             expression, "group", method=method, use_raw=False, pts=True, tie_correct=True
