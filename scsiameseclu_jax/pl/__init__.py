@@ -5,7 +5,26 @@ Figures are made without pyplot: save one with ``ax.figure.savefig(...)``; in a 
 """
 
 from scsiameseclu_jax.pl.cells import embedding, overview, project
+from scsiameseclu_jax.pl.classification import confusion, rejection
+from scsiameseclu_jax.pl.comparison import cluster_types, sankey
+from scsiameseclu_jax.pl.confidence import confidence
 from scsiameseclu_jax.pl.evidence import history, n_clusters, stability
 from scsiameseclu_jax.pl.markers import markers
+from scsiameseclu_jax.pl.trajectory import expression_along, trajectory
 
-__all__ = ["embedding", "history", "markers", "n_clusters", "overview", "project", "stability"]
+__all__ = [
+    "cluster_types",
+    "confidence",
+    "confusion",
+    "embedding",
+    "expression_along",
+    "history",
+    "markers",
+    "n_clusters",
+    "overview",
+    "project",
+    "rejection",
+    "sankey",
+    "stability",
+    "trajectory",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import string
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MISSING = "#D3D3D3"
+MISSING = "#D3D3D3"
 # Names up to this length are written on the plot as they are, longer ones as letters.
-_SHORT = 3
-_LEGEND_ROWS = 20
+SHORT = 3
+LEGEND_ROWS = 20
 # Distance between two such marks, as a share of the plot.
 _APART = 0.05
 # More categories than this are written smaller.
-_MANY = 15
+MANY = 15
 
 
 def project(adata: AnnData, key: str = "siameseclu") -> np.ndarray:
@@ -120,7 +121,7 @@ def embedding(
         found = [str(name) for name in adata.obs.columns]
         msg = f"Expected `color` to be a column of obs, one of {found}, found {color!r}."
         raise KeyError(msg)
-    points = project(adata, key) if basis is None else _coordinates(adata, basis)
+    points = plane(adata, key, basis)
     ax = axes((6.4, 4.8)) if ax is None else ax
     # In random order, so that no category hides the others.
     order = np.random.default_rng(0).permutation(adata.n_obs)
@@ -168,13 +169,18 @@ def overview(adata: AnnData, key: str = "siameseclu", *, labels: str | None = No
             found = [str(column) for column in adata.obs.columns]
             msg = f"Expected columns of obs, {found}, found {name!r}."
             raise KeyError(msg)
-    width = sum(4.6 + _legend_width(adata.obs[name]) for name in wanted)
+    width = sum(4.6 + legend_width(adata.obs[name].dropna()) for name in wanted)
     figure = Figure(figsize=(width, 4.6), layout="constrained")
     for column, name in enumerate(wanted):
         ax = embedding(adata, key, color=name, ax=figure.add_subplot(1, len(wanted), column + 1))
         n = adata.obs[name].nunique()
         ax.set_title(f"{n} clusters" if column == 0 else f"{name}, {n} labels")
     return figure
+
+
+def plane(adata: AnnData, key: str, basis: str | None) -> np.ndarray:
+    """Return coordinates [n, 2] to draw cells at: of `basis`, or of :func:`project`."""
+    return project(adata, key) if basis is None else _coordinates(adata, basis)
 
 
 def _coordinates(adata: AnnData, basis: str) -> np.ndarray:
@@ -195,22 +201,22 @@ def _scatter_categories(
     codes = categories.codes.to_numpy()
     names = [str(name) for name in categories.categories]
     colors = palette(len(names))
-    ax.scatter(*points[order].T, c=[(*colors, _MISSING)[code] for code in codes[order]], **options)
+    ax.scatter(*points[order].T, c=[(*colors, MISSING)[code] for code in codes[order]], **options)
 
-    marks = names if max(map(len, names), default=0) <= _SHORT else _letters(len(names))
-    size = 10 if len(names) <= _MANY else 7
-    for point, mark in zip(_places(points, codes, len(names)), marks, strict=True):
-        _write(ax, point, mark, size)
+    marks = names if max(map(len, names), default=0) <= SHORT else letters(len(names))
+    size = 10 if len(names) <= MANY else 7
+    for point, mark in zip(places(points, codes, len(names)), marks, strict=True):
+        write(ax, point, mark, size)
     entries = names if marks is names else [f"{m}  {n}" for m, n in zip(marks, names, strict=True)]
     if (codes < 0).any():
-        colors, entries = [*colors, _MISSING], [*entries, "missing"]
+        colors, entries = [*colors, MISSING], [*entries, "missing"]
     dots = [ax.scatter([], [], c=color, s=30, linewidths=0) for color in colors]
     ax.legend(
         dots,
         entries,
         loc="center left",
         bbox_to_anchor=(1.01, 0.5),
-        ncols=-(-len(entries) // _LEGEND_ROWS),
+        ncols=-(-len(entries) // LEGEND_ROWS),
         frameon=False,
         fontsize="small",
         handletextpad=0.2,
@@ -218,32 +224,35 @@ def _scatter_categories(
     )
 
 
-def _places(points: np.ndarray, codes: np.ndarray, n: int) -> list[np.ndarray]:
+def places(points: np.ndarray, codes: np.ndarray, n: int) -> list[np.ndarray]:
     """Return where to write the mark of each category: on one of its own cells.
 
     It is the cell next to the median, for of a category in two parts the median is in neither,
-    and among those that keep a distance from the other marks if there are any.
+    and among those that keep a distance from the other marks if there are any. Categories of few
+    cells choose first.
     """
     scale = np.ptp(points, axis=0)
     scale = np.where(scale > 0, scale, 1)
-    places: list[np.ndarray] = []
-    for code in range(n):
+    found: dict[int, np.ndarray] = {}
+    for code in np.argsort(np.bincount(codes[codes >= 0], minlength=n), kind="stable"):
         own = points[codes == code]
         far = np.linalg.norm((own - np.median(own, axis=0)) / scale, axis=1)
-        for other in places:
-            far += 10 * (np.linalg.norm((own - other) / scale, axis=1) < _APART)
-        places.append(own[np.argmin(far)])
-    return places
+        for other in found.values():
+            near = np.linalg.norm((own - other) / scale, axis=1) / _APART
+            far += 10 * np.maximum(1 - near, 0)
+        found[int(code)] = own[np.argmin(far)]
+    return [found[code] for code in range(n)]
 
 
-def _legend_width(values: pd.Series) -> float:
-    """Return about the width in inches of the legend of a column of categories."""
-    names = values.dropna().astype(str).unique()
+def legend_width(values: Iterable[str]) -> float:
+    """Return about the width in inches of a legend of names, counted once each."""
+    names = set(map(str, values))
     longest = max(map(len, names), default=0)
-    return -(-(len(names) + 1) // _LEGEND_ROWS) * (0.5 + 0.085 * longest)
+    return -(-(len(names) + 1) // LEGEND_ROWS) * (0.5 + 0.085 * longest)
 
 
-def _write(ax: Axes, point: np.ndarray, text: str, size: float) -> None:
+def write(ax: Axes, point: np.ndarray, text: str, size: float) -> None:
+    """Write a mark that can be read on dots of any colour."""
     from matplotlib.patheffects import withStroke
 
     halo = [withStroke(linewidth=size / 4, foreground="white")]
@@ -251,7 +260,7 @@ def _write(ax: Axes, point: np.ndarray, text: str, size: float) -> None:
     ax.text(*point, text, path_effects=halo, **options)
 
 
-def _letters(n: int) -> list[str]:
+def letters(n: int) -> list[str]:
     """Return A, B, ..., Z, AA, AB, ...: not to be taken for cluster numbers."""
     single = string.ascii_uppercase
     double = [a + b for a in single for b in single]

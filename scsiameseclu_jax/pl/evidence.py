@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
@@ -24,6 +24,7 @@ OKABE_ITO = [
     "#000000",
     "#F0E442",
 ]
+_MARKS = "os^Dv<>PX*"
 
 
 def history(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None) -> Axes:
@@ -60,15 +61,10 @@ def history(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None) 
     stages = np.array([str(stage) for stage in record["stage"]])
     steps = np.arange(1, len(stages) + 1)
     _shade_stages(ax, stages)
-    marker = "." if len(stages) < 60 else ""
     terms = [item.name for item in fields(Losses) if item.name in record]
     for i, name in enumerate(terms):
-        style = "-" if i < len(OKABE_ITO) - 2 else "--"
-        # Black is the sum's.
-        color = [c for c in OKABE_ITO if c != "#000000"][i % (len(OKABE_ITO) - 1)]
-        options = {"color": color, "linestyle": style, "marker": marker, "linewidth": 1.4}
-        ax.plot(steps, _positive(record[name]), label=name.replace("_", " "), **options)
-    ax.plot(steps, _positive(record["loss"]), "k", marker=marker, linewidth=2, label="loss (sum)")
+        ax.plot(steps, _positive(record[name]), label=name.replace("_", " "), **_style(i, steps))
+    ax.plot(steps, _positive(record["loss"]), "k", linewidth=2.4, label="loss (sum)")
     ax.set(yscale="log", xlabel="step", ylabel="loss term, before its weight")
     ax.set_xlim(0.5, len(stages) + 0.5)
     ax.spines[["top", "right"]].set_visible(False)
@@ -101,11 +97,12 @@ def n_clusters(adata: AnnData, key: str = "n_clusters", *, ax: Axes | None = Non
         raise KeyError(msg)
     ax = axes((6.4, 4.0)) if ax is None else ax
     tried, chosen = np.asarray(record["candidates"]), int(record["n_clusters"])
-    for name, series in record["criteria"].items():
+    for i, (name, series) in enumerate(record["criteria"].items()):
         values = np.asarray(series)
         low, high = values.min(), values.max()
-        ax.plot(tried, (values - low) / (high - low if high > low else 1), label=name, alpha=0.7)
-    ax.plot(tried, record["votes"], "k", linewidth=2, marker="o", markersize=3, label="vote")
+        values = (values - low) / (high - low if high > low else 1)
+        ax.plot(tried, values, label=name, **_style(i, tried))
+    ax.plot(tried, record["votes"], "k", linewidth=2.4, label="vote")
     ax.axvline(chosen, color="k", linestyle=":", linewidth=1)
     ax.set(
         title=f"{chosen} clusters",
@@ -165,6 +162,21 @@ def axes(size: tuple[float, float]) -> Axes:
     from matplotlib.figure import Figure
 
     return Figure(figsize=size, layout="constrained").add_subplot()
+
+
+def _style(i: int, steps: np.ndarray) -> dict[str, Any]:
+    """Return how the i-th line is drawn: in grey, its marks tell it from others. Black is free."""
+    colors = [color for color in OKABE_ITO if color != "#000000"]
+    every = max(len(steps) // 14, 1)
+    return {
+        "color": colors[i % len(colors)],
+        "marker": _MARKS[i % len(_MARKS)],
+        "markevery": (i * every // 4 % every, every),  # not all at the same steps
+        "markersize": 4.5,
+        "markeredgecolor": "0.2",
+        "markeredgewidth": 0.5,
+        "linewidth": 1.2,
+    }
 
 
 def _positive(values: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from scsiameseclu_jax.tl.clusters import add_clusters, predict, siameseclu
 from scsiameseclu_jax.tl.markers import markers
 from scsiameseclu_jax.tl.number import estimate_n_clusters
 from scsiameseclu_jax.tl.record import check_key, check_threshold
+from scsiameseclu_jax.tl.trajectory import trajectory
 
 __all__ = [
     "add_clusters",
@@ -15,4 +16,5 @@ __all__ = [
     "markers",
     "predict",
     "siameseclu",
+    "trajectory",
 ]

@@ -1,0 +1,157 @@
+"""Plot of how sure the clusters are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scsiameseclu_jax.expression import groups
+from scsiameseclu_jax.tl.record import UNASSIGNED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_ROW = 0.2  # inches for a cluster
+_BINS = 10
+
+
+def confidence(adata: AnnData, key: str = "siameseclu") -> Figure:
+    """Draw how the confidence of cells is distributed in each cluster.
+
+    Parameters
+    ----------
+    adata
+        After :func:`scsiameseclu_jax.tl.siameseclu`, or any other tool of ours that writes
+        ``obs[key]`` and ``obs[f"{key}_confidence"]``.
+    key
+        Its ``key_added``.
+
+    Returns
+    -------
+    The figure. For each cluster the median confidence, a bar from the first quartile to the
+    third and a line from the 5th percentile to the 95th; beside it the number of cells. Cells
+    that were left unassigned count to the cluster of their largest soft assignment where it is
+    known, and their share is beside it too; else they are a row of their own.
+
+    After a fit with ``n_refits`` a second panel shows whether the confidence can be relied on:
+    the share of refits that agree against the confidence, on the diagonal if they are equal;
+    areas are numbers of cells.
+
+    Raises
+    ------
+    KeyError
+        If there is no such clustering or confidence.
+    ValueError
+        If no cell has both.
+    """
+    from matplotlib.figure import Figure
+
+    clusters = groups(adata, key)
+    name = f"{key}_confidence"
+    if name not in adata.obs:
+        found = [str(column) for column in adata.obs.columns]
+        msg = f"Expected obs[{name!r}], found columns {found}; run `scs.tl.siameseclu` first."
+        raise KeyError(msg)
+    sure = adata.obs[name].to_numpy(np.float64, na_value=np.nan)
+    own, left = _own(adata, key, clusters)
+    here = np.isfinite(sure) & own.notna()
+    if not here.any():
+        msg = f"Expected cells with a cluster and a confidence, found none in obs[{name!r}]."
+        raise ValueError(msg)
+    names = [cluster for cluster in own.cat.categories if (here & (own == cluster)).any()]
+    record = adata.uns.get(key, {})
+    record = record.get("stability") if isinstance(record, dict) else None
+    agreement = f"{key}_agreement"
+    calibrated = record is not None and agreement in adata.obs
+
+    height = max(2.8 if not calibrated else 3.4, 1.0 + _ROW * len(names))
+    width = 5.2 + 0.075 * max(map(len, names))
+    figure = Figure(figsize=(width + (3.8 if calibrated else 0), height))
+    figure.set_layout_engine("constrained", w_pad=0.12)
+    widths = [width, 3.8] if calibrated else [width]
+    grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
+    ax = figure.add_subplot(grid[0])
+    parts = [sure[here & (own == cluster)] for cluster in names]
+    columns = {"cells": [str(len(part)) for part in parts]}
+    if left.any() and UNASSIGNED not in names:
+        shares = [left[here & (own == cluster)].mean() for cluster in names]
+        columns["unassigned"] = [f"{100 * share:.0f} %" for share in shares]
+    _draw_rows(ax, parts)
+    _write_columns(ax, columns)
+    ax.set_yticks(np.arange(len(names)), names, fontsize="small")
+    title = f"{100 * left[here].mean():.1f} % of cells unassigned" if left.any() else ""
+    what = "a refit agrees" if record is not None else "not calibrated"
+    ax.set(title=title, xlabel=f"confidence ({what})", ylabel=key)
+    if record is not None and calibrated:
+        agrees = adata.obs[agreement].to_numpy(np.float64, na_value=np.nan)
+        _draw_reliability(figure.add_subplot(grid[1]), sure, agrees, record)
+    return figure
+
+
+def _own(adata: AnnData, key: str, clusters: pd.Categorical) -> tuple[pd.Series, np.ndarray]:
+    """Return the cluster that each cell is in or nearest to, and which are unassigned."""
+    own = pd.Series(clusters, index=adata.obs_names)
+    left = (own == UNASSIGNED).to_numpy()
+    proba = adata.obsm.get(f"{key}_proba")
+    if proba is None or not left.any():
+        return own, left
+    proba = np.asarray(proba)[left]
+    names = [str(i) for i in range(proba.shape[1])]
+    # Names of another kind (parts of clusters, say) do not tell which column is theirs.
+    if not set(own.cat.categories) <= {*names, UNASSIGNED} or not np.isfinite(proba).all():
+        return own, left
+    own = own.cat.set_categories(names)
+    own[left] = np.array(names)[proba.argmax(axis=1)]
+    return own, left
+
+
+def _draw_rows(ax: Axes, parts: list[np.ndarray]) -> None:
+    for row, part in enumerate(parts):
+        low, first, middle, third, high = np.quantile(part, [0.05, 0.25, 0.5, 0.75, 0.95])
+        ax.plot([low, high], [row, row], color="0.35", linewidth=1)
+        ax.barh(row, third - first, left=first, height=0.62, color="0.75", edgecolor="0.35")
+        ax.plot([middle, middle], [row - 0.38, row + 0.38], color="k", linewidth=2.2)
+    ax.set_xlim(0, 1.005)
+    ax.set_ylim(len(parts) - 0.4, -0.6)
+    ax.grid(visible=True, axis="x", color="0.9", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _write_columns(ax: Axes, columns: dict[str, list[str]]) -> None:
+    """Write figures to the right of the rows, a column under each name."""
+    options: dict[str, Any] = {"textcoords": "offset points", "fontsize": "small", "ha": "right"}
+    end = 4.0
+    for name, texts in columns.items():
+        end += 12 + 5.2 * max(map(len, [name, *texts]))  # points, at about 5 for a letter
+        ax.annotate(name, (1, 1), (end, 4), xycoords="axes fraction", va="bottom", **options)
+        for row, text in enumerate(texts):
+            place = ax.get_yaxis_transform()
+            ax.annotate(text, (1, row), (end, 0), xycoords=place, va="center", **options)
+
+
+def _draw_reliability(
+    ax: Axes, sure: np.ndarray, agrees: np.ndarray, record: dict[str, Any]
+) -> None:
+    both = np.isfinite(sure) & np.isfinite(agrees)
+    sure, agrees = sure[both], agrees[both]
+    bins = np.minimum((sure * _BINS).astype(int), _BINS - 1)
+    filled = np.unique(bins)
+    x, y = (np.array([values[bins == b].mean() for b in filled]) for values in (sure, agrees))
+    cells = np.bincount(bins)[filled]
+    ax.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1)
+    ax.plot(x, y, "k-", linewidth=1)
+    ax.scatter(x, y, s=15 + 200 * cells / cells.max(), c="white", edgecolors="k", zorder=3)
+    ax.set(
+        xlim=(0, 1.03),
+        ylim=(0, 1.03),
+        aspect="equal",
+        xlabel="confidence",
+        ylabel="share of refits that agree",
+        title=f"calibration error {float(record['calibration_error']):.3f}",
+    )
+    ax.spines[["top", "right"]].set_visible(False)
