@@ -149,11 +149,17 @@ def test_labels_can_not_reach_training(room):
     assert not [argument for argument in arguments if LABELS.match(argument)]
 
 
-def test_metrics_are_imported_by_the_command_line_and_the_report_only():
+def test_metrics_are_imported_where_labels_are_the_task_or_shown_only():
     metrics = {name for name in SOURCES if name.startswith("scsiameseclu_jax.metrics")}
     users = {name for name in SOURCES if metrics & own(SOURCES[name])}
-    known = "scsiameseclu_jax.reporting.known"
-    assert users - metrics == {"scsiameseclu_jax", "scsiameseclu_jax.commands", known}
+    rooms = ("commands", "reporting.known", "tl.classification", "pl.classification")
+    assert users - metrics == {"scsiameseclu_jax", *(f"scsiameseclu_jax.{room}" for room in rooms)}
+
+
+def test_known_types_enter_by_two_doors_only():
+    name = "scsiameseclu_jax.tl.heads"
+    users = {user for user in SOURCES if name in own(SOURCES[user])}
+    assert users == {f"scsiameseclu_jax.tl.{room}" for room in ("classification", "transfer")}
 
 
 def test_importing_is_free():

@@ -4,6 +4,12 @@ Labels are seen here, where they are the task (``tl.classify``, ``tl.transfer_la
 results are shown; nothing that preprocesses, trains or selects may import this package.
 """
 
+from scsiameseclu_jax.metrics.classification import (
+    classification_report,
+    classification_scores,
+    confusion,
+    rejection_curve,
+)
 from scsiameseclu_jax.metrics.clustering import accuracy, macro_f1, rare_type_recall, scores
 from scsiameseclu_jax.metrics.marker_overlap import (
     best_mapping,
@@ -15,10 +21,14 @@ from scsiameseclu_jax.metrics.marker_overlap import (
 __all__ = [
     "accuracy",
     "best_mapping",
+    "classification_report",
+    "classification_scores",
+    "confusion",
     "macro_f1",
     "mapped_accuracy",
     "marker_overlap",
     "overlap_mapping",
     "rare_type_recall",
+    "rejection_curve",
     "scores",
 ]

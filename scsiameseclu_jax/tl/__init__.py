@@ -1,20 +1,26 @@
 """Tools on AnnData, scanpy style: results are written into the object."""
 
+from scsiameseclu_jax.tl.adapters import celltypist
 from scsiameseclu_jax.tl.annotation import annotate_markers
+from scsiameseclu_jax.tl.classification import classify
 from scsiameseclu_jax.tl.clusters import add_clusters, predict, siameseclu
 from scsiameseclu_jax.tl.markers import markers
 from scsiameseclu_jax.tl.number import estimate_n_clusters
 from scsiameseclu_jax.tl.record import check_key, check_threshold
 from scsiameseclu_jax.tl.trajectory import trajectory
+from scsiameseclu_jax.tl.transfer import transfer_labels
 
 __all__ = [
     "add_clusters",
     "annotate_markers",
+    "celltypist",
     "check_key",
     "check_threshold",
+    "classify",
     "estimate_n_clusters",
     "markers",
     "predict",
     "siameseclu",
     "trajectory",
+    "transfer_labels",
 ]

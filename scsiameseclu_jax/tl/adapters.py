@@ -1,0 +1,164 @@
+"""Tools of others on our clusters, their results under our names."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scsiameseclu_jax import pp
+from scsiameseclu_jax.normalization import logarithm
+from scsiameseclu_jax.tl.record import UNASSIGNED, check_key, check_threshold, own
+
+if TYPE_CHECKING:
+    import os
+
+logger = logging.getLogger(__name__)
+
+_TOTAL = 1e4  # counts of a cell that CellTypist's models expect, before log1p
+_MIXED = "Heterogeneous"  # CellTypist's word for a cluster without a dominant type
+
+
+def celltypist(
+    adata: AnnData,
+    model: str | os.PathLike[str] | Any,
+    *,
+    key: str = "siameseclu",
+    layer: str | None = "counts",
+    min_prop: float = 0.0,
+    unassigned_below: float | None = None,
+    key_added: str = "celltypist",
+    copy: bool = False,
+) -> AnnData | None:
+    """Annotate cells by CellTypist, with our clusters as its over-clustering.
+
+    CellTypist gives each cell a type, and each cluster the type of most of its cells. It needs
+    logarithmic values of 10,000 counts a cell over all genes: they are made here from the counts.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes with raw counts, gene symbols as names, and clusters.
+    model
+        A CellTypist model: its name, the path of its file, or a ``celltypist.models.Model``.
+    key
+        Column of ``obs`` with the clusters. More clusters than types are better than fewer.
+    layer
+        Where the raw counts are, as in :func:`siameseclu`.
+    min_prop
+        Share of its cells that a cluster's type must have, 0 to 1; else its cells are
+        ``"Unassigned"``.
+    unassigned_below
+        Confidence below which a cell is written as ``"Unassigned"``.
+    key_added
+        Name under which results are stored.
+    copy
+        Return a changed copy and leave `adata` as it is.
+
+    Returns
+    -------
+    None, or the copy. Written are
+
+    ``adata.obs[key_added]``
+        Type of each cell's cluster, categorical.
+    ``adata.obs[f"{key_added}_cell"]``
+        Type of the cell by itself, categorical.
+    ``adata.obs[f"{key_added}_confidence"]``
+        CellTypist's probability that the cell is of its cluster's type, float32; of its own
+        likeliest type where the cluster has none. It is not calibrated.
+    ``adata.obs[f"{key_added}_second"]``
+        The cell's likeliest type other than that, categorical.
+    ``adata.uns[key_added]``
+        ``params``.
+
+    Raises
+    ------
+    ImportError
+        If CellTypist is not installed.
+    KeyError, TypeError, ValueError
+        For bad input, before CellTypist starts.
+
+    References
+    ----------
+    Dominguez Conde, C. et al. (2022). Cross-tissue immune cell analysis reveals tissue-specific
+    features in humans. Science 376, eabl5197.
+    """
+    check_key(key_added)
+    check_threshold(unassigned_below)
+    if not 0 <= min_prop <= 1:
+        msg = f"Expected `min_prop` to be between 0 and 1, found {min_prop}."
+        raise ValueError(msg)
+    clusters = _clusters(adata, key)
+    raw = pp.counts(adata, layer=layer)
+    totals = np.asarray(raw.sum(axis=1), np.float64).ravel()
+    if not totals.all():
+        msg = f"Expected every cell to have counts, found {int((totals == 0).sum())} without."
+        raise ValueError(msg)
+    try:
+        tool = importlib.import_module("celltypist")
+    except ImportError as error:
+        msg = "Expected CellTypist to be installed; run `pip install celltypist`."
+        raise ImportError(msg) from error
+    logged = logarithm(raw, totals / _TOTAL).astype(np.float32)
+    cells = AnnData(
+        logged, obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=adata.var_names)
+    )
+    found = tool.annotate(
+        cells, model=model, majority_voting=True, over_clustering=clusters, min_prop=min_prop
+    )
+    proba = found.probability_matrix
+    types = [str(name) for name in proba.columns]
+    values = proba.to_numpy(np.float64)
+    voted, alone = (
+        found.predicted_labels[name].astype(str).to_numpy(dtype=object)
+        for name in ("majority_voting", "predicted_labels")
+    )
+    place = {name: i for i, name in enumerate(types)}
+    rows = np.arange(adata.n_obs)
+    first = np.array([place.get(name, -1) for name in voted])
+    first = np.where(first < 0, values.argmax(axis=1), first)
+    sure = values[rows, first].astype(np.float32)
+    voted[voted == _MIXED] = UNASSIGNED
+    if unassigned_below is not None:
+        voted[sure < unassigned_below] = UNASSIGNED
+    others = values.copy()
+    others[rows, first] = -np.inf
+    adata = own(adata, copy=copy)
+    second = np.array(types, dtype=object)[others.argmax(axis=1)]
+    for name, column in (
+        (key_added, voted),
+        (f"{key_added}_cell", alone),
+        (f"{key_added}_second", second),
+    ):
+        adata.obs[name] = pd.Series(pd.Categorical(column), index=adata.obs_names)
+        adata.uns.pop(f"{name}_colors", None)  # of other types
+    adata.obs[f"{key_added}_confidence"] = sure
+    params = {
+        "model": str(model) if isinstance(model, str) or hasattr(model, "__fspath__") else "given",
+        "key": key,
+        "layer": "X" if layer is None else layer,
+        "min_prop": float(min_prop),
+    }
+    if unassigned_below is not None:
+        params["unassigned_below"] = float(unassigned_below)
+    adata.uns[key_added] = {"params": params}
+    logger.info("added %r (adata.obs, categorical)", key_added)
+    return adata if copy else None
+
+
+def _clusters(adata: AnnData, key: str) -> np.ndarray:
+    if key not in adata.obs:
+        found = sorted(map(str, adata.obs))
+        msg = f"Expected `key` to be a column of obs, one of {found}, found {key!r}."
+        raise KeyError(msg)
+    column = adata.obs[key]
+    if column.isna().any():
+        msg = (
+            f"Expected a cluster for every cell in obs[{key!r}], found {column.isna().sum()} none."
+        )
+        raise ValueError(msg)
+    return column.astype(str).to_numpy()

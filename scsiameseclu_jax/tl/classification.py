@@ -1,0 +1,234 @@
+"""Cell types from those of other cells in the same object."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scsiameseclu_jax import pp
+from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.metrics.classification import classification_report, classification_scores
+from scsiameseclu_jax.model import SiameseClu
+from scsiameseclu_jax.provenance import as_seed
+from scsiameseclu_jax.tl.heads import (
+    Called,
+    Method,
+    call,
+    check_method,
+    features_of,
+    known_types,
+)
+from scsiameseclu_jax.tl.record import UNASSIGNED, check_key, check_threshold, own, storable
+
+logger = logging.getLogger(__name__)
+
+FOLDS = 5
+_STRENGTH = 0.03  # chosen on the data sets of benchmarks/classification.py, one for all
+
+
+def classify(
+    adata: AnnData,
+    labels_key: str,
+    *,
+    layer: str | None = "counts",
+    key: str | None = None,
+    batch_key: str | None = None,
+    unlabeled: str = "Unknown",
+    method: Method = "logistic",
+    unassigned_below: float | None = None,
+    rng: int | np.random.Generator = 0,
+    key_added: str = "classified",
+    config: Config | None = None,
+    copy: bool = False,
+    progress: bool | None = None,
+) -> AnnData | None:
+    """Predict the type of cells without one from those of known type in the same object.
+
+    All cells are embedded without labels. A head then learns the known types from the embedding
+    and from the principal components of three normalisations, and is measured and calibrated on
+    known cells that it was fitted without, in five parts.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes with raw counts.
+    labels_key
+        Column of ``obs`` with the known types, two or more; missing, or `unlabeled`, for the cells
+        to be predicted. It is read by the head only.
+    layer
+        Where the raw counts are, as in :func:`siameseclu`.
+    key
+        The ``key_added`` of a clustering of all these cells, whose embedding to use: that saves the
+        fit. None fits one.
+    batch_key
+        Column in ``obs`` of batches to be looked past; see
+        :meth:`scsiameseclu_jax.SiameseClu.fit`. It helps where all batches hold the same types in
+        the same shares, and harms where they do not.
+    unlabeled
+        What cells without a type are called.
+    method
+        Head: ``"logistic"`` regression, ``"knn"``, a vote of the 15 nearest by cosine, or
+        ``"prototype"``, the nearest mean.
+    unassigned_below
+        Confidence below which a predicted cell is written as ``"Unassigned"``.
+    rng
+        Seed, or a generator that the seed is drawn from: of the fit, and of the parts.
+    key_added
+        Name under which results are stored.
+    config
+        All other settings of the fit.
+    copy
+        Return a changed copy and leave `adata` as it is.
+    progress
+        See :meth:`scsiameseclu_jax.SiameseClu.fit`.
+
+    Returns
+    -------
+    None, or the copy. Written are
+
+    ``adata.obs[key_added]``
+        Type of each cell, categorical of all types: the known one, else the predicted one.
+    ``adata.obs[f"{key_added}_confidence"]``
+        Calibrated probability of that type, float32. For a cell of known type it is what a head
+        that was fitted without it says: low values are worth a look. NaN for a type's only cell.
+    ``adata.obs[f"{key_added}_second"]``
+        Likeliest other type, categorical.
+    ``adata.obsm[f"X_{key_added}"]``
+        Embedding [n, d], float32, if one was fitted here.
+    ``adata.uns[key_added]``
+        ``params``, ``types``, and of the known cells that were left out in turn, ``scores``
+        (:func:`scsiameseclu_jax.metrics.classification_scores`), ``report`` (the same for each
+        type) and ``calibration_error``; ``temperature``, what calibrates; ``manifest`` of the fit.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        For bad input, before training starts; `adata` is left as it was.
+    """
+    check_key(key_added)
+    check_threshold(unassigned_below)
+    check_method(method)
+    known = known_types(adata, labels_key, unlabeled)
+    seed = as_seed(rng)
+    settings = Config() if config is None else config
+    embedding = None if key is None else _embedding(adata, key)
+    blocks = components_of(adata, layer, batch_key, settings)
+    made: dict[str, Any] = {}
+    if embedding is None:
+        model = SiameseClu("auto", config=config).fit(
+            adata, layer=layer, batch_key=batch_key, rng=seed, progress=progress
+        )
+        embedding = model.get_latent_representation()
+        made = {"manifest": storable(model.manifest)}
+    called = call(
+        features_of([embedding, *blocks]),
+        known,
+        method=method,
+        strength=_STRENGTH,
+        shifted=False,
+        n_folds=FOLDS,
+        seed=seed,
+    )
+    adata = own(adata, copy=copy)
+    if key is None:
+        adata.obsm[f"X_{key_added}"] = embedding
+    params = {
+        "labels_key": labels_key,
+        "layer": "X" if layer is None else layer,
+        "key": key,
+        "batch_key": batch_key,
+        "unlabeled": unlabeled,
+        "method": method,
+        "unassigned_below": unassigned_below,
+        "seed": seed,
+    }
+    write_types(adata, key_added, called, known, unassigned_below)
+    adata.uns[key_added] = record_of(called, known, params) | made
+    return adata if copy else None
+
+
+def components_of(
+    adata: AnnData, layer: str | None, batch_key: str | None, config: Config
+) -> list[np.ndarray]:
+    """Return principal components [n, p] of three normalisations, made without labels."""
+    made = pp.prepare(adata, 2, layer=layer, batch_key=batch_key, config=config)
+    back = np.empty(adata.n_obs, int)
+    back[made.order] = np.arange(adata.n_obs)
+    return [x[back] for x in (made.features, *made.others)]
+
+
+def _embedding(adata: AnnData, key: str) -> np.ndarray:
+    if f"X_{key}" not in adata.obsm:
+        msg = (
+            f"Expected an embedding in obsm['X_{key}'], found {sorted(adata.obsm)}; run "
+            f"`scs.tl.siameseclu(adata, ..., key_added={key!r})` first, or leave `key` out."
+        )
+        raise KeyError(msg)
+    found = np.asarray(adata.obsm[f"X_{key}"], np.float64)
+    if not np.isfinite(found).all():
+        n = int((~np.isfinite(found)).any(axis=1).sum())
+        msg = f"Expected obsm['X_{key}'] of all cells, found {n} cells without; leave `key` out."
+        raise ValueError(msg)
+    return found
+
+
+def write_types(
+    adata: AnnData,
+    key: str,
+    called: Called,
+    known: np.ndarray,
+    unassigned_below: float | None,
+    left: np.ndarray | None = None,
+) -> None:
+    """Write types, confidence and second choice; `left` [n] are unassigned whatever they seem."""
+    types, n = called.types, adata.n_obs
+    typed = np.array([name is not None for name in known])
+    proba = np.where(np.isnan(called.proba), 0, called.proba)
+    first = proba.argmax(axis=1)
+    place = {name: i for i, name in enumerate(types)}
+    first[typed] = [place[name] for name in known[typed]]
+    sure = called.proba[np.arange(n), first].astype(np.float32)
+    proba[np.arange(n), first] = -1
+    values = types[first]
+    lost = np.zeros(n, bool) if left is None else left.copy()
+    if unassigned_below is not None:
+        lost |= sure < unassigned_below
+    values[lost & ~typed] = UNASSIGNED
+    categories = list(types) + ([UNASSIGNED] if (lost & ~typed).any() else [])
+    for name, column, names in (
+        (key, values, categories),
+        (f"{key}_second", types[proba.argmax(axis=1)], list(types)),
+    ):
+        adata.obs[name] = pd.Series(pd.Categorical(column, names), index=adata.obs_names)
+        adata.uns.pop(f"{name}_colors", None)  # of other types
+    adata.obs[f"{key}_confidence"] = sure
+    adata.obsm.pop(f"X_{key}_umap", None)  # of another embedding
+    logger.info(
+        "predicted %d cells, %d of them unassigned; added %r (adata.obs, categorical)",
+        n - typed.sum(),
+        (lost & ~typed).sum(),
+        key,
+    )
+
+
+def record_of(called: Called, known: np.ndarray, params: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``uns`` is to hold, with scores of the known cells that were left out in turn."""
+    tested = np.array([name is not None for name in known]) & ~np.isnan(called.proba[:, 0])
+    made: dict[str, Any] = {
+        "params": {name: value for name, value in params.items() if value is not None},
+        "types": called.types.astype(str),
+        "temperature": called.temperature,
+    }
+    if tested.any():
+        truth = known[tested].astype(str)
+        found = called.types[called.proba[tested].argmax(axis=1)]
+        cells = pd.Index(map(str, range(len(truth))))
+        table = AnnData(obs=pd.DataFrame({"known": truth, "found": found}, index=cells))
+        made["scores"] = classification_scores(truth, found)
+        made["report"] = classification_report(table, "known", "found")
+        made["calibration_error"] = called.calibration_error
+    return made

@@ -1,0 +1,216 @@
+"""Cell types of new cells from those of a reference."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from scsiameseclu_jax import pp
+from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.model import SiameseClu
+from scsiameseclu_jax.provenance import as_seed
+from scsiameseclu_jax.reference import align
+from scsiameseclu_jax.tl.classification import FOLDS, components_of, record_of, write_types
+from scsiameseclu_jax.tl.heads import (
+    Method,
+    call,
+    check_method,
+    features_of,
+    known_types,
+    novelty,
+)
+from scsiameseclu_jax.tl.record import check_key, check_threshold, own, storable
+
+logger = logging.getLogger(__name__)
+
+_STRENGTH = 0.01  # between experiments, a simpler head than within one
+_SHARED = 0.5  # of the genes of the smaller object, at least
+
+
+def transfer_labels(
+    adata: AnnData,
+    reference: AnnData,
+    labels_key: str,
+    *,
+    layer: str | None = "counts",
+    model: SiameseClu | None = None,
+    batch_key: str | None = None,
+    unlabeled: str = "Unknown",
+    method: Method = "logistic",
+    unassigned_below: float | None = None,
+    open_set: bool = False,
+    false_flags: float = 0.05,
+    rng: int | np.random.Generator = 0,
+    key_added: str = "transferred",
+    config: Config | None = None,
+    copy: bool = False,
+    progress: bool | None = None,
+) -> AnnData | None:
+    """Predict the types of new cells from a reference of known types.
+
+    Cells of both are embedded together, without labels, unless a model of the reference is given.
+    A head then learns the known types as in :func:`classify`. What shifts all new cells alike, such
+    as a treatment, is taken away: their mean less that of reference cells of the types that they
+    seem to be of.
+
+    Parameters
+    ----------
+    adata
+        New cells x genes with raw counts.
+    reference
+        Cells x genes with raw counts and known types; not changed. Genes are matched by name,
+        whatever their order, case, or Ensembl version.
+    labels_key
+        Column of ``reference.obs`` with two types or more. It is read by the head only.
+    layer
+        Where the raw counts of both are, as in :func:`siameseclu`.
+    model
+        A model that was fitted to the cells of `reference`, in the same order: it embeds the new
+        ones without another fit, in seconds. None fits all cells together.
+    batch_key
+        Column in ``obs`` of both of batches to be looked past in the fit. It harms where batches
+        hold other shares of the types, so it is seldom worth it; see :func:`classify`.
+    unlabeled
+        What reference cells without a type are called.
+    method
+        As in :func:`classify`.
+    unassigned_below
+        Confidence below which a cell is written as ``"Unassigned"``. The confidence is calibrated
+        on the reference; where the new cells differ from it, it is too high.
+    open_set
+        Write cells that are out of reference as ``"Unassigned"``.
+    false_flags
+        Share of cells like those of the reference that may be flagged as out of it, between 0 and
+        1. If the new cells are of another treatment or technology, more of them are.
+    rng
+        Seed, or a generator that the seed is drawn from.
+    key_added
+        Name under which results are stored.
+    config
+        All other settings of the fit.
+    copy
+        Return a changed copy and leave `adata` as it is.
+    progress
+        See :meth:`scsiameseclu_jax.SiameseClu.fit`.
+
+    Returns
+    -------
+    None, or the copy. Written are ``obs`` and ``uns`` as by :func:`classify`, the scores being of
+    the reference, ``adata.obsm[f"X_{key_added}"]``, the embedding [m, d] of the new cells, and
+
+    ``adata.obs[f"{key_added}_novelty"]``
+        Share of the reference cells that are less far from others of them, float32, 0 to 1.
+    ``adata.obs[f"{key_added}_out_of_reference"]``
+        Whether a cell is unlike all of the reference, boolean.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        For bad input, before training starts; if fewer than half of the genes of the smaller
+        object are in the other. `adata` is left as it was.
+    RuntimeError
+        If `model` is not fitted.
+    """
+    check_key(key_added)
+    check_threshold(unassigned_below)
+    check_method(method)
+    if not 0 < false_flags < 1:
+        msg = f"Expected `false_flags` to be between 0 and 1, found {false_flags}."
+        raise ValueError(msg)
+    for name, one in (("adata", adata), ("reference", reference)):
+        if not isinstance(one, AnnData):
+            msg = f"Expected `{name}` to be an AnnData object, found {type(one).__name__}."
+            raise TypeError(msg)
+    known = known_types(reference, labels_key, unlabeled)
+    seed = as_seed(rng)
+    settings = Config() if config is None else config
+    if model is not None:
+        model.check_cells(reference)
+    both = _joined(reference, adata, layer, batch_key)
+    blocks = components_of(both, None, batch_key, settings)
+    if model is None:
+        fitted = SiameseClu("auto", config=config).fit(
+            both, layer=None, batch_key=batch_key, rng=seed, progress=progress
+        )
+        embedding, source = fitted.get_latent_representation(), fitted
+    else:
+        new = model.predict(adata, layer=layer).embedding
+        embedding, source = np.concatenate([model.get_latent_representation(), new]), model
+    n_old = reference.n_obs
+    known = np.concatenate([known, np.full(adata.n_obs, None)])
+    called = call(
+        features_of([embedding, *blocks]),
+        known,
+        method=method,
+        strength=_STRENGTH,
+        shifted=True,
+        n_folds=FOLDS,
+        seed=seed,
+    )
+    # Reference cells without a type do not count as known.
+    typed = np.array([name is not None for name in known])
+    far = novelty(called.moved, typed)[-adata.n_obs :].astype(np.float32)
+    flagged = far > 1 - false_flags
+    scored = record_of(
+        called,
+        known,
+        {
+            "labels_key": labels_key,
+            "layer": "X" if layer is None else layer,
+            "model": "fitted together" if model is None else "given",
+            "batch_key": batch_key,
+            "unlabeled": unlabeled,
+            "method": method,
+            "unassigned_below": unassigned_below,
+            "open_set": open_set,
+            "false_flags": float(false_flags),
+            "seed": seed,
+        },
+    )
+    adata = own(adata, copy=copy)
+    called = called._replace(proba=called.proba[n_old:])
+    left = flagged if open_set else None
+    write_types(adata, key_added, called, known[n_old:], unassigned_below, left)
+    adata.obs[f"{key_added}_novelty"] = far
+    adata.obs[f"{key_added}_out_of_reference"] = flagged
+    adata.obsm[f"X_{key_added}"] = embedding[n_old:]
+    adata.uns[key_added] = scored | {"manifest": storable(source.manifest)}
+    return adata if copy else None
+
+
+def _joined(
+    reference: AnnData, adata: AnnData, layer: str | None, batch_key: str | None
+) -> AnnData:
+    """Return the counts of both, of the genes that both have; of ``obs``, batches only."""
+    for name, one in (("reference", reference), ("adata", adata)):
+        if batch_key is not None and batch_key not in one.obs:
+            found = sorted(map(str, one.obs))
+            msg = f"Expected `batch_key` in obs of `{name}`, one of {found}, found {batch_key!r}."
+            raise KeyError(msg)
+    old, new = (pp.counts(one, layer=layer).astype(np.float64) for one in (reference, adata))
+    genes = [str(name) for name in reference.var_names]
+    where = align([str(name) for name in adata.var_names], genes)
+    here = np.flatnonzero(where >= 0)
+    shape = len(where), len(genes)
+    # Counts of a gene that is there twice are added.
+    new = new @ sp.csr_matrix((np.ones(len(here)), (here, where[here])), shape=shape)
+    shared = np.unique(where[here])
+    if len(shared) < _SHARED * min(shape):
+        msg = (
+            f"Expected the genes of the reference, found {len(shared)} of them among {shape[0]}: "
+            f"there they are named like {', '.join(genes[:3])}, here like "
+            f"{', '.join(map(str, adata.var_names[:3]))}. Names of the same kind are needed."
+        )
+        raise ValueError(msg)
+    logger.info("%d genes are shared", len(shared))
+    names = [*("reference " + reference.obs_names), *("new " + adata.obs_names)]
+    obs = pd.DataFrame(index=pd.Index(names, dtype=object))
+    if batch_key is not None:
+        obs[batch_key] = [*reference.obs[batch_key].astype(str), *adata.obs[batch_key].astype(str)]
+    matrix = sp.vstack([old[:, shared], new[:, shared]], format="csr")
+    var = pd.DataFrame(index=pd.Index([genes[i] for i in shared], dtype=object))
+    return AnnData(sp.csr_matrix(matrix, dtype=np.float32), obs=obs, var=var)
