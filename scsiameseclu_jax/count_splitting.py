@@ -102,6 +102,11 @@ def split_counts(
         empty = int((part.getnnz(axis=1) == 0).sum())
         if empty:
             logger.warning("%d cells have no counts in %r; filter them out", empty, name)
-    adata.uns["counts_split"] = {"layer": source, "share": float(share), "seed": seed}
+    record = {"layer": source, "share": float(share), "seed": seed}
+    if adata.uns.get("counts_split", record) != record:
+        logger.warning(
+            "replaced another split: tests of clusters from that one are not independent"
+        )
+    adata.uns["counts_split"] = record
     logger.info("split the counts of %s: added %r and %r (adata.layers)", source, FIT, TEST)
     return adata if copy else None

@@ -87,6 +87,16 @@ def test_the_seed_decides():
     assert (parts[2] != parts[3]).any()
 
 
+def test_a_split_that_replaces_another_says_so(caplog):
+    adata = noise(30, 20)
+    with caplog.at_level(logging.WARNING, "scsiameseclu_jax"):
+        scs.pp.split_counts(adata)
+        scs.pp.split_counts(adata)
+        assert not caplog.text
+        scs.pp.split_counts(adata, rng=1)
+    assert "not independent" in caplog.text
+
+
 def test_cells_that_lose_all_counts_are_named(caplog):
     adata = noise(30, 20)
     counts = adata.X.toarray()
