@@ -113,6 +113,10 @@ def test_resuming_does_only_what_is_new(bench, monkeypatch):
     assert len(bench.run("--fresh", "--sets", "kidney", "--methods", "kmeans")[1]) == 2
     assert len(json.loads(bench.out.read_text())["runs"]) == 3 * 2 * 3
 
+    # One more seed of ours, fewer of the baseline: no run of the baseline is new.
+    again = bench.run("--seeds", "4", "--baseline-seeds", "1")[1]
+    assert {method for _, method, _ in again} == {"siameseclu"} and len(again) == 3
+
     bench.paths["kidney"].write_text("7")
     assert {name for name, _, _ in bench.run()[1]} == {"kidney"}
     monkeypatch.setattr(accuracy, "versions", lambda: {"jax": "another"})
