@@ -84,6 +84,30 @@ def marked(adata, key="siameseclu", n_genes=4):
     return adata
 
 
+def typed(adata, key="siameseclu"):
+    """Add types from a reference, and a trajectory that begins in the first cluster."""
+    kinds = adata.obs["cell_type"].astype(str).to_numpy(object)
+    kinds[::10] = "Unassigned"
+    adata.obs["transferred"] = pd.Categorical(kinds)
+    adata.obs["transferred_confidence"] = np.float32(0.75)
+    adata.obs["transferred_out_of_reference"] = np.arange(adata.n_obs) % 10 == 0
+    scores = {"accuracy": 0.951, "balanced accuracy": 0.9, "macro-F1": 0.91}
+    adata.uns["transferred"] = {"params": {}, "scores": scores, "calibration_error": 0.031}
+    names = list(adata.obs[key].cat.categories)
+    links = (0.5 * (1 - np.eye(len(names)))).astype(np.float32)
+    adata.obs[f"{key}_pseudotime"] = np.linspace(0, 1, adata.n_obs, dtype=np.float32)
+    adata.uns[f"{key}_paga"] = {
+        "groups": np.array(names),
+        "connectivities": links,
+        "tree": np.triu(np.tril(links, 1), -1),
+        "pseudotime": np.linspace(0.1, 0.9, len(names)),
+        "root": adata.obs_names[0],
+        "root_cluster": names[0],
+        "params": {},
+    }
+    return adata
+
+
 class Page(HTMLParser):
     """What is in a page; elements that are not closed, or closed twice, are an error."""
 

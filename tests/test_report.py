@@ -13,7 +13,7 @@ from anndata import AnnData
 import scsiameseclu_jax as scs
 from scsiameseclu_jax import cli
 from scsiameseclu_jax.reporting import repeat, result
-from tests.reports import Page, assessed, clustered, marked
+from tests.reports import Page, assessed, clustered, marked, typed
 
 HARMFUL = '<script>alert("x")</script> & "$\\frac{1}$"'
 
@@ -28,7 +28,7 @@ def read(adata, folder, *args, **options):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    return read(marked(assessed(clustered())), folder, labels="cell_type", title="Blood")
+    return read(typed(marked(assessed(clustered()))), folder, labels="cell_type", title="Blood")
 
 
 def sections(page):
@@ -37,7 +37,16 @@ def sections(page):
 
 def test_sections_and_what_leads_to_them(page):
     wanted = ["clusters", "number", "confidence", "stability", "markers"]
-    wanted += ["annotation", "known", "data", "training", "run", "versions"]
+    wanted += [
+        "annotation",
+        "transferred",
+        "trajectory",
+        "known",
+        "data",
+        "training",
+        "run",
+        "versions",
+    ]
     assert sections(page) == wanted
     links = [a["href"] for a in page.named("a")]
     assert links == ["#results", *(f"#{name}" for name in sections(page))]
@@ -64,7 +73,7 @@ def test_structure_for_those_who_hear_it(page):
 
 def test_images_are_inside_and_described(page):
     images = page.named("img")
-    assert len(images) >= 4
+    assert len(images) == 10
     for image in images:
         assert len(image["alt"]) > 10
         kind, _, data = image["src"].partition(";base64,")
@@ -104,6 +113,9 @@ def test_what_the_page_says(page):
     assert "mostly join them: 0 + 1" in page.text("stability")
     assert "mostly take them apart: 2" in page.text("stability")
     assert "0 0.90 stable" in page.text("stability")
+    assert "accuracy 95.1 %, balanced accuracy 90.0 %" in page.text("transferred")
+    assert "Unassigned 9 10.0 % 0.75 100.0 %" in page.text("transferred")
+    assert "from 0, of cluster 0. That it begins there was given" in page.text("trajectory")
     assert "ARI 100.0 %" in page.text("known")
     assert "after training" in page.text("known")
     assert "0123456789abcdef" in page.text("data")
@@ -232,7 +244,7 @@ def test_a_file_without_counts_or_embedding(tmp_path):
     assert "No raw counts were found" in page.text("data")
     assert "log-normalised" in page.text("data")
     assert "not on record" in page.text("versions")
-    assert len(page.named("img")) == 1
+    assert len(page.named("img")) == 2  # confidence and losses
 
 
 def test_the_object_stays_as_it_is(tmp_path):

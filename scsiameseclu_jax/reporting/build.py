@@ -11,7 +11,7 @@ from pathlib import Path
 from anndata import AnnData
 
 from scsiameseclu_jax import writing
-from scsiameseclu_jax.reporting import biology, certainty, clusters, known, repeat, run
+from scsiameseclu_jax.reporting import certainty, clusters, genes, known, repeat, run, types
 from scsiameseclu_jax.reporting.markup import page
 from scsiameseclu_jax.reporting.result import find
 
@@ -72,8 +72,10 @@ def report(
         clusters.number(result),
         certainty.confidence(result),
         certainty.stability(result),
-        biology.markers(result, find_them=markers),
-        *biology.types(result),
+        genes.markers(result, find_them=markers),
+        types.annotation(result),
+        *types.assigned(result),
+        types.trajectory(result),
         known.comparison(result, labels),
         clusters.data(result),
         run.training(result),

@@ -14,6 +14,7 @@ from scsiameseclu_jax.reporting.markup import (
     Section,
     count,
     decimal,
+    details,
     join,
     note,
     paragraphs,
@@ -40,7 +41,21 @@ def confidence(result: Result) -> Section | None:
     if threshold is not None:
         text = f"Cells with a confidence below {float(threshold):g} are {UNASSIGNED}."
         parts.append(paragraphs(text))
-    parts.append(_by_cluster(result, values.to_numpy(np.float64)))
+    numbers = values.to_numpy(np.float64)
+    if (np.isfinite(numbers) & result.clusters.notna()).any():
+        drawn = pl.confidence(result.adata, result.key)
+        text = f"Confidence of the cells in each of {result.n_clusters} clusters"
+        caption = (
+            "For each cluster the median, a bar from the first to the third quartile, and a line "
+            "from the 5th to the 95th percentile of the cells."
+        )
+        if result.stability is not None:
+            caption += (
+                " Beside it, whether confidence can be relied on: how often refits agree with it; "
+                "on the dashed line both are equal."
+            )
+        parts.append(figure(drawn, text, caption))
+    parts.append(details("The same in numbers", _by_cluster(result, numbers)))
     return Section("confidence", "Confidence", join(parts))
 
 

@@ -7,6 +7,7 @@ from scsiameseclu_jax.reporting.clusters import cells
 from scsiameseclu_jax.reporting.figures import figure
 from scsiameseclu_jax.reporting.markup import Column, Section, count, join, note, paragraphs, table
 from scsiameseclu_jax.reporting.result import Result
+from scsiameseclu_jax.reporting.types import heat_map
 
 _MEANING = {
     "ACC": "Share of cells in the cluster matched to their type, one to one",
@@ -66,6 +67,7 @@ def comparison(result: Result, labels: str | None) -> Section | None:
     columns = [Column("Score"), Column("Value", numbers=True), Column("What it is")]
     title = f"Agreement of {result.n_clusters} clusters with {n_types} types"
     parts.append(table(title, columns, rows))
+    parts.append(heat_map(result, types, labels))
     drawn = cells(result, beside=labels)
     if drawn is not None:
         shown = f"UMAP of the cells by cluster, and beside it by the {n_types} types of {labels}"

@@ -1,4 +1,4 @@
-"""Sections about what the clusters are: marker genes, annotation, transferred types."""
+"""The section on marker genes."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax import pl, tl
 from scsiameseclu_jax.count_splitting import FIT, TEST
-from scsiameseclu_jax.reporting.clusters import cells
 from scsiameseclu_jax.reporting.figures import figure
 from scsiameseclu_jax.reporting.markup import (
     Column,
     Html,
     Section,
-    count,
     decimal,
     details,
     join,
@@ -29,7 +26,7 @@ from scsiameseclu_jax.reporting.markup import (
     table,
     tag,
 )
-from scsiameseclu_jax.reporting.result import UNASSIGNED, Result, median
+from scsiameseclu_jax.reporting.result import UNASSIGNED, Result
 
 logger = logging.getLogger(__name__)
 
@@ -128,75 +125,3 @@ def _tables(result: Result, top: pd.DataFrame) -> tuple[Html, Html]:
     short = table("Marker genes of each cluster", columns, rows)
     text = small("A gene stands only under the cluster where it scores best.")
     return join([short, text]), details("Scores, fold changes and shares of cells", whole)
-
-
-def types(result: Result) -> list[Section]:
-    """Show what clusters and cells were taken for."""
-    found = [_annotation(result)]
-    found += [_assigned(result, name, title) for name, title in _ASSIGNED.items()]
-    return [section for section in found if section is not None]
-
-
-_ASSIGNED = {
-    "transferred": "Types transferred from a reference",
-    "classified": "Types by a classifier",
-}
-
-
-def _annotation(result: Result) -> Section | None:
-    name = f"{result.key}_annotation"
-    record, kinds = result.adata.uns.get(name), result.column("annotation")
-    if not isinstance(record, Mapping) or "table" not in record or kinds is None:
-        return None
-    text = (
-        "Types by lists of marker genes. A type's score is how much more than the mean of all "
-        "cells a cluster expresses the type's markers; the margin is its lead on the next type. "
-        f"Where the evidence is thin or tied, a cluster is {UNASSIGNED}. These are proposals, "
-        "to be checked against the marker genes."
-    )
-    parts: list[object] = [paragraphs(text)]
-    drawn = cells(result, beside=name)
-    if drawn is not None:
-        shown = f"UMAP of the cells by cluster, and beside it by {kinds.nunique()} annotations"
-        parts.append(figure(drawn, shown, "The same cells by cluster and by annotation."))
-    rows = [_evidence(result, row) for row in pd.DataFrame(record["table"]).to_dict("records")]
-    columns = [Column("Cluster"), Column("Annotation"), Column("Best type")]
-    columns += [Column("Score", numbers=True), Column("Margin", numbers=True)]
-    columns += [Column("Next best"), Column("Markers seen", numbers=True)]
-    parts.append(table("Annotation of each cluster", columns, rows))
-    alone = result.column("annotation_cell")
-    if alone is not None:
-        share = percent((alone.astype(str) == kinds.astype(str)).mean())
-        parts.append(small(f"By themselves, {share} of the cells get the type of their cluster."))
-    return Section("annotation", "Annotation by marker genes", join(parts))
-
-
-def _evidence(result: Result, row: dict[str, Any]) -> list[object]:
-    """Return a row of the table of annotations."""
-    chosen = str(row.get("annotation", row["type"]))
-    why = {"thin": "thin evidence", "tied": "a tie"}.get(str(row.get("why", "")))
-    known = count(float(row["n_markers"]))
-    seen = known if "n_seen" not in row else f"{count(float(row['n_seen']))} of {known}"
-    values = [decimal(float(row[name])) for name in ("score", "margin")]
-    shown = chosen if why is None else join([chosen, " ", tag("small", f"({why})")])
-    return [result.chip(row["cluster"]), shown, row["type"], *values, row["second"], seen]
-
-
-def _assigned(result: Result, name: str, title: str) -> Section | None:
-    """Show a column of types that each cell was given, and how sure."""
-    values = result.adata.obs.get(name)
-    if values is None or name not in result.adata.uns:
-        return None
-    given = values.astype(str)
-    confidence = result.adata.obs.get(f"{name}_confidence")
-    columns = [Column("Type"), Column("Cells", numbers=True), Column("Share", numbers=True)]
-    if confidence is not None:
-        columns.append(Column("Median confidence", numbers=True))
-    rows = []
-    for kind, size in given.value_counts().items():
-        row: list[Any] = [kind, count(size), percent(size / len(given))]
-        if confidence is not None:
-            row.append(decimal(median(confidence[given == kind].to_numpy(np.float64))))
-        rows.append(row)
-    text = f"{percent((given == UNASSIGNED).mean())} of the cells are {UNASSIGNED}."
-    return Section(name, title, join([paragraphs(text), table(title, columns, rows)]))
