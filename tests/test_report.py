@@ -26,7 +26,7 @@ def read(adata, folder, *args, **options):
 @pytest.fixture
 def undrawn(monkeypatch):
     """For what is not about pictures: they are made, but not drawn, which takes the time."""
-    monkeypatch.setattr(figures, "_smaller", lambda drawn: ("image/png", b"\x89PNG"))
+    monkeypatch.setattr(figures, "_encoded", lambda drawn: ("image/png", b"\x89PNG"))
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +317,7 @@ def test_bad_input(tmp_path):
 
 
 def test_size_with_many_cells(tmp_path):
-    adata = assessed(clustered(8617, 11, n_genes=60))
+    adata = assessed(clustered(8617, 40, n_genes=60))
     adata.obsm["X_siameseclu_umap"] += np.random.default_rng(1).normal(size=(8617, 2))
     scs.report(adata, tmp_path / "report.html", labels="cell_type")
     assert (tmp_path / "report.html").stat().st_size < 5e6

@@ -44,6 +44,8 @@ def confidence(result: Result) -> Section | None:
     numbers = values.to_numpy(np.float64)
     if (np.isfinite(numbers) & result.clusters.notna()).any():
         drawn = pl.confidence(result.adata, result.key)
+        if result.predicted:  # The record does not say whether the model was assessed.
+            drawn.axes[0].set_xlabel("confidence")
         text = f"Confidence of the cells in each of {result.n_clusters} clusters"
         caption = (
             "For each cluster the median, a bar from the first to the third quartile, and a line "

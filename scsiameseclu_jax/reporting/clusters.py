@@ -150,7 +150,7 @@ def _sizes(result: Result) -> Html:
         known = [values.get(str(name), "–") for values in more]
         rows.append([result.chip(name), count(size), share, *known])
     text = "Counts, genes and confidence are medians over the cells of each cluster."
-    if result.stability is None and confidence is not None:
+    if result.stability is None and confidence is not None and not result.predicted:
         text += " Confidence is not calibrated."
     return join([table("Clusters and their cells", columns, rows), small(text)])
 

@@ -1,4 +1,4 @@
-"""Figures in a page: drawn once, as the smaller of a sharp PNG and an SVG, inside its address."""
+"""Figures in a page, inside their address: a small SVG, or the smaller of SVG and a sharp PNG."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _DPI = 192  # two pixels of the picture for each of a page, which is at 96
 _PAGE = 96
 _LEAST = 540
 _LONG = 32
+_SMALL = 100_000  # bytes
 
 
 def figure(drawn: Figure, text: str, caption: object) -> Html:
@@ -32,7 +33,7 @@ def figure(drawn: Figure, text: str, caption: object) -> Html:
     caption
         What is written below it.
     """
-    kind, data = _smaller(drawn)
+    kind, data = _encoded(drawn)
     width, height = (round(_PAGE * inches) for inches in drawn.get_size_inches())
     address = f"data:{kind};base64,{base64.b64encode(data).decode()}"
     image = tag("img", src=address, alt=text, width=width, height=height)
@@ -64,27 +65,32 @@ def curve(values: np.ndarray, text: str) -> Html:
     return tag("svg", drawn, **box_, role="img", aria_label=text)
 
 
-def _smaller(drawn: Figure) -> tuple[str, bytes]:
+def _encoded(drawn: Figure) -> tuple[str, bytes]:
+    """Return a figure as SVG; as PNG if that is smaller, and SVG not small anyway."""
     import matplotlib as mpl
+    from PIL import Image
 
     _shorten(drawn)
     _without_formulas(drawn)
-    made = {}
+    options = {"dpi": _DPI, "facecolor": "white"}
     # Names of elements are drawn from a hash: the same figure is the same file.
     with warnings.catch_warnings(), mpl.rc_context({"svg.hashsalt": "report"}):
         # Of letters that the font does not have; what is said of them is said of a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         # Of names that leave no room.
         warnings.filterwarnings("ignore", message="constrained_layout not applied")
-        for kind, options in (
-            ("image/png", {"format": "png", "pil_kwargs": {"optimize": True}}),
-            ("image/svg+xml", {"format": "svg", "metadata": {"Date": None, "Creator": None}}),
-        ):
-            file = io.BytesIO()
-            drawn.savefig(file, dpi=_DPI, facecolor="white", **options)
-            made[kind] = file.getvalue()
-    kind = min(made, key=lambda name: len(made[name]))
-    return kind, made[kind]
+        vector, pixels, packed = io.BytesIO(), io.BytesIO(), io.BytesIO()
+        drawn.savefig(vector, format="svg", metadata={"Date": None, "Creator": None}, **options)
+        if vector.tell() <= _SMALL:
+            return "image/svg+xml", vector.getvalue()
+        drawn.savefig(pixels, format="png", **options)
+    with Image.open(pixels) as image:
+        # 256 colours, chosen for the picture, can not be told from all and take a fourth.
+        few = image.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few.save(packed, "png", optimize=True)
+    if vector.tell() <= packed.tell():
+        return "image/svg+xml", vector.getvalue()
+    return "image/png", packed.getvalue()
 
 
 def _shorten(drawn: Figure) -> None:
