@@ -316,8 +316,14 @@ def test_bad_input(tmp_path):
     assert path.read_text() == "precious"
 
 
-def test_size_with_many_cells(tmp_path):
-    adata = assessed(clustered(8617, 40, n_genes=60))
+@pytest.mark.parametrize(
+    ("k", "markers"), [(11, False), pytest.param(40, True, marks=pytest.mark.slow)]
+)
+def test_size_with_many_cells(k, markers, tmp_path):
+    adata = assessed(clustered(8617, k, n_genes=3 * k))
+    if markers:
+        marked(adata)
     adata.obsm["X_siameseclu_umap"] += np.random.default_rng(1).normal(size=(8617, 2))
-    scs.report(adata, tmp_path / "report.html", labels="cell_type")
+    options = {"labels": "cell_type", "markers": False}
+    scs.report(adata, tmp_path / "report.html", **options)
     assert (tmp_path / "report.html").stat().st_size < 5e6
