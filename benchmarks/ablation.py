@@ -120,11 +120,15 @@ def plot(runs: list[Run], path: Path) -> None:
     figure, ax = plt.subplots(figsize=(7, 0.35 * len(made) + 1.2), layout="constrained")
     for i, values in enumerate(made.values()):
         ax.barh(i, values.mean(), color="0.75")
-        ax.plot(values, np.full(len(values), i), "k.", markersize=5)
+        marks = {"markersize": 5, "markeredgecolor": "k", "markerfacecolor": "white"}
+        ax.plot(values, np.full(len(values), i), "o", markeredgewidth=0.9, **marks)
+        place = ax.get_yaxis_transform()
+        ax.text(1.02, i, f"{values.mean():+.1f}", transform=place, va="center", fontsize="small")
     ax.axvline(0, color="k", linewidth=0.8)
     ax.set_yticks(range(len(made)), list(made))
-    ax.invert_yaxis()
-    ax.set_xlabel("change in ARI, points (mean over sets; dots: seeds)")
+    ax.set_ylim(len(made) - 0.4, -0.6)
+    ax.grid(visible=True, axis="x", alpha=0.3)
+    ax.set_xlabel("change in ARI when left out, points; left of 0: the part helps\n(dots: seeds)")
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

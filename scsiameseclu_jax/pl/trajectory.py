@@ -93,7 +93,7 @@ def trajectory(
     _draw_nodes(ax, nodes, np.bincount(codes[codes >= 0], minlength=len(names)), names)
     if not short:
         _explain(ax, names)
-    for root in points[np.flatnonzero(adata.obs_names == record["root"])]:
+    for root in points[np.flatnonzero(adata.obs_names == str(record["root"]))]:
         _point_out(ax, root, nodes, points)
     ax.set(title=f"pseudotime from {record['root']}", xticks=[], yticks=[])
     ax.spines[:].set_visible(False)

@@ -113,8 +113,10 @@ def add(
     adata.obsm[f"X_{key}"] = _spread(embedding, part)
     adata.obsm[f"{key}_proba"] = _spread(found.proba, part)
     adata.uns.pop(f"{key}_colors", None)  # of other clusters
-    adata.obsm.pop(f"X_{key}_umap", None)  # of another embedding
-    old = [f"{key}_{name}" for name in ("agreement", "consensus")]
+    adata.uns.pop(f"{key}_paga", None)
+    for name in ("umap", "diffmap"):  # of another embedding
+        adata.obsm.pop(f"X_{key}_{name}", None)
+    old = [f"{key}_{name}" for name in ("agreement", "consensus", "pseudotime")]
     adata.obs = adata.obs.drop(columns=[name for name in old if name in adata.obs])
     if isinstance(found, SiameseClu) and found.stability is not None:
         adata.obs[f"{key}_agreement"] = _spread(found.stability.agreement, part)
