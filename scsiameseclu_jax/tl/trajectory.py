@@ -52,7 +52,7 @@ def trajectory(
         Name of the cell that the trajectory begins with.
     root_cluster
         Cluster that it begins in, with the cell nearest to the median of the cluster's diffusion
-        components. (In the benchmark the cell furthest from the other clusters was a worse root.)
+        components: not an extreme one, which may be an outlier.
     root_genes
         Names of genes that are high where it begins: their mean standardised logarithmic
         expression is averaged over neighbours, twice, and the cell where it is largest taken.
