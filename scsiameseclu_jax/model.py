@@ -224,6 +224,7 @@ class SiameseClu:
 
         refits = stability.refit(adata, n_refits, again, layer=layer, seed=as_seed(rng))
         self._results["stability"] = stability.compare(self.proba, refits)
+        self._results["manifest"] = self.manifest | {"n_refits": int(n_refits)}
         return self
 
     def check_cells(self, adata: AnnData) -> None:

@@ -124,6 +124,7 @@ def test_what_is_written(adata, assessed, tmp_path):
     kept = made.uns["siameseclu"]["stability"]
     assert kept["jaccard"].shape == (4,)
     assert made.uns["siameseclu"]["params"]["unassigned_below"] == 0.9
+    assert made.uns["siameseclu"]["manifest"]["n_refits"] == 2
     # A new result without refits leaves nothing of the old one behind.
     plain = scs.SiameseClu(4, config=SHORT).fit(adata, progress=False)
     scs.tl.add_clusters(made, plain)

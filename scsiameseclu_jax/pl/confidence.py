@@ -63,8 +63,9 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> Figure:
         msg = f"Expected cells with a cluster and a confidence, found none in obs[{name!r}]."
         raise ValueError(msg)
     names = [cluster for cluster in own.cat.categories if (here & (own == cluster)).any()]
-    record = adata.uns.get(key, {})
-    record = record.get("stability") if isinstance(record, dict) else None
+    made = adata.uns.get(key)
+    made = made if isinstance(made, dict) else {}
+    record = made.get("stability")
     agreement = f"{key}_agreement"
     calibrated = record is not None and agreement in adata.obs
 
@@ -84,7 +85,8 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> Figure:
     _write_columns(ax, columns)
     ax.set_yticks(np.arange(len(names)), names, fontsize="small")
     title = f"{100 * left[here].mean():.1f} % of cells unassigned" if left.any() else ""
-    what = "a refit agrees" if record is not None else "not calibrated"
+    assessed = record is not None or "n_refits" in made.get("manifest", {})
+    what = "a refit agrees" if assessed else "not calibrated"
     ax.set(title=title, xlabel=f"confidence ({what})", ylabel=key)
     if record is not None and calibrated:
         agrees = adata.obs[agreement].to_numpy(np.float64, na_value=np.nan)

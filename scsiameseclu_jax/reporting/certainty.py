@@ -44,8 +44,6 @@ def confidence(result: Result) -> Section | None:
     numbers = values.to_numpy(np.float64)
     if (np.isfinite(numbers) & result.clusters.notna()).any():
         drawn = pl.confidence(result.adata, result.key)
-        if result.predicted:  # The record does not say whether the model was assessed.
-            drawn.axes[0].set_xlabel("confidence")
         text = f"Confidence of the cells in each of {result.n_clusters} clusters"
         caption = (
             "For each cluster the median, a bar from the first to the third quartile, and a line "
@@ -70,10 +68,10 @@ def _meaning(result: Result) -> Html:
             f"calibration it is off by {decimal(error, 3)} on average.",
             "It says how repeatable a cell's cluster is, not whether the cluster is a cell type.",
         )
-    if result.predicted:
-        return note(
-            "Confidence is that of the model: calibrated if the model was assessed by refits, "
-            "else the largest soft assignment. It says nothing of cells unlike those of the fit."
+    if result.n_refits is not None:
+        return paragraphs(
+            "Confidence is the probability that another fit of the model's cells puts a cell into "
+            "the same cluster. It says nothing of cells unlike those of the fit."
         )
     return note(
         "Confidence without refits is not calibrated. It is a cell's largest soft assignment: of "

@@ -129,7 +129,7 @@ def shell(result: Result) -> str:
         words = ["cluster", "counts.h5ad", "clustered.h5ad"]
         options["--n-clusters"] = params.get("n_clusters", "auto")
         options["--seed"] = result.manifest.get("seed", 0)
-        options["--refits"] = _n_refits(result)
+        options["--refits"] = result.n_refits
         options["--use-rep"] = params.get("use_rep")
         options["--batch-key"] = params.get("batch_key")
         if differing(plain(params.get("config", {}))):
@@ -176,7 +176,7 @@ def python(result: Result) -> str:
             ((column, groups),) = params["restrict_to"].items()
             options["restrict_to"] = (str(column), [str(group) for group in groups])
         if result.stability is not None:
-            options["n_refits"] = _n_refits(result)
+            options["n_refits"] = result.n_refits
     if "unassigned_below" in params:
         options["unassigned_below"] = float(params["unassigned_below"])
     if not result.predicted:
@@ -192,10 +192,6 @@ def python(result: Result) -> str:
     named = [] if result.key == _DEFAULT_KEY else [f"key={result.key!r}"]
     lines.append(_call("scs.report", ["adata", '"report.html"', *named]))
     return "\n".join(lines)
-
-
-def _n_refits(result: Result) -> int | None:
-    return None if result.stability is None else result.n_refits or 5
 
 
 def _call(function: str, words: list[str]) -> str:

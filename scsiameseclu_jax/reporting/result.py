@@ -72,16 +72,9 @@ class Result(NamedTuple):
 
     @property
     def n_refits(self) -> int | None:
-        """Number of refits: what the share of them that agrees is a multiple of."""
-        if "n_refits" in self.params:
-            return int(self.params["n_refits"])
-        shares = self.column("agreement")
-        if shares is None:
-            return None
-        known = shares.to_numpy(np.float64)
-        known = known[np.isfinite(known)]
-        whole = (r for r in range(2, 101) if np.allclose(known * r, np.rint(known * r), atol=1e-4))
-        return next(whole, None)
+        """Number of refits that calibrated the confidence, here or of the model; None without."""
+        found = self.record.get("manifest", {}).get("n_refits")
+        return None if found is None else int(found)
 
     def column(self, name: str) -> pd.Series | None:
         """Return a column of ``obs`` that is named after the clustering, if there is one."""
