@@ -97,7 +97,7 @@ def _add_demo(parsers: Any) -> None:
         type=Path,
         default=Path(),
         metavar="DIR",
-        help="folder for demo.h5ad and demo.png, which are replaced (default: the current one)",
+        help="folder for demo.h5ad, .png and .html, which are replaced (default: the current one)",
     )
     demo.add_argument(
         "--n-clusters", type=int, metavar="K", help="default: number of bundled cell types"

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 
 def demo(args: argparse.Namespace) -> None:
-    """Cluster the bundled cells, score, and draw."""
+    """Cluster the bundled cells, name the clusters, score, draw and report."""
     args.out.mkdir(parents=True, exist_ok=True)
-    out, plot = args.out / "demo.h5ad", args.out / "demo.png"
-    check_target(out, OUTPUTS, overwrite=True)
-    check_target(plot, PLOTS, overwrite=True)
+    out, plot, page = (args.out / f"demo{suffix}" for suffix in (".h5ad", ".png", ".html"))
+    for target, suffixes in ((out, OUTPUTS), (plot, PLOTS), (page, PAGES)):
+        check_target(target, suffixes, overwrite=True)
 
     import scsiameseclu_jax as scs
 
@@ -49,12 +49,15 @@ def demo(args: argparse.Namespace) -> None:
     started = time.perf_counter()
     with _put_aside(adata, "cell_type") as labels:
         scs.tl.siameseclu(adata, k, rng=args.seed)
-    seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        scs.tl.markers(adata)
+        scs.tl.annotate_markers(adata, "blood")
     figure = scs.pl.overview(adata, labels="cell_type")
     write(out, lambda path: save(adata, path))
     write(plot, lambda path: figure.savefig(path, dpi=150))
+    scs.report(adata, page, labels="cell_type", overwrite=True)
     _print_table(adata, adata.obs["siameseclu"], why, labels, seconds)
-    print(f"wrote {out}\nwrote {plot}")
+    print(f"wrote {out}\nwrote {plot}\nwrote {page}")
 
 
 def cluster(args: argparse.Namespace) -> None:

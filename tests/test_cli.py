@@ -172,7 +172,7 @@ def trained(model, adata, **_):
         "proba": np.eye(k, dtype=np.float32)[labels],
         **{"estimate": None, "stability": None},
         "embedding": np.zeros((n, 2), np.float32),
-        "history": {"loss": np.zeros(3)},
+        "history": {"loss": np.ones(3), "stage": np.repeat("train", 3)},
         "manifest": {"input": {"layer": "counts"}, "seed": 0},
     }
     return model
@@ -395,6 +395,6 @@ def test_demo(inside, capsys, monkeypatch):
     assert cli.main(["demo", "--out", "made"]) == 0
     printed = capsys.readouterr().out
     assert "10 (K given: the number of bundled types)" in printed
-    assert f"wrote {Path('made', 'demo.h5ad')}\nwrote {Path('made', 'demo.png')}" in printed
-    assert sorted(path.name for path in (inside / "made").iterdir()) == ["demo.h5ad", "demo.png"]
-    assert ad.read_h5ad(inside / "made" / "demo.h5ad").obs["cell_type"].nunique() == 10
+    made = ["demo.h5ad", "demo.html", "demo.png"]
+    assert all(f"wrote {Path('made', name)}" in printed for name in made)
+    assert sorted(path.name for path in (inside / "made").iterdir()) == made
