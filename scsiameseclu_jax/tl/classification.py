@@ -27,7 +27,7 @@ from scsiameseclu_jax.tl.record import UNASSIGNED, check_key, check_threshold, o
 logger = logging.getLogger(__name__)
 
 FOLDS = 5
-_STRENGTH = 0.03  # chosen on the data sets of benchmarks/classification.py, one for all
+STRENGTH = 0.03  # chosen on the data sets of benchmarks/classification.py, one for all
 
 
 def classify(
@@ -128,7 +128,7 @@ def classify(
         features_of([embedding, *blocks]),
         known,
         method=method,
-        strength=_STRENGTH,
+        strength=STRENGTH,
         shifted=False,
         n_folds=FOLDS,
         seed=seed,

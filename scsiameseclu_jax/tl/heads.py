@@ -23,7 +23,7 @@ METHODS = ("logistic", "knn", "prototype")
 _NEIGHBORS = 15
 _POOL = 10  # similar new cells that share their novelty
 _POOLED_CELLS = 50  # fewer new cells are judged one by one
-_SHIFT_STEPS = 3
+_SHIFT_STEPS = 5
 _LEAST_PROBA = 1e-4  # no type is impossible
 
 
@@ -135,7 +135,8 @@ def call(
         ``C`` of the logistic head: the smaller, the simpler.
     shifted
         Whether the cells without a type are of other experiments. If so, what shifts all of them
-        alike is taken away: their mean less that of cells of the same, predicted, types.
+        alike is taken away: what sets most of them apart from known cells of the types that they
+        seem to be of.
     n_folds
         How many parts the known cells are split into, to measure and calibrate the head.
     seed
@@ -160,7 +161,7 @@ def call(
     moved = features.copy()
     if shifted and len(others):
         means = np.array([features[rows[codes == code]].mean(axis=0) for code in range(len(types))])
-        moved[others] -= _shift(features[others], head, means)
+        moved[others] -= _shift(features[others], head, means, temperature)
     proba = np.full((len(features), len(types)), np.nan)
     proba[rows] = _tempered(raw, temperature)
     if len(others):
@@ -203,29 +204,47 @@ def novelty(features: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 class _Prototypes:
-    """The nearest mean of a type, by cosine."""
+    """The nearest mean of a type."""
 
     def fit(self, features: np.ndarray, types: np.ndarray) -> Self:
-        self.classes_ = np.unique(types)
-        means = np.array([features[types == name].mean(axis=0) for name in self.classes_])
-        self._unit = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        self.classes_, codes = np.unique(types, return_inverse=True)
+        self._means = np.array([features[codes == i].mean(axis=0) for i in range(codes.max() + 1)])
+        self._variance = float(((features - self._means[codes]) ** 2).mean()) or 1.0
         return self
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
-        length = np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-        near = np.exp(10 * (features / length) @ self._unit.T)  # the temperature does the rest
-        return near / near.sum(axis=1, keepdims=True)
+        # As if each type was spread alike around its mean; the temperature does the rest.
+        squares = (self._means**2).sum(axis=1) - 2 * features @ self._means.T
+        near = -squares / (2 * self._variance)
+        made = np.exp(near - near.max(axis=1, keepdims=True))
+        return made / made.sum(axis=1, keepdims=True)
+
+
+class _Votes:
+    """The types of the nearest cells, by cosine; each type has half a vote more."""
+
+    def __init__(self, n_neighbors: int) -> None:
+        from sklearn.neighbors import KNeighborsClassifier
+
+        self._n, self._search = n_neighbors, KNeighborsClassifier(n_neighbors, metric="cosine")
+
+    def fit(self, features: np.ndarray, types: np.ndarray) -> Self:
+        self.classes_ = self._search.fit(features, types).classes_
+        return self
+
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
+        votes = self._n * self._search.predict_proba(features) + 0.5
+        return votes / votes.sum(axis=1, keepdims=True)
 
 
 def _make(method: Method, strength: float, n: int) -> Head:
     from sklearn.linear_model import LogisticRegression
-    from sklearn.neighbors import KNeighborsClassifier
 
     if method == "prototype":
         return _Prototypes()
     if method == "knn":
         # A fold may leave a fifth of the cells out, or half of a handful.
-        return KNeighborsClassifier(max(1, min(_NEIGHBORS, n // 2)), metric="cosine")
+        return _Votes(max(1, min(_NEIGHBORS, n // 2)))
     return LogisticRegression(C=strength, max_iter=1000)
 
 
@@ -270,15 +289,18 @@ def _tempered(proba: np.ndarray, temperature: float) -> np.ndarray:
     return made / made.sum(axis=1, keepdims=True)
 
 
-def _shift(features: np.ndarray, head: Head, means: np.ndarray) -> np.ndarray:
-    """Return the mean [p] of cells less that of known cells of the types they seem to be of.
+def _shift(features: np.ndarray, head: Head, means: np.ndarray, temperature: float) -> np.ndarray:
+    """Return what [p] sets cells apart from the means [t, p] of the types they seem to be of.
 
-    Unlike the difference of both means, it is not misled where there are other shares of the types.
+    It is the mean of the middle half of the cells, feature by feature. Unlike the difference of
+    both means, it is not misled where there are other shares of the types, or a new one.
     """
+    from scipy.stats import trim_mean
+
     shift = np.zeros(features.shape[1])
     for _ in range(_SHIFT_STEPS):
-        shares = head.predict_proba(features - shift).mean(axis=0)
-        shift = features.mean(axis=0) - shares @ means
+        proba = _tempered(head.predict_proba(features - shift), temperature)
+        shift = trim_mean(features - proba @ means, 0.25, axis=0)
     return shift
 
 

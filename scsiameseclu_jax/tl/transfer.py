@@ -41,6 +41,7 @@ def transfer_labels(
     batch_key: str | None = None,
     unlabeled: str = "Unknown",
     method: Method = "logistic",
+    correct_shift: bool = True,
     unassigned_below: float | None = None,
     open_set: bool = False,
     false_flags: float = 0.05,
@@ -54,8 +55,8 @@ def transfer_labels(
 
     Cells of both are embedded together, without labels, unless a model of the reference is given.
     A head then learns the known types as in :func:`classify`. What shifts all new cells alike, such
-    as a treatment, is taken away: their mean less that of reference cells of the types that they
-    seem to be of.
+    as a treatment, is taken away: what sets most of them apart from reference cells of the types
+    that they seem to be of.
 
     Parameters
     ----------
@@ -78,6 +79,9 @@ def transfer_labels(
         What reference cells without a type are called.
     method
         As in :func:`classify`.
+    correct_shift
+        Take away what shifts all new cells alike. Better not where the new cells are of the same
+        experiment, or a quarter of them or more of types that the reference lacks.
     unassigned_below
         Confidence below which a cell is written as ``"Unassigned"``. The confidence is calibrated
         on the reference; where the new cells differ from it, it is too high.
@@ -91,7 +95,7 @@ def transfer_labels(
     key_added
         Name under which results are stored.
     config
-        All other settings of the fit.
+        All other settings of the fit; with `model`, they are the model's.
     copy
         Return a changed copy and leave `adata` as it is.
     progress
@@ -130,6 +134,7 @@ def transfer_labels(
     settings = Config() if config is None else config
     if model is not None:
         model.check_cells(reference)
+        settings = model.config
     both = _joined(reference, adata, layer, batch_key)
     blocks = components_of(both, None, batch_key, settings)
     if model is None:
@@ -140,20 +145,21 @@ def transfer_labels(
     else:
         new = model.predict(adata, layer=layer).embedding
         embedding, source = np.concatenate([model.get_latent_representation(), new]), model
-    n_old = reference.n_obs
-    known = np.concatenate([known, np.full(adata.n_obs, None)])
+    # Reference cells without a type have served: they are neither known nor to be predicted.
+    typed = np.array([name is not None for name in known])
+    rows = np.concatenate([np.flatnonzero(typed), np.arange(len(typed), both.n_obs)])
+    n_old, n_known = len(typed), int(typed.sum())
+    known = np.concatenate([known[typed], np.full(adata.n_obs, None)])
     called = call(
-        features_of([embedding, *blocks]),
+        features_of([embedding, *blocks])[rows],
         known,
         method=method,
         strength=_STRENGTH,
-        shifted=True,
+        shifted=correct_shift,
         n_folds=FOLDS,
         seed=seed,
     )
-    # Reference cells without a type do not count as known.
-    typed = np.array([name is not None for name in known])
-    far = novelty(called.moved, typed)[-adata.n_obs :].astype(np.float32)
+    far = novelty(called.moved, np.arange(len(rows)) < n_known).astype(np.float32)
     flagged = far > 1 - false_flags
     scored = record_of(
         called,
@@ -165,6 +171,7 @@ def transfer_labels(
             "batch_key": batch_key,
             "unlabeled": unlabeled,
             "method": method,
+            "correct_shift": correct_shift,
             "unassigned_below": unassigned_below,
             "open_set": open_set,
             "false_flags": float(false_flags),
@@ -172,9 +179,9 @@ def transfer_labels(
         },
     )
     adata = own(adata, copy=copy)
-    called = called._replace(proba=called.proba[n_old:])
+    called = called._replace(proba=called.proba[n_known:])
     left = flagged if open_set else None
-    write_types(adata, key_added, called, known[n_old:], unassigned_below, left)
+    write_types(adata, key_added, called, known[n_known:], unassigned_below, left)
     adata.obs[f"{key_added}_novelty"] = far
     adata.obs[f"{key_added}_out_of_reference"] = flagged
     adata.obsm[f"X_{key_added}"] = embedding[n_old:]
