@@ -154,6 +154,7 @@ def fit(
         "training_steps": sum(len(row["loss"]) for row in rows if row["stage"][0] == "train"),
         "warnings": notes,
     }
+    state = F.occupy(state, source.data, config=config)
     return Fit(state, source.data, _stack(rows), findings, first)
 
 

@@ -118,3 +118,31 @@ def test_no_gradient_flows_through_the_plan():
     log_q = case()
     gradient = jax.grad(lambda q: (plan_of(q, config=DEFAULT).target ** 2).sum())(log_q)
     assert not np.asarray(gradient).any()
+
+
+def test_no_cluster_is_left_without_cells():
+    log_q, sizes = case(200), np.array([0.6, 0.38, 0.01, 0.01])
+    plan = plan_of(log_q, sizes, pad=9)
+    rows = jnp.pad(log_q, [(0, 9), (0, 0)], constant_values=-1.0)
+    mask = (jnp.arange(209) < 200).astype(rows.dtype)
+    low = plan.potential - jnp.array([0.0, 0.0, 9.0, 9.0])  # now they are nowhere the largest
+    before = np.asarray(jnp.argmax(log_q + low, axis=1))
+    assert set(before) == {0, 1}
+    potential = F.occupied(rows, low, jnp.asarray(sizes, rows.dtype), mask)
+    after = np.asarray(jnp.argmax(log_q + potential, axis=1))
+    np.testing.assert_array_equal(np.bincount(after)[2:], [2, 2])
+    assert (after[after < 2] == before[after < 2]).all()
+    np.testing.assert_array_equal(potential[:2], low[:2])
+
+
+def test_potential_stays_where_every_cluster_has_cells():
+    log_q = case(200)
+    plan = plan_of(log_q, np.full(4, 0.25))
+    again = F.occupied(log_q, plan.potential, jnp.full(4, 0.25), jnp.ones(200))
+    np.testing.assert_array_equal(again, plan.potential)
+
+
+def test_as_many_clusters_as_cells_ends():
+    log_q = case(3, 4)  # one more cluster than cells: one stays empty, and nothing hangs
+    potential = F.occupied(log_q, jnp.zeros(4), jnp.full(4, 0.25), jnp.ones(3))
+    assert np.isfinite(potential).all()

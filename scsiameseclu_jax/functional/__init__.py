@@ -39,7 +39,7 @@ from scsiameseclu_jax.functional.networks import (
     init_params,
 )
 from scsiameseclu_jax.functional.objective import training_terms
-from scsiameseclu_jax.functional.prediction import extend, predict
+from scsiameseclu_jax.functional.prediction import extend, occupy, predict
 from scsiameseclu_jax.functional.training import (
     Stage,
     fit,
@@ -51,7 +51,13 @@ from scsiameseclu_jax.functional.training import (
     start_stage,
     train_step,
 )
-from scsiameseclu_jax.functional.transport import assign, empty_plan, log_assignment, sinkhorn_plan
+from scsiameseclu_jax.functional.transport import (
+    assign,
+    empty_plan,
+    log_assignment,
+    occupied,
+    sinkhorn_plan,
+)
 from scsiameseclu_jax.functional.types import (
     CellData,
     CellGraph,
@@ -108,6 +114,8 @@ __all__ = [
     "mean_squared_error",
     "normalize",
     "normalize_rows",
+    "occupied",
+    "occupy",
     "pagerank_series",
     "predict",
     "pretrain_step",

@@ -25,7 +25,7 @@ from scsiameseclu_jax.functional.graph import (
     self_loops,
 )
 from scsiameseclu_jax.functional.networks import Propagated, encode_features, encode_graph
-from scsiameseclu_jax.functional.transport import assign, log_assignment
+from scsiameseclu_jax.functional.transport import assign, log_assignment, occupied
 from scsiameseclu_jax.functional.types import (
     CellData,
     CellGraph,
@@ -53,6 +53,24 @@ def predict(state: TrainState, data: CellData, *, config: Config) -> Prediction:
     Labels [n], soft assignments [n, k] and embedding [n, d], padding rows included.
     """
     return _assigned(state, embedding(state, data, config=config), config)
+
+
+@partial(jax.jit, static_argnames="config")
+def occupy(state: TrainState, data: CellData, *, config: Config) -> TrainState:
+    """Return the state with a potential that leaves no cluster without cells, if there is one.
+
+    Parameters
+    ----------
+    state
+        Trained state.
+    data
+        Its cells.
+    config
+        Static settings.
+    """
+    log_q = log_assignment(embedding(state, data, config=config), state.params["centers"])
+    potential = occupied(log_q, state.plan.potential, state.proportions, data.mask)
+    return state._replace(plan=state.plan._replace(potential=potential))
 
 
 @partial(jax.jit, static_argnames="config")

@@ -127,3 +127,51 @@ def sinkhorn_plan(
         iterations=out.n_iters.astype(jnp.int32),
         converged=jnp.asarray(out.converged),
     )
+
+
+def occupied(log_q: Array, potential: Array, proportions: Array, mask: Array) -> Array:
+    """Raise the potential of clusters that are no cell's most likely one, until they have cells.
+
+    Entropy spreads the mass of a very small cluster over so many cells that it is nowhere the
+    largest. It then gets the cells that lack least, as many as its proportion says.
+
+    Parameters
+    ----------
+    log_q
+        [n, k] from :func:`log_assignment`.
+    potential
+        [k] from :func:`sinkhorn_plan`.
+    proportions
+        [k] wanted share of each cluster, sums to 1.
+    mask
+        [n] 1 for cells, 0 for padding.
+
+    Returns
+    -------
+    [k] potential, the same where every cluster has cells.
+    """
+    k = len(potential)
+    n = jnp.sum(mask).astype(jnp.int32)
+    wanted = jnp.clip(jnp.round(proportions * n).astype(jnp.int32), 1, jnp.maximum(n - 1, 1))
+
+    def sizes(potential: Array) -> tuple[Array, Array, Array]:
+        scores = log_q + potential
+        labels = jnp.argmax(scores, axis=1)
+        return scores, labels, jax.ops.segment_sum(mask, labels, num_segments=k)
+
+    def any_empty(carry: tuple[Array, Array]) -> Array:
+        turn, potential = carry
+        return (turn < 2 * k) & jnp.any(sizes(potential)[2] == 0)
+
+    def fill(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        turn, potential = carry
+        scores, labels, held = sizes(potential)
+        j = jnp.argmax(jnp.where(held == 0, proportions, -1.0))
+        lack = jnp.max(scores, axis=1) - scores[:, j]
+        # a cell that is alone in its cluster stays
+        lack = jnp.sort(jnp.where((mask > 0) & (held[labels] > 1), lack, jnp.inf))
+        last, following = lack[wanted[j] - 1], lack[wanted[j]]
+        raised = jnp.where(jnp.isfinite(following), (last + following) / 2, last + 1e-3)
+        return turn + 1, potential.at[j].add(jnp.where(jnp.isfinite(last), raised, 0.0))
+
+    return jax.lax.while_loop(any_empty, fill, (jnp.asarray(0), potential))[1]
