@@ -6,10 +6,14 @@ import pytest
 
 
 def pytest_configure(config):
-    """Keep compiled programs on disk: modules forget those in memory, and many are the same.
+    """Compile quickly, for that is what most of the time goes to; slow tests compile as users do.
 
-    A folder for each process, because one that reads what another is writing would warn.
+    Compiled programs are kept on disk: modules forget those in memory, and many are the same. A
+    folder for each process, because one that reads what another is writing would warn.
     """
+    if "not slow" in config.option.markexpr:
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        jax.config.update("jax_disable_most_optimizations", True)
     folder = tempfile.TemporaryDirectory(prefix="scsiameseclu-programs-")
     config.add_cleanup(folder.cleanup)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
