@@ -62,6 +62,16 @@ def test_projection_is_stored_and_repeatable_and_leaves_neighbors_alone():
     np.testing.assert_array_equal(scs.pl.project(other), made + 1)
 
 
+def test_cells_without_an_embedding_are_left_out():
+    adata = result(3)
+    adata.obsm["X_siameseclu"][::4] = np.nan  # as after `restrict_to`
+    made = scs.pl.project(adata)
+    np.testing.assert_array_equal(np.isnan(made[:, 0]), np.arange(120) % 4 == 0)
+    ax = scs.pl.embedding(adata)
+    draw(ax)
+    assert len(ax.collections[0].get_offsets()) == 90
+
+
 def test_projection_of_a_view_leaves_it_a_view():
     adata = result(3)
     view = adata[:60]

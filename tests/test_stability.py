@@ -125,10 +125,11 @@ def test_what_is_written(adata, assessed, tmp_path):
     assert kept["jaccard"].shape == (4,)
     assert made.uns["siameseclu"]["params"]["unassigned_below"] == 0.9
     assert made.uns["siameseclu"]["manifest"]["n_refits"] == 2
+    made.obs["siameseclu_annotation"] = made.uns["siameseclu_annotation"] = "old"
     # A new result without refits leaves nothing of the old one behind.
     plain = scs.SiameseClu(4, config=SHORT).fit(adata, progress=False)
     scs.tl.add_clusters(made, plain)
-    assert "siameseclu_agreement" not in made.obs
+    assert not {"siameseclu_agreement", "siameseclu_annotation"} & {*made.obs, *made.uns}
     assert "stability" not in made.uns["siameseclu"]
 
 

@@ -41,7 +41,7 @@ def project(adata: AnnData, key: str = "siameseclu") -> np.ndarray:
 
     Returns
     -------
-    ``[n, 2]``: coordinates without a unit.
+    ``[n, 2]``: coordinates without a unit; NaN for cells that have no embedding.
 
     Raises
     ------
@@ -64,7 +64,9 @@ def project(adata: AnnData, key: str = "siameseclu") -> np.ndarray:
         raise KeyError(msg)
     import scanpy as sc
 
-    z = AnnData(np.asarray(adata.obsm[f"X_{key}"], dtype=np.float32))
+    embedding = np.asarray(adata.obsm[f"X_{key}"], dtype=np.float32)
+    known = np.isfinite(embedding).all(axis=1)  # not of cells outside `restrict_to`
+    z = AnnData(embedding[known])
     sc.pp.neighbors(
         z,
         n_neighbors=min(15, z.n_obs - 1),
@@ -75,7 +77,8 @@ def project(adata: AnnData, key: str = "siameseclu") -> np.ndarray:
     )
     # The eigenvectors of a spectral start need more cells than dimensions.
     sc.tl.umap(z, init_pos="spectral" if z.n_obs > 10 else "random", random_state=0)
-    made = np.asarray(z.obsm["X_umap"], dtype=np.float32)
+    made = np.full((adata.n_obs, 2), np.nan, np.float32)
+    made[known] = z.obsm["X_umap"]
     if not adata.is_view:
         adata.obsm[stored] = made
     return made
@@ -123,9 +126,10 @@ def embedding(
         raise KeyError(msg)
     points = plane(adata, key, basis)
     ax = axes((6.4, 4.8)) if ax is None else ax
+    here = np.isfinite(points).all(axis=1)
+    points, values = points[here], adata.obs[color][here]
     # In random order, so that no category hides the others.
-    order = np.random.default_rng(0).permutation(adata.n_obs)
-    values = adata.obs[color]
+    order = np.random.default_rng(0).permutation(len(points))
     options = {"s": float(np.clip(2e4 / adata.n_obs, 2, 30)), "linewidths": 0, "rasterized": True}
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         shown = values.to_numpy(np.float64, na_value=np.nan)

@@ -14,6 +14,11 @@ from scsiameseclu_jax.model import SiameseClu
 from scsiameseclu_jax.stability import hints
 
 UNASSIGNED = "Unassigned"
+# Columns, named after a clustering, that say something of its clusters or embedding.
+_DERIVED = (
+    *("agreement", "consensus", "pseudotime"),
+    *("annotation", "annotation_cell", "annotation_cell_score"),
+)
 RestrictTo = tuple[str, Sequence[str]]
 
 
@@ -112,11 +117,11 @@ def add(
     adata.obs[f"{key}_confidence"] = _spread(confidence, part)
     adata.obsm[f"X_{key}"] = _spread(embedding, part)
     adata.obsm[f"{key}_proba"] = _spread(found.proba, part)
-    adata.uns.pop(f"{key}_colors", None)  # of other clusters
-    adata.uns.pop(f"{key}_paga", None)
+    for name in ("colors", "markers", "top_markers", "annotation", "paga"):  # of other clusters
+        adata.uns.pop(f"{key}_{name}", None)
     for name in ("umap", "diffmap"):  # of another embedding
         adata.obsm.pop(f"X_{key}_{name}", None)
-    old = [f"{key}_{name}" for name in ("agreement", "consensus", "pseudotime")]
+    old = [f"{key}_{name}" for name in _DERIVED]
     adata.obs = adata.obs.drop(columns=[name for name in old if name in adata.obs])
     if isinstance(found, SiameseClu) and found.stability is not None:
         adata.obs[f"{key}_agreement"] = _spread(found.stability.agreement, part)
