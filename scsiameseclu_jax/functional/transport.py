@@ -168,8 +168,8 @@ def occupied(log_q: Array, potential: Array, proportions: Array, mask: Array) ->
         scores, labels, held = sizes(potential)
         j = jnp.argmax(jnp.where(held == 0, proportions, -1.0))
         lack = jnp.max(scores, axis=1) - scores[:, j]
-        # a cell that is alone in its cluster stays
-        lack = jnp.sort(jnp.where((mask > 0) & (held[labels] > 1), lack, jnp.inf))
+        # no cluster gives its last cells, or two that lie together would take them in turn
+        lack = jnp.sort(jnp.where((mask > 0) & (held[labels] > wanted[j]), lack, jnp.inf))
         last, following = lack[wanted[j] - 1], lack[wanted[j]]
         raised = jnp.where(jnp.isfinite(following), (last + following) / 2, last + 1e-3)
         return turn + 1, potential.at[j].add(jnp.where(jnp.isfinite(last), raised, 0.0))
