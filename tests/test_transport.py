@@ -135,14 +135,15 @@ def test_no_cluster_is_left_without_cells():
     np.testing.assert_array_equal(potential[:2], low[:2])
 
 
-def test_small_clusters_that_lie_together_both_get_cells():
-    z = jnp.concatenate([normal(100, 3), normal(4, 3) + 8])
-    small = z[100:].mean(axis=0)
-    centers = jnp.stack([z[0], z[1], small, small + 1e-3])
-    log_q, sizes = F.log_assignment(z, centers), jnp.array([50, 50, 2, 2]) / 104
-    potential = F.occupied(log_q, jnp.array([0.0, 0.0, -9.0, -9.0]), sizes, jnp.ones(104))
-    after = np.bincount(jnp.argmax(log_q + potential, axis=1), minlength=4)
-    np.testing.assert_array_equal(after[2:], [2, 2])
+def test_of_two_clusters_with_one_centre_the_others_do_not_suffer():
+    z = jnp.concatenate([normal(100, 3), normal(4, 3) + 8, normal(2, 3) - 8])
+    small, other = z[100:104].mean(axis=0), z[104:].mean(axis=0)
+    log_q = F.log_assignment(z, jnp.stack([z[0], z[1], small, small, other]))
+    low, sizes = jnp.array([0.0, 0.0, 0.0, 0.0, -9.0]), jnp.array([50, 50, 2, 2, 2]) / 106
+    potential = F.occupied(log_q, low, sizes, jnp.ones(106))
+    after = np.bincount(jnp.argmax(log_q + potential, axis=1), minlength=5)
+    assert sorted(after[2:4]) == [0, 4]
+    assert after[4] == 2
 
 
 def test_potential_stays_where_every_cluster_has_cells():

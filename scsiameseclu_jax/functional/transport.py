@@ -148,7 +148,8 @@ def occupied(log_q: Array, potential: Array, proportions: Array, mask: Array) ->
 
     Returns
     -------
-    [k] potential, the same where every cluster has cells.
+    [k] potential, the same where every cluster has cells. Of clusters with one and the same centre
+    one can stay empty.
     """
     k = len(potential)
     n = jnp.sum(mask).astype(jnp.int32)
@@ -159,19 +160,21 @@ def occupied(log_q: Array, potential: Array, proportions: Array, mask: Array) ->
         labels = jnp.argmax(scores, axis=1)
         return scores, labels, jax.ops.segment_sum(mask, labels, num_segments=k)
 
-    def any_empty(carry: tuple[Array, Array]) -> Array:
-        turn, potential = carry
-        return (turn < 2 * k) & jnp.any(sizes(potential)[2] == 0)
+    def any_left(carry: tuple[Array, Array]) -> Array:
+        tried, potential = carry
+        return jnp.any((sizes(potential)[2] == 0) & ~tried)
 
     def fill(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        turn, potential = carry
+        tried, potential = carry
         scores, labels, held = sizes(potential)
-        j = jnp.argmax(jnp.where(held == 0, proportions, -1.0))
+        j = jnp.argmax(jnp.where((held == 0) & ~tried, proportions, -1.0))
         lack = jnp.max(scores, axis=1) - scores[:, j]
         # no cluster gives its last cells, or two that lie together would take them in turn
         lack = jnp.sort(jnp.where((mask > 0) & (held[labels] > wanted[j]), lack, jnp.inf))
         last, following = lack[wanted[j] - 1], lack[wanted[j]]
         raised = jnp.where(jnp.isfinite(following), (last + following) / 2, last + 1e-3)
-        return turn + 1, potential.at[j].add(jnp.where(jnp.isfinite(last), raised, 0.0))
+        # once each: two with the same centre can not both have cells
+        raised = jnp.where(jnp.isfinite(last) & (following > last), raised, 0.0)
+        return tried.at[j].set(True), potential.at[j].add(raised)
 
-    return jax.lax.while_loop(any_empty, fill, (jnp.asarray(0), potential))[1]
+    return jax.lax.while_loop(any_left, fill, (jnp.zeros(k, bool), potential))[1]
