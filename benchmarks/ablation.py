@@ -2,9 +2,10 @@
 
 ``python -m benchmarks.ablation`` fits every labelled data set at hand (`real_data.py`) with each
 part left out in turn, with several seeds, and compares the ARI with that of the default on the same
-set and seed. The first of them are the paper's own ablations. Labels score, nothing else. It
-resumes: runs on record with the same code, versions and settings are not repeated (``--fresh``
-repeats all). Writes ``benchmarks/results/ablation.json``, ``.md`` and ``.png``.
+set and seed. The first of them are the paper's own ablations. Variants that differ in training only
+share the default's pre-training. Labels score, nothing else. It resumes: runs on record with the
+same code, versions and settings are not repeated (``--fresh`` repeats all). Writes
+``benchmarks/results/ablation.json``, ``.md`` and ``.png``.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import real_data
+from benchmarks.fits import fit_and_score
 from benchmarks.records import code_fingerprint, versions, write
 
 OUT = Path(__file__).resolve().parent / "results" / "ablation.json"
@@ -54,22 +56,13 @@ Run = dict[str, Any]
 
 def run_one(set_name: str, variant: str, seed: int) -> Run:
     """Fit and score once."""
-    from sklearn.metrics import adjusted_rand_score
-
     import scsiameseclu_jax as scs
 
-    adata, labels = real_data.load(set_name)
     config = scs.Config.from_dict(VARIANTS[variant])
     start = time.perf_counter()
-    model = scs.SiameseClu(len(set(labels)), config=config)
-    model.fit(adata, rng=seed, progress=False)
-    return {
-        "set": set_name,
-        "variant": variant,
-        "seed": seed,
-        "ari": float(adjusted_rand_score(labels, model.labels)),
-        "seconds": round(time.perf_counter() - start, 2),
-    }
+    ari = fit_and_score(set_name, config, seed)
+    seconds = round(time.perf_counter() - start, 2)
+    return {"set": set_name, "variant": variant, "seed": seed, "ari": ari, "seconds": seconds}
 
 
 def changes(runs: list[Run], variant: str) -> tuple[np.ndarray, dict[str, float]]:

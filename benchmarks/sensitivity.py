@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import real_data
+from benchmarks.fits import fit_and_score
 from benchmarks.records import code_fingerprint, versions, write
 
 OUT = Path(__file__).resolve().parent / "results" / "sensitivity.json"
@@ -66,13 +67,8 @@ def grid(settings: list[str]) -> list[tuple[str, float]]:
 
 def run_one(set_name: str, setting: str, value: float, seed: int) -> Run:
     """Fit and score once."""
-    from sklearn.metrics import adjusted_rand_score
-
     import scsiameseclu_jax as scs
-    import scsiameseclu_jax.functional as F
-    from scsiameseclu_jax import fitting, pp
 
-    adata, labels = real_data.load(set_name)
     changed: dict[str, Any] = {}
     weighted: dict[str, float] = {}
     if setting.startswith("losses."):
@@ -82,16 +78,13 @@ def run_one(set_name: str, setting: str, value: float, seed: int) -> Run:
         changed = {section: {name: value}}
     config = scs.Config.from_dict(changed)
     start = time.perf_counter()
-    prepared = pp.prepare(adata, len(set(labels)), config=config)
-    n_clusters = len(set(labels))
-    made = fitting.fit(prepared, n_clusters, config=config, seed=seed, weights=weighted)
-    found = np.asarray(F.predict(made.state, made.data, config=config).labels)
+    ari = fit_and_score(set_name, config, seed, weights=weighted)
     return {
         "set": set_name,
         "setting": setting,
         "value": value,
         "seed": seed,
-        "ari": float(adjusted_rand_score(labels[prepared.order], found[: len(labels)])),
+        "ari": ari,
         "seconds": round(time.perf_counter() - start, 2),
     }
 

@@ -6,6 +6,7 @@ import ctypes
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,10 @@ from scsiameseclu_jax.progress import Progress
 logger = logging.getLogger(__name__)
 
 _CHUNK = 10  # steps between two looks at the losses, at most
+TRAINING_TERMS = (
+    *("cell_correlation_features", "cell_correlation_graph", "latent_correlation"),
+    *("propagation", "clustering"),
+)
 
 
 class Fit(NamedTuple):
@@ -72,6 +77,91 @@ class _Whole:
         return F.fit(state, self.data, config=self._config, n_steps=n_steps, stage=stage)
 
 
+class Pretrained(NamedTuple):
+    """What training starts from: pre-trained networks, and what the first partition says."""
+
+    state: F.TrainState
+    """The state after pre-training, view 1's edges chosen."""
+    partition: Consensus
+    """The first partition."""
+    centers: np.ndarray
+    """[k, d] its centres in the embedding."""
+    config: Config
+    """The settings it was made with."""
+    seed: int
+    """The seed it was made with."""
+
+
+class _Run:
+    """The stages of one fit, with its progress and its history."""
+
+    def __init__(
+        self, prepared: pp.Prepared, n_clusters: int, *, config: Config, seed: int
+    ) -> None:
+        self.source: _Whole | Batches
+        if len(prepared.order) <= config.scale.full_cells:
+            self.source = _Whole(prepared, n_clusters, config=config)
+        else:
+            self.source = Batches(prepared, n_clusters, config=config, seed=seed)
+        self.prepared, self.n_clusters = prepared, n_clusters
+        self.config, self.seed = config, seed
+        self.rows: list[dict[str, np.ndarray]] = []
+        self.first_step: float | None = None
+
+    def stage(self, state: F.TrainState, stage: F.Stage, count: int, bar: Progress) -> F.TrainState:
+        """Take the steps of one stage; of training fewer, if it settles."""
+        state = F.start_stage(state, stage, config=self.config)
+        chunks = _chunks(count)
+        self.source.ready(state, stage, set(chunks))
+        for size in chunks:
+            begun_at = time.perf_counter()
+            state, info = self.source.run(state, stage, size)
+            self.rows.append(_record(info, stage))
+            if self.first_step is None:
+                self.first_step = begun_at + (time.perf_counter() - begun_at) / size
+            bar.update(size, stage, self.rows[-1])
+            if stage == "train" and _settled(self.rows, self.config.training.patience):
+                logger.info("stopped early: no cell's target has changed for a while")
+                break
+        return state
+
+    def pretrain(self, bar: Progress, weights: Mapping[str, float] | None) -> Pretrained:
+        """Train both autoencoders, choose view 1's edges, and find the first partition."""
+        steps, data = self.config.training, self.source.data
+        state = _weighted(self.source.init(jax.random.key(self.seed)), weights)
+        state = self.stage(state, "features", steps.feature_steps, bar)
+        state = self.stage(state, "graph", steps.graph_steps, bar)
+        state = self.stage(state, "joint", steps.joint_steps, bar)
+        state = F.remove_edges(state, data, config=self.config)
+        z = np.asarray(F.predict(state, data, config=self.config).embedding)
+        z = z[: len(self.prepared.order)]
+        partition = first_partition(
+            z,
+            [self.prepared.features, *self.prepared.others],
+            self.n_clusters,
+            n_neighbors=self.config.preprocessing.n_neighbors,
+            batch=self.prepared.batch,
+            seed=self.seed,
+        )
+        logger.info("first partition: %s", partition.name)
+        centers = centers_of(z, partition.clusters, self.n_clusters)
+        return Pretrained(state, partition, centers, self.config, self.seed)
+
+
+def pretrain(
+    prepared: pp.Prepared, n_clusters: int, *, config: Config, seed: int, progress: bool | None
+) -> Pretrained:
+    """Run what comes before training, for several fits that differ in training only.
+
+    For the parameters see :func:`fit`.
+    """
+    run = _Run(prepared, n_clusters, config=config, seed=seed)
+    steps = config.training
+    total = steps.feature_steps + steps.graph_steps + steps.joint_steps
+    with Progress(total, show=progress) as bar:
+        return run.pretrain(bar, None)
+
+
 def fit(
     prepared: pp.Prepared,
     n_clusters: int,
@@ -80,6 +170,7 @@ def fit(
     seed: int,
     progress: bool | None = False,
     weights: Mapping[str, float] | None = None,
+    pretrained: Pretrained | None = None,
 ) -> Fit:
     """Run all stages on prepared cells.
 
@@ -98,67 +189,92 @@ def fit(
     weights
         Of loss terms, instead of those in ``config.losses``. They are values of the state, so
         that other weights, other than 0, need no other programs.
+    pretrained
+        From :func:`pretrain` of the same cells and seed, instead of doing that again. Not changed.
 
     Raises
     ------
     ValueError
-        If a weight is of a term that the config leaves out, or is not positive.
+        If a weight is of a term that the config leaves out, or is not positive; if pre-training
+        would have differed from what `pretrained` is of.
     FloatingPointError
         If a loss term is not finite; it is named.
     """
+    if pretrained is not None:
+        _expect_same_pretraining(pretrained, config, seed, weights or {})
     steps = config.training
-    plan: list[tuple[F.Stage, int]] = [
-        ("features", steps.feature_steps),
-        ("graph", steps.graph_steps),
-        ("joint", steps.joint_steps),
-        ("train", steps.steps),
-    ]
-    source: _Whole | Batches
-    if len(prepared.order) <= config.scale.full_cells:
-        source = _Whole(prepared, n_clusters, config=config)
-    else:
-        source = Batches(prepared, n_clusters, config=config, seed=seed)
-    state = source.init(jax.random.key(seed))
-    if weights:
-        state = _weighted(state, weights)
-    rows: list[dict[str, np.ndarray]] = []
+    before = steps.feature_steps + steps.graph_steps + steps.joint_steps
+    run = _Run(prepared, n_clusters, config=config, seed=seed)
+    with Progress(steps.steps + (0 if pretrained else before), show=progress) as bar:
+        if pretrained is None:
+            start = run.pretrain(bar, weights)
+            state = start.state
+        else:
+            start = pretrained
+            state = jax.tree.map(jnp.copy, start.state)  # steps donate theirs
+            state = state._replace(weights=run.source.init(jax.random.key(seed)).weights)
+            state = _weighted(state, weights)
+        sizes = jnp.asarray(np.bincount(start.partition.clusters), jnp.float32)
+        centers = jnp.asarray(start.centers, jnp.float32)
+        data = run.source.data
+        state = F.start_clustering(state, data, centers, sizes, config=config)
+        state = run.stage(state, "train", steps.steps, bar)
     notes: list[str] = []
-    first: float | None = None
-    with Progress(sum(count for _, count in plan), show=progress) as bar:
-        for stage, count in plan:
-            if stage == "train":
-                state, choice = _start_clustering(state, source.data, prepared, seed, config)
-            state = F.start_stage(state, stage, config=config)
-            chunks = _chunks(count)
-            source.ready(state, stage, set(chunks))
-            for size in chunks:
-                begun_at = time.perf_counter()
-                state, info = source.run(state, stage, size)
-                rows.append(_record(info, stage))
-                if first is None:
-                    first = begun_at + (time.perf_counter() - begun_at) / size
-                bar.update(size, stage, rows[-1])
-                if stage == "train" and _settled(rows, config.training.patience):
-                    logger.info("stopped early: no cell's target has changed for a while")
-                    break
     if not bool(state.plan.converged):
         notes.append(_not_converged(state.plan, config))
         logger.warning(notes[-1])
-    landmarks = F.landmarks(source.data.mask, config=config)
+    landmarks = F.landmarks(data.mask, config=config)
     findings: dict[str, Any] = {
-        "first_partition": choice.name,
-        "draws_agree": round(float(choice.agreement.mean()), 4),
+        "first_partition": start.partition.name,
+        "draws_agree": round(float(start.partition.agreement.mean()), 4),
         "pairs": "all" if landmarks is None else f"{len(landmarks)} landmarks",
-        "cells_per_step": source.cells_per_step,
+        "cells_per_step": run.source.cells_per_step,
         "neighbors": prepared.search,
-        "training_steps": sum(len(row["loss"]) for row in rows if row["stage"][0] == "train"),
+        "training_steps": sum(len(r["loss"]) for r in run.rows if r["stage"][0] == "train"),
         "warnings": notes,
     }
-    state = F.occupy(state, source.data, config=config)
-    return Fit(state, source.data, _stack(rows), findings, first)
+    state = F.occupy(state, data, config=config)
+    return Fit(state, data, _stack(run.rows), findings, run.first_step)
 
 
-def _weighted(state: F.TrainState, weights: Mapping[str, float]) -> F.TrainState:
+def same_pretraining(config: Config, other: Config) -> bool:
+    """Whether two settings differ only in what nothing before training depends on."""
+    return _before_training(config) == _before_training(other)
+
+
+def _before_training(config: Config) -> Config:
+    """Return the settings with all that only training has at its default."""
+    usual = Config()
+    terms = {name: getattr(usual.losses, name) for name in TRAINING_TERMS}
+    noise, own = usual.augmentation.gene_noise, usual.training
+    training = replace(config.training, steps=own.steps, rate=own.rate, patience=own.patience)
+    return replace(
+        config,
+        transport=usual.transport,
+        losses=replace(config.losses, **terms),
+        augmentation=replace(config.augmentation, gene_noise=noise),
+        training=training,
+    )
+
+
+def _expect_same_pretraining(
+    pretrained: Pretrained, config: Config, seed: int, weights: Mapping[str, float]
+) -> None:
+    found = [name for name in weights if name not in TRAINING_TERMS]
+    if not same_pretraining(config, pretrained.config):
+        found.append("config")
+    if seed != pretrained.seed:
+        found.append("seed")
+    if found:
+        msg = (
+            f"Expected `pretrained` to differ in training only, found another {found}; "
+            "pre-train with it."
+        )
+        raise ValueError(msg)
+
+
+def _weighted(state: F.TrainState, weights: Mapping[str, float] | None) -> F.TrainState:
+    weights = weights or {}
     for name, value in weights.items():
         if name not in state.weights or not 0 < value < np.inf:
             msg = (
@@ -168,24 +284,6 @@ def _weighted(state: F.TrainState, weights: Mapping[str, float]) -> F.TrainState
             raise ValueError(msg)
     changed = {n: jnp.full_like(state.weights[n], value) for n, value in weights.items()}
     return state._replace(weights=state.weights | changed)
-
-
-def _start_clustering(
-    state: F.TrainState, data: F.CellData, prepared: pp.Prepared, seed: int, config: Config
-) -> tuple[F.TrainState, Consensus]:
-    """Remove edges, and take centres and proportions from a first partition."""
-    state = F.remove_edges(state, data, config=config)
-    n, n_neighbors = len(prepared.order), config.preprocessing.n_neighbors
-    n_clusters = len(state.proportions)
-    z = np.asarray(F.predict(state, data, config=config).embedding)[:n]
-    views = [prepared.features, *prepared.others]
-    choice = first_partition(
-        z, views, n_clusters, n_neighbors=n_neighbors, batch=prepared.batch, seed=seed
-    )
-    logger.info("first partition: %s", choice.name)
-    centers = jnp.asarray(centers_of(z, choice.clusters, n_clusters), jnp.float32)
-    sizes = jnp.asarray(np.bincount(choice.clusters), jnp.float32)
-    return F.start_clustering(state, data, centers, sizes, config=config), choice
 
 
 def _chunks(count: int) -> list[int]:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
@@ -30,6 +31,34 @@ def test_weights_are_those_of_a_config_without_another_compilation(prepared):
     same = fitting.fit(prepared, 3, config=wanted, seed=0)
     np.testing.assert_allclose(weighted.history["loss"], same.history["loss"], rtol=1e-5)
     assert not np.allclose(weighted.history["loss"], plain.history["loss"], rtol=1e-3)
+
+
+def test_shared_pretraining_is_pretraining(prepared):
+    small = {"feature_steps": 2, "graph_steps": 1, "joint_steps": 1, "steps": 2}
+    config = scs.Config.from_dict({"training": small})
+    changed = scs.Config.from_dict(
+        {"training": small | {"steps": 3}, "losses": {"propagation": 0.0, "clustering": 3.0}}
+    )
+    start = fitting.pretrain(prepared, 3, config=config, seed=0, progress=False)
+    before = jax.tree.map(np.array, jax.tree.leaves(start.state.params))
+    for wanted in (changed, config):  # the same start twice: the first fit has not changed it
+        shared = fitting.fit(prepared, 3, config=wanted, seed=0, pretrained=start)
+        alone = fitting.fit(prepared, 3, config=wanted, seed=0)
+        jax.tree.map(np.testing.assert_array_equal, shared.state.params, alone.state.params)
+        steps = alone.history["stage"] == "train"
+        np.testing.assert_array_equal(shared.history["loss"], alone.history["loss"][steps])
+    jax.tree.map(np.testing.assert_array_equal, before, jax.tree.leaves(start.state.params))
+    for section, value in (
+        ("network", {"n_latent": 10}),
+        ("losses", {"zinb": 0.0}),
+        ("augmentation", {"edge_removal": 0.0}),
+        ("training", {"joint_steps": 2}),
+    ):
+        other = scs.Config.from_dict({"training": small} | {section: value})
+        with pytest.raises(ValueError, match=r"differ in training only, found another \['config"):
+            fitting.fit(prepared, 3, config=other, seed=0, pretrained=start)
+    with pytest.raises(ValueError, match="'zinb', 'seed'"):
+        fitting.fit(prepared, 3, config=config, seed=1, weights={"zinb": 2.0}, pretrained=start)
 
 
 @pytest.mark.parametrize("weights", [{"zinb": 0.0}, {"zinb": np.nan}, {"zimb": 1.0}])
