@@ -11,7 +11,6 @@ same code, versions and settings are not repeated (``--fresh`` repeats all). Wri
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +58,8 @@ def run_one(set_name: str, variant: str, seed: int) -> Run:
     import scsiameseclu_jax as scs
 
     config = scs.Config.from_dict(VARIANTS[variant])
-    start = time.perf_counter()
     ari = fit_and_score(set_name, config, seed)
-    seconds = round(time.perf_counter() - start, 2)
-    return {"set": set_name, "variant": variant, "seed": seed, "ari": ari, "seconds": seconds}
+    return {"set": set_name, "variant": variant, "seed": seed, "ari": ari}
 
 
 def changes(runs: list[Run], variant: str) -> tuple[np.ndarray, dict[str, float]]:

@@ -12,7 +12,6 @@ versions and settings are not repeated (``--fresh`` repeats all). Writes
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,6 @@ def run_one(set_name: str, setting: str, value: float, seed: int) -> Run:
         section, name = setting.split(".")
         changed = {section: {name: value}}
     config = scs.Config.from_dict(changed)
-    start = time.perf_counter()
     ari = fit_and_score(set_name, config, seed, weights=weighted)
     return {
         "set": set_name,
@@ -85,7 +83,6 @@ def run_one(set_name: str, setting: str, value: float, seed: int) -> Run:
         "value": value,
         "seed": seed,
         "ari": ari,
-        "seconds": round(time.perf_counter() - start, 2),
     }
 
 

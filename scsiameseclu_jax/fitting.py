@@ -25,6 +25,7 @@ from scsiameseclu_jax.progress import Progress
 logger = logging.getLogger(__name__)
 
 _CHUNK = 10  # steps between two looks at the losses, at most
+# Loss terms that no stage before training has.
 TRAINING_TERMS = (
     *("cell_correlation_features", "cell_correlation_graph", "latent_correlation"),
     *("propagation", "clustering"),
@@ -125,10 +126,9 @@ class _Run:
                 break
         return state
 
-    def pretrain(self, bar: Progress, weights: Mapping[str, float] | None) -> Pretrained:
+    def pretrain(self, state: F.TrainState, bar: Progress) -> Pretrained:
         """Train both autoencoders, choose view 1's edges, and find the first partition."""
         steps, data = self.config.training, self.source.data
-        state = _weighted(self.source.init(jax.random.key(self.seed)), weights)
         state = self.stage(state, "features", steps.feature_steps, bar)
         state = self.stage(state, "graph", steps.graph_steps, bar)
         state = self.stage(state, "joint", steps.joint_steps, bar)
@@ -156,10 +156,8 @@ def pretrain(
     For the parameters see :func:`fit`.
     """
     run = _Run(prepared, n_clusters, config=config, seed=seed)
-    steps = config.training
-    total = steps.feature_steps + steps.graph_steps + steps.joint_steps
-    with Progress(total, show=progress) as bar:
-        return run.pretrain(bar, None)
+    with Progress(_steps_before_training(config), show=progress) as bar:
+        return run.pretrain(run.source.init(jax.random.key(seed)), bar)
 
 
 def fit(
@@ -202,23 +200,22 @@ def fit(
     """
     if pretrained is not None:
         _expect_same_pretraining(pretrained, config, seed, weights or {})
-    steps = config.training
-    before = steps.feature_steps + steps.graph_steps + steps.joint_steps
+    steps = config.training.steps
+    total = steps if pretrained is not None else steps + _steps_before_training(config)
     run = _Run(prepared, n_clusters, config=config, seed=seed)
-    with Progress(steps.steps + (0 if pretrained else before), show=progress) as bar:
+    state = _weighted(run.source.init(jax.random.key(seed)), weights or {})
+    with Progress(total, show=progress) as bar:
         if pretrained is None:
-            start = run.pretrain(bar, weights)
+            start = run.pretrain(state, bar)
             state = start.state
         else:
-            start = pretrained
-            state = jax.tree.map(jnp.copy, start.state)  # steps donate theirs
-            state = state._replace(weights=run.source.init(jax.random.key(seed)).weights)
-            state = _weighted(state, weights)
+            start = pretrained  # steps donate their state, so they get a copy
+            state = jax.tree.map(jnp.copy, start.state)._replace(weights=state.weights)
         sizes = jnp.asarray(np.bincount(start.partition.clusters), jnp.float32)
         centers = jnp.asarray(start.centers, jnp.float32)
         data = run.source.data
         state = F.start_clustering(state, data, centers, sizes, config=config)
-        state = run.stage(state, "train", steps.steps, bar)
+        state = run.stage(state, "train", steps, bar)
     notes: list[str] = []
     if not bool(state.plan.converged):
         notes.append(_not_converged(state.plan, config))
@@ -273,8 +270,12 @@ def _expect_same_pretraining(
         raise ValueError(msg)
 
 
-def _weighted(state: F.TrainState, weights: Mapping[str, float] | None) -> F.TrainState:
-    weights = weights or {}
+def _steps_before_training(config: Config) -> int:
+    steps = config.training
+    return steps.feature_steps + steps.graph_steps + steps.joint_steps
+
+
+def _weighted(state: F.TrainState, weights: Mapping[str, float]) -> F.TrainState:
     for name, value in weights.items():
         if name not in state.weights or not 0 < value < np.inf:
             msg = (
