@@ -22,6 +22,7 @@ from scsiameseclu_jax.neighbors import nearest_neighbors
 _MICRO = 60  # groups that merging starts from
 _RESOLUTION = 0.5  # of modularity; 1 favours balanced sizes more
 _SMALLEST = 1e-3  # of the cells, at least 2; fewer are outliers rather than a cluster
+_FEW = round(2 / _SMALLEST)  # cells; of fewer, a cell alone may be all there is of a rare type
 _KMEANS_CELLS = 20_000  # more do not move centres, and take minutes
 
 
@@ -230,10 +231,26 @@ def kmeans(x: np.ndarray, n_clusters: int, seed: int, *, n_starts: int = 10) -> 
     return made.fit(x[np.sort(few)]).predict(x)
 
 
+def _without_singles(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return groups [n] of rows [n, p], cells alone given to the group of the nearest centre."""
+    sizes = np.bincount(groups)
+    if sizes.max() == 1:
+        return groups
+    centers = unit_rows(centers_of(x, groups, len(sizes)))
+    joins, single = np.arange(len(sizes)), sizes == 1
+    nearest = np.argmax(centers[single] @ centers[~single].T, axis=1)
+    joins[single] = np.flatnonzero(~single)[nearest]
+    return np.unique(joins[groups], return_inverse=True)[1]
+
+
 def _candidates(
     name: str, x: np.ndarray, n_clusters: int, seed: int, n_starts: int
 ) -> dict[str, np.ndarray]:
-    """Cluster directly, and by merging many small groups: by distance, by weighted centres."""
+    """Cluster directly, and by merging many small groups: by distance, by weighted centres.
+
+    Of few cells, groups of one join another first. Otherwise each would use up a cluster, and no
+    partition by distance would be left to choose, though it is the one that finds rare types.
+    """
     from scipy.cluster.hierarchy import fcluster, linkage
     from sklearn.cluster import KMeans
 
@@ -242,6 +259,8 @@ def _candidates(
     if n_groups <= n_clusters:
         return made
     groups = np.unique(kmeans(x, n_groups, seed, n_starts=n_starts), return_inverse=True)[1]
+    if len(x) < _FEW:
+        groups = _without_singles(x, groups)
     n_groups = int(groups.max()) + 1  # fewer if cells are alike
     if n_groups <= n_clusters:
         return made

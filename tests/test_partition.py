@@ -47,6 +47,23 @@ def test_outliers_are_not_a_cluster():
     assert np.bincount(choice.clusters).min() >= 40
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_outliers_do_not_hide_a_rare_group(seed):
+    """Each outlier would be a cluster by distance; without those, k-means splits the large one."""
+    x, truth = groups([300, 60, 20, 4], seed=seed)
+    alone = np.random.default_rng(seed).normal(size=(6, 12)) * 3
+    choice = choose(np.concatenate([x, alone]), 4)
+    assert adjusted_rand_score(truth, choice.clusters[: len(x)]) > 0.95
+    assert np.bincount(choice.clusters).min() >= 2
+
+
+def test_cells_alone_join_the_nearest_group():
+    x = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1], [0.3, 1.0], [1, -0.2]])
+    merged = partition._without_singles(x, np.array([0, 0, 1, 1, 2, 3]))
+    np.testing.assert_array_equal(merged, [0, 0, 1, 1, 1, 0])
+    np.testing.assert_array_equal(partition._without_singles(x, np.arange(6)), np.arange(6))
+
+
 def test_choice_is_best_by_the_sum_of_ranks():
     x, _ = groups([80, 40, 20], spread=0.8)
     choice = choose(x, 3)
