@@ -22,7 +22,7 @@ from scsiameseclu_jax.neighbors import nearest_neighbors
 _MICRO = 60  # groups that merging starts from
 _RESOLUTION = 0.5  # of modularity; 1 favours balanced sizes more
 _SMALLEST = 1e-3  # of the cells, at least 2; fewer are outliers rather than a cluster
-_FEW = round(2 / _SMALLEST)  # cells; of fewer, a cell alone may be all there is of a rare type
+_FEW = round(2 / _SMALLEST)  # cells; of fewer, 0.1 % is less than two
 _KMEANS_CELLS = 20_000  # more do not move centres, and take minutes
 
 
@@ -248,8 +248,8 @@ def _candidates(
 ) -> dict[str, np.ndarray]:
     """Cluster directly, and by merging many small groups: by distance, by weighted centres.
 
-    Of few cells, groups of one join another first. Otherwise each would use up a cluster, and no
-    partition by distance would be left to choose, though it is the one that finds rare types.
+    Of few cells, groups of one join another first. Otherwise most partitions by distance would have
+    a cluster of one cell and be passed over, though those are the ones that find rare types.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
     from sklearn.cluster import KMeans

@@ -36,9 +36,13 @@ def test_it_repeats_and_other_seeds_make_other_draws():
     assert not np.array_equal(one.agreement, other.agreement)
 
 
-def test_agreement_is_less_where_groups_overlap():
+_APART = pytest.mark.xfail(strict=True, reason="two outlying cells are a cluster, the blob is one")
+
+
+@pytest.mark.parametrize("seed", [6, pytest.param(4, marks=_APART)])
+def test_agreement_is_less_where_groups_overlap(seed):
     # Two groups far from all others; two that are one blob with a long axis.
-    x, truth = groups([80, 80, 90, 90], spread=0.25, seed=6)
+    x, truth = groups([80, 80, 90, 90], spread=0.25, seed=seed)
     x[truth == 3] += 0.8 * (x[truth == 2].mean(0) - x[truth == 3].mean(0))
     found = first(x, 4)
     apart, overlapping = (found.agreement[part].mean() for part in (truth < 2, truth >= 2))
