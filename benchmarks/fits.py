@@ -14,33 +14,36 @@ if TYPE_CHECKING:
 
 
 @lru_cache(maxsize=8)
-def pretrained(set_name: str, seed: int) -> "Pretrained":
-    """Return what the default has before training."""
-    import scsiameseclu_jax as scs
+def pretrained(set_name: str, config: "Config", seed: int) -> "Pretrained":
+    """Return what a fit has before training."""
     from scsiameseclu_jax import fitting, pp
 
     adata, labels = real_data.load(set_name)
-    k, config = len(set(labels)), scs.Config()
+    k = len(set(labels))
     prepared = pp.prepare(adata, k, config=config)
     return fitting.pretrain(prepared, k, config=config, seed=seed, progress=False)
 
 
 def fit_and_score(
-    set_name: str, config: "Config", seed: int, weights: Mapping[str, float] | None = None
+    set_name: str,
+    config: "Config",
+    seed: int,
+    *,
+    base: "Config",
+    weights: Mapping[str, float] | None = None,
 ) -> float:
-    """Return the ARI of one fit; pre-training is the default's where it would be the same."""
+    """Return the ARI of one fit; pre-training is that of `base` where it would be the same."""
     from sklearn.metrics import adjusted_rand_score
 
-    import scsiameseclu_jax as scs
     import scsiameseclu_jax.functional as F
     from scsiameseclu_jax import fitting, pp
 
     adata, labels = real_data.load(set_name)
     k = len(set(labels))
     prepared = pp.prepare(adata, k, config=config)
-    shared = fitting.same_pretraining(config, scs.Config())
+    shared = fitting.same_pretraining(config, base)
     shared &= set(weights or {}) <= set(fitting.TRAINING_TERMS)
-    start = pretrained(set_name, seed) if shared else None
+    start = pretrained(set_name, base, seed) if shared else None
     made = fitting.fit(prepared, k, config=config, seed=seed, weights=weights, pretrained=start)
     found = np.asarray(F.predict(made.state, made.data, config=config).labels)
     return float(adjusted_rand_score(labels[prepared.order], found[: len(labels)]))

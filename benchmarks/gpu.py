@@ -134,7 +134,8 @@ def measure(n: int, precision: str, rates: dict[str, float], n_steps: int) -> Re
     import scsiameseclu_jax as scs
     import scsiameseclu_jax.functional as F
 
-    config = scs.Config.from_dict({"scale": {"precision": precision}})
+    values = scs.Config.all_terms().to_dict()
+    config = scs.Config.from_dict(values | {"scale": values["scale"] | {"precision": precision}})
     data = synthetic(n)
     state = F.init(jax.random.key(0), data, n_clusters=N_CLUSTERS, config=config)
     centers = F.embedding(state, data, config=config)[:N_CLUSTERS]

@@ -1,5 +1,6 @@
 """What every benchmark writes: figures, and the versions they were measured with."""
 
+import ast
 import functools
 import hashlib
 import json
@@ -54,8 +55,26 @@ def code_files() -> list[Path]:
     return sorted([*named, *folders])
 
 
+def _code(path: Path) -> str:
+    """Return what a file does: without comments and docstrings, which change no result."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        for name, value in ast.iter_fields(node):
+            if isinstance(value, list):
+                setattr(node, name, [item for item in value if not _is_text(item)])
+    return ast.dump(tree)
+
+
+def _is_text(node: object) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
 def code_fingerprint(settings: dict[str, Any]) -> str:
     """Return a hash of the package's code, its dependencies' versions and the settings of a run."""
-    code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in code_files()]
+    code = [hashlib.sha256(_code(path).encode()).hexdigest() for path in code_files()]
     parts = {"code": code, "versions": versions(), "settings": settings}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

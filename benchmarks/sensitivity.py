@@ -76,7 +76,7 @@ def run_one(set_name: str, setting: str, value: float, seed: int) -> Run:
         section, name = setting.split(".")
         changed = {section: {name: value}}
     config = scs.Config.from_dict(changed)
-    ari = fit_and_score(set_name, config, seed, weights=weighted)
+    ari = fit_and_score(set_name, config, seed, base=scs.Config(), weights=weighted)
     return {
         "set": set_name,
         "setting": setting,

@@ -1,8 +1,9 @@
 """How fast is a step, how much memory does it need, and how long does a whole fit take?
 
-``python -m benchmarks.speed`` times the training step at growing sizes, beside a dense PyTorch
-implementation of the same step (`benchmarks/dense_torch.py`; ``pip install torch==2.13.0``; left
-out, and said so, without it), the step with landmarks at every size, eight seeds at once, then
+``python -m benchmarks.speed`` times the training step with all terms at growing sizes, beside a
+dense PyTorch implementation of the same step (`benchmarks/dense_torch.py`; ``pip install
+torch==2.13.0``; left out, and said so, without it), the step of the default, which compares no
+pairs of cells, the step with all terms and landmarks at every size, eight seeds at once, then
 whole fits with a cold and a warm compilation cache, their peak beside ``scs.estimate_memory``.
 Simulated cells, one process for each measurement. Writes ``benchmarks/results/speed.json``, ``.md``
 and ``.png``; ``--add`` keeps what is on record there and is not measured now.
@@ -70,14 +71,20 @@ def _started(n: int, config: Any, seed: int = 0, data: Any = None) -> tuple[Any,
     return F.start_stage(state, "train", config=config), data
 
 
-def measure_step(n: int, n_steps: int, scale: dict[str, int] | None = None) -> Record:
-    """Time our training step, five at a time as in a fit."""
+def _all_terms(**scale: int) -> Any:
+    import scsiameseclu_jax as scs
+
+    values = scs.Config.all_terms().to_dict()
+    return scs.Config.from_dict(values | {"scale": values["scale"] | scale})
+
+
+def measure_step(n: int, n_steps: int, config: Any = None) -> Record:
+    """Time our training step, five at a time as in a fit; with all terms, if not told."""
     import jax
 
-    import scsiameseclu_jax as scs
     import scsiameseclu_jax.functional as F
 
-    config = scs.Config.from_dict({"scale": scale or {}})
+    config = _all_terms() if config is None else config
     state, data = _started(n, config)
     before = peak_mib()
     start = time.perf_counter()
@@ -98,7 +105,14 @@ def measure_step(n: int, n_steps: int, scale: dict[str, int] | None = None) -> R
 
 def measure_linear(n: int, n_steps: int) -> Record:
     """Time the step with landmarks instead of all pairs."""
-    return measure_step(n, n_steps, {"exact_cells": 1, "landmarks": LANDMARKS})
+    return measure_step(n, n_steps, _all_terms(exact_cells=1, landmarks=LANDMARKS))
+
+
+def measure_default(n: int, n_steps: int) -> Record:
+    """Time the step of the default."""
+    import scsiameseclu_jax as scs
+
+    return measure_step(n, n_steps, scs.Config())
 
 
 def measure_seeds(n: int, n_steps: int) -> Record:
@@ -106,10 +120,9 @@ def measure_seeds(n: int, n_steps: int) -> Record:
     import jax
     import jax.numpy as jnp
 
-    import scsiameseclu_jax as scs
     import scsiameseclu_jax.functional as F
 
-    config = scs.Config()
+    config = _all_terms()
     one, data = _started(n, config)
     states = [_started(n, config, seed, data)[0] for seed in range(SEEDS)]
     many = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
@@ -147,7 +160,6 @@ def measure_dense(n: int, n_steps: int) -> Record:
     """Time the dense step; the target is refreshed every five steps, as in ours."""
     import scipy.sparse as sp
 
-    import scsiameseclu_jax as scs
     from benchmarks.dense_torch import Dense
 
     made = _prepared(n)
@@ -161,7 +173,7 @@ def measure_dense(n: int, n_steps: int) -> Record:
         made.size_factors,
         adjacency,
         N_CLUSTERS,
-        scs.Config(),
+        _all_terms(),
     )
     del adjacency
     run.step()
@@ -212,6 +224,7 @@ def run_one(kind: str, n: int, n_steps: int, cache: str | None) -> Record:
         measure = {
             "step": measure_step,
             "dense": measure_dense,
+            "default": measure_default,
             "linear": measure_linear,
             "seeds": measure_seeds,
         }
@@ -248,6 +261,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cache", help=argparse.SUPPRESS)
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     parser.add_argument("--large", type=int, nargs="*", default=LARGE, help="sizes without dense")
+    parser.add_argument("--default", type=int, nargs="*", default=LINEAR, help="default's step")
     parser.add_argument("--linear", type=int, nargs="*", default=LINEAR, help="with landmarks")
     parser.add_argument("--seeds", type=int, nargs="*", default=[SEEDS_CELLS])
     parser.add_argument("--fits", type=int, nargs="*", default=FITS)
@@ -281,6 +295,8 @@ def main(argv: list[str] | None = None) -> int:
             dense = bool(last) and last[0]["peak_mib"] < DENSE_LIMIT_MIB
     for n in arguments.large:
         add(in_process("step", n, "--steps", "5"))
+    for n in arguments.default:
+        add(in_process("default", n, *steps))
     for n in arguments.linear:
         add(in_process("linear", n, "--steps", "5"))
     for n in arguments.seeds:

@@ -220,11 +220,10 @@ def fit(
     if not bool(state.plan.converged):
         notes.append(_not_converged(state.plan, config))
         logger.warning(notes[-1])
-    landmarks = F.landmarks(data.mask, config=config)
     findings: dict[str, Any] = {
         "first_partition": start.partition.name,
         "draws_agree": round(float(start.partition.agreement.mean()), 4),
-        "pairs": "all" if landmarks is None else f"{len(landmarks)} landmarks",
+        "pairs": _pairs(data, config),
         "cells_per_step": run.source.cells_per_step,
         "neighbors": prepared.search,
         "training_steps": sum(len(r["loss"]) for r in run.rows if r["stage"][0] == "train"),
@@ -232,6 +231,14 @@ def fit(
     }
     state = F.occupy(state, data, config=config)
     return Fit(state, data, _stack(run.rows), findings, run.first_step)
+
+
+def _pairs(data: F.CellData, config: Config) -> str:
+    """Say which pairs of cells are compared."""
+    if not config.fusion.global_attention and config.losses.adjacency == 0:
+        return "none"
+    landmarks = F.landmarks(data.mask, config=config)
+    return "all" if landmarks is None else f"{len(landmarks)} landmarks"
 
 
 def same_pretraining(config: Config, other: Config) -> bool:

@@ -13,10 +13,12 @@ from tests import oracles
 K = 3
 
 # Small widths; the series is exact to rounding, so that everything can be held to 1e-9.
+_ALL = scs.Config.all_terms().to_dict()
 CONFIG = scs.Config.from_dict(
-    {
+    _ALL
+    | {
         "network": {"feature_layers": [8, 7], "graph_layers": [9, 6], "n_latent": 4},
-        "augmentation": {"diffusion_tolerance": 1e-13},
+        "augmentation": _ALL["augmentation"] | {"diffusion_tolerance": 1e-13},
         "training": {"feature_batch": 16, "zinb_batch": 8},
     }
 )

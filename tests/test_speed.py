@@ -15,6 +15,8 @@ RECORDS = [
         **{"kind": "fit", "n": 2000, "cache": "warm", "seconds": 30.25, "first_step": 3.5},
         **{"peak_mib": 800.0, "estimate_mib": 900.0},
     },
+    {"kind": "default", "n": 10000, "seconds": 0.5, "peak_mib": 600.0},
+    {"kind": "default", "n": 20000, "seconds": 1.0, "peak_mib": 650.0},
     {"kind": "linear", "n": 10000, "seconds": 1.0, "peak_mib": 700.0},
     {"kind": "linear", "n": 20000, "seconds": 2.0, "peak_mib": 700.0},
     {"kind": "seeds", "n": 2000, "seconds": 0.1, "vmap_ratio": 7.5, "map_ratio": 7.04},
@@ -28,6 +30,8 @@ def test_table_and_exponents():
     assert "| 2,000 | warm | 30.2 | 3.5 | 800 | 900 |" in text
     assert "Peak memory of a step, 5,000 to 10,000 cells: grows as n^1.00." in text
     assert "Time of a step over all pairs, 5,000 to 10,000 cells: grows as n^2.00." in text
+    assert "| 20,000 | 1.000 | 650 |" in text
+    assert "Time of the default's step, 10,000 to 20,000 cells: grows as n^1.00." in text
     assert "Time of a step with 2048 landmarks, 10,000 to 20,000 cells: grows as n^1.00." in text
     assert "8 seeds at 2,000 cells cost 7.5 times one by `vmap`, 7.0 times by `lax.map`." in text
     assert "Failed: dense at 10,000: out of memory" in text
@@ -50,9 +54,7 @@ def test_a_measurement_that_fails_is_a_record():
 def test_records_are_kept_of_the_same_versions_only(tmp_path, monkeypatch, capsys):
     out = tmp_path / "speed.json"
     speed.save(RECORDS, out)
-    nothing = [
-        word for name in ("sizes", "large", "linear", "seeds", "fits") for word in [f"--{name}"]
-    ]
+    nothing = ["--sizes", "--large", "--default", "--linear", "--seeds", "--fits"]
     assert speed.main([*nothing, "--add", "--out", str(out)]) == 0
     assert speed.on_record(out) == RECORDS
     monkeypatch.setattr(speed, "versions", lambda: {"jax": "other"})

@@ -43,13 +43,15 @@ def test_it_runs_and_resumes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scs, "SiameseClu", lambda k: model(k, config=config))
     monkeypatch.setattr(real_data, "available", lambda: ["worm"])
     monkeypatch.setattr(real_data, "load", lambda _: (adata, labels))
+    monkeypatch.setattr(transfer, "MANY", 200)
     monkeypatch.setattr(transfer, "LEAST", max(np.unique(labels, return_counts=True)[1]))
     words = ["--sets", "worm", "--seeds", "1", "--out", str(tmp_path / "made.json")]
     assert transfer.main(words) == 0
     runs = json.loads((tmp_path / "made.json").read_text())["runs"]
-    assert [run["kind"] for run in runs] == ["new cells", "left out"]
-    assert runs[0]["predicted"] > 0.9
-    assert runs[1]["flagged"] > 0.9
+    assert [run["kind"] for run in runs] == ["timed", "new cells", "left out"]
+    assert runs[1]["predicted"] > 0.9
+    assert runs[2]["flagged"] > 0.9
+    assert "200 simulated cells, by a fit of 200: " in (tmp_path / "made.md").read_text()
     assert (tmp_path / "made.md").read_text() in capsys.readouterr().out
     monkeypatch.setattr(scs, "SiameseClu", None)  # what is on record is not run again
     assert transfer.main(words) == 0
