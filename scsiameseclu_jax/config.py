@@ -97,7 +97,7 @@ class Fusion:
 
     gate: Literal["computed", "per_cell", "fixed"] = "computed"
     """Weights of the two latents: computed from them, free for each cell, or 0.5 each."""
-    local: bool = False
+    local: bool = True
     """Propagate the fused latent once over the graph."""
     global_attention: bool = False
     """Add ``beta`` times self-attention over all cells, ``beta`` learned from 0."""
@@ -227,7 +227,7 @@ class Scale:
 # Parts of the paper that the defaults leave out.
 _ALL_TERMS = {
     "augmentation": {"gene_noise": 0.1},
-    "fusion": {"local": True, "global_attention": True},
+    "fusion": {"global_attention": True},
     "losses": {
         "adjacency": 0.1,
         "cell_correlation_features": 0.1,
