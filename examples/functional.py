@@ -10,7 +10,7 @@ import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.device import device_data
 
 K = 5
-config = scs.Config()
+config = scs.Config.all_terms()  # the default leaves out what did not help
 adata = scs.datasets.simulate(n_cells=500, n_genes=300, n_clusters=K, rng=0)
 prepared = scs.pp.prepare(adata, K, config=config)
 data = device_data(prepared)  # padded to a shape bucket, on the default device
