@@ -92,6 +92,10 @@ def changes(runs: list[Run], variant: str) -> tuple[np.ndarray, dict[str, float]
     return by_seed, {name: float(np.mean([d for n, _, d in pairs if n == name])) for name in sets}
 
 
+def count(runs: list[Run], variant: str) -> int:
+    return sum(run["variant"] == variant for run in runs)
+
+
 def table(runs: list[Run]) -> str:
     """Return a Markdown table: points of ARI lost or won by leaving a part out."""
     sets = list(dict.fromkeys(r["set"] for r in runs))
@@ -99,18 +103,19 @@ def table(runs: list[Run]) -> str:
     lines = [
         f"All terms: mean ARI {100 * np.mean(base):.1f} over {len(sets)} sets. Below, the change "
         "in points of ARI when a part is left out (below 0: the part helps), ± its standard "
-        "deviation over seeds.",
+        "deviation over seeds, if there are several. Means are over the runs there are.",
         "",
-        f"| left out | mean | {' | '.join(sets)} |",
-        "| --- | --- |" + " --- |" * len(sets),
+        f"| left out | runs | mean | {' | '.join(sets)} |",
+        "| --- | --- | --- |" + " --- |" * len(sets),
     ]
     for variant in VARIANTS:
         by_seed, by_set = changes(runs, variant)
         if variant == BASE or not by_seed.size:
             continue
         cells = [f"{100 * by_set[name]:+.1f}" if name in by_set else "-" for name in sets]
-        mean = f"{100 * by_seed.mean():+.1f} ± {100 * by_seed.std():.1f}"
-        lines.append(f"| {variant} | {mean} | {' | '.join(cells)} |")
+        spread = f" ± {100 * by_seed.std():.1f}" if len(by_seed) > 1 else ""
+        mean = f"{100 * by_seed.mean():+.1f}{spread}"
+        lines.append(f"| {variant} | {count(runs, variant)} | {mean} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -124,12 +129,13 @@ def plot(runs: list[Run], path: Path) -> None:
     made = {v: 100 * changes(runs, v)[0] for v in VARIANTS if v != BASE}
     made = {name: values for name, values in made.items() if values.size}
     figure, ax = plt.subplots(figsize=(7, 0.35 * len(made) + 1.2), layout="constrained")
-    for i, values in enumerate(made.values()):
+    for i, (name, values) in enumerate(made.items()):
         ax.barh(i, values.mean(), color="0.75")
         marks = {"markersize": 5, "markeredgecolor": "k", "markerfacecolor": "white"}
         ax.plot(values, np.full(len(values), i), "o", markeredgewidth=0.9, **marks)
         place = ax.get_yaxis_transform()
-        ax.text(1.02, i, f"{values.mean():+.1f}", transform=place, va="center", fontsize="small")
+        told = f"{values.mean():+.1f}, {count(runs, name)} runs"
+        ax.text(1.02, i, told, transform=place, va="center", fontsize="small")
     ax.axvline(0, color="k", linewidth=0.8)
     ax.set_yticks(range(len(made)), list(made))
     ax.set_ylim(len(made) - 0.4, -0.6)

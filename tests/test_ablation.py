@@ -34,7 +34,7 @@ def test_changes_are_paired_by_set_and_seed():
     by_seed, by_set = ablation.changes(RUNS, "no ZINB")
     np.testing.assert_allclose(by_seed, [0.0, -0.15])
     assert by_set == pytest.approx({"a": -0.05, "b": -0.1})
-    assert "| no ZINB | -7.5 ± 7.5 | -5.0 | -10.0 |" in ablation.table(RUNS)
+    assert "| no ZINB | 4 | -7.5 ± 7.5 | -5.0 | -10.0 |" in ablation.table(RUNS)
 
 
 def test_runs_on_record_are_not_repeated(tmp_path, monkeypatch):
