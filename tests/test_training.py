@@ -137,6 +137,17 @@ def test_loss_is_the_weighted_sum(made, state):
     assert 0 <= float(info.silhouette) <= 1
 
 
+def test_sizes_may_be_counts_of_cells(made, state):
+    centers, counts = state.params["centers"], jnp.asarray([10, 20, 30])
+    shares = counts.astype(jnp.float32) / 60
+    found, wanted = (
+        F.start_clustering(copied(state), made.data, centers, sizes, config=CONFIG)
+        for sizes in (counts, shares)
+    )
+    close(found.plan.target, wanted.plan.target, rtol=1e-5, atol=1e-7)
+    close(found.proportions, wanted.proportions, rtol=1e-6)
+
+
 def test_scan_is_the_loop(x64):
     # Two programs: the compiler may fuse them differently, so equal to rounding only.
     made = problem()

@@ -102,14 +102,16 @@ def start_clustering(
     centers
         [k, d] centres in the fused embedding.
     proportions
-        [k] share of each cluster, positive; scaled to sum to 1 and held from here on.
+        [k] share or number of cells of each cluster, positive; scaled to sum to 1 and held from
+        here on.
     config
         Static settings.
     """
-    plan = state.plan._replace(potential=jnp.zeros_like(proportions))
+    shares = proportions / jnp.sum(proportions)
+    plan = state.plan._replace(potential=jnp.zeros_like(shares))
     started = state._replace(
         params={**state.params, "centers": centers},
-        proportions=proportions / jnp.sum(proportions),
+        proportions=shares,
         plan=plan,
     )
     return refresh(started, data, config=config)
