@@ -99,9 +99,7 @@ def _add_demo(parsers: Any) -> None:
         metavar="DIR",
         help="folder for demo.h5ad, .png and .html, which are replaced (default: the current one)",
     )
-    demo.add_argument(
-        "--n-clusters", type=int, metavar="K", help="default: number of bundled cell types"
-    )
+    _add_n_clusters(demo.add_argument)
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     demo.add_argument("--cache", type=Path, metavar="DIR", help=_CACHE_HELP)
 
@@ -202,13 +200,7 @@ def _add_output(command: Any) -> None:
 
 def _add_fitting(command: Any) -> None:
     add = command.add_argument
-    add(
-        "--n-clusters",
-        type=_number_or_auto,
-        default="auto",
-        metavar="K",
-        help="number of clusters, at least 2, or auto to choose one (default: %(default)s)",
-    )
+    _add_n_clusters(add)
     add("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     add(
         "--refits",
@@ -221,6 +213,16 @@ def _add_fitting(command: Any) -> None:
     add("--use-rep", metavar="KEY", help="features in obsm to use instead of principal components")
     add("--batch-key", metavar="COLUMN", help="batches in obs that are to be looked past")
     add("--config", type=Path, metavar="FILE.toml", help="all other settings, a table per section")
+
+
+def _add_n_clusters(add: Any) -> None:
+    add(
+        "--n-clusters",
+        type=_number_or_auto,
+        default="auto",
+        metavar="K",
+        help="number of clusters, at least 2, or auto to choose one (default: %(default)s)",
+    )
 
 
 def _number_or_auto(word: str) -> int | str:

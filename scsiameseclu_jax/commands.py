@@ -43,12 +43,9 @@ def demo(args: argparse.Namespace) -> None:
 
     _use_cache(args.cache)
     adata = scs.datasets.pbmc68k_reduced()
-    n_types = adata.obs["cell_type"].nunique()
-    k = n_types if args.n_clusters is None else args.n_clusters
-    why = "K given: the number of bundled types" if args.n_clusters is None else "K given"
     started = time.perf_counter()
     with _put_aside(adata, "cell_type") as labels:
-        scs.tl.siameseclu(adata, k, rng=args.seed)
+        scs.tl.siameseclu(adata, args.n_clusters, rng=args.seed)
         seconds = time.perf_counter() - started
         scs.tl.markers(adata)
         scs.tl.annotate_markers(adata, "blood")
@@ -56,7 +53,7 @@ def demo(args: argparse.Namespace) -> None:
     write(out, lambda path: save(adata, path))
     write(plot, lambda path: figure.savefig(path, dpi=150))
     scs.report(adata, page, labels="cell_type", overwrite=True)
-    _print_table(adata, adata.obs["siameseclu"], why, labels, seconds)
+    _print_table(adata, adata.obs["siameseclu"], _why(args), labels, seconds)
     print(f"wrote {out}\nwrote {plot}\nwrote {page}")
 
 

@@ -388,13 +388,14 @@ def test_layer_x_is_x(inside, monkeypatch):
 def test_demo(inside, capsys, monkeypatch):
     def stand_in(adata, k, **options):
         assert "cell_type" not in adata.obs
-        scs.tl.add_clusters(adata, trained(scs.SiameseClu(k), adata))
+        assert k == "auto"
+        scs.tl.add_clusters(adata, trained(scs.SiameseClu(8), adata))
         adata.obsm["X_siameseclu_umap"] = np.zeros((adata.n_obs, 2))
 
     monkeypatch.setattr("scsiameseclu_jax.tl.siameseclu", stand_in)
     assert cli.main(["demo", "--out", "made"]) == 0
     printed = capsys.readouterr().out
-    assert "10 (K given: the number of bundled types)" in printed
+    assert "8 (K chosen without labels)" in printed
     made = ["demo.h5ad", "demo.html", "demo.png"]
     assert all(f"wrote {Path('made', name)}" in printed for name in made)
     assert sorted(path.name for path in (inside / "made").iterdir()) == made
