@@ -15,7 +15,7 @@ from scsiameseclu_jax import cli, commands
 
 FIT = "scsiameseclu_jax.model.SiameseClu.fit"
 
-# Few steps of small networks and few terms, for compilation is what takes the time.
+# Few steps of small networks, for compilation is what takes the time.
 SHORT = """
 [training]
 feature_steps = 5
@@ -25,10 +25,6 @@ steps = 4
 [network]
 feature_layers = [16]
 graph_layers = [16]
-[losses]
-cell_correlation_features = 0.0
-latent_correlation = 0.0
-propagation = 0.0
 [augmentation]
 diffusion = false
 """
