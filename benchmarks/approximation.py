@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ def compare(name: str, adata: Any, labels: np.ndarray, seed: int = 0) -> list[Re
     exact = None
     n_clusters = len(np.unique(labels))
     for setting, scale in scales(adata.n_obs).items():
-        values = scs.Config.all_terms().to_dict()
-        config = scs.Config.from_dict(values | {"scale": values["scale"] | scale})
+        config = scs.Config.all_terms()
+        config = replace(config, scale=replace(config.scale, **scale))
         start = time.perf_counter()
         model = scs.SiameseClu(n_clusters, config=config).fit(adata, rng=seed, progress=False)
         exact = model.labels if exact is None else exact

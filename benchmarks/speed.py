@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,8 +75,8 @@ def _started(n: int, config: Any, seed: int = 0, data: Any = None) -> tuple[Any,
 def _all_terms(**scale: int) -> Any:
     import scsiameseclu_jax as scs
 
-    values = scs.Config.all_terms().to_dict()
-    return scs.Config.from_dict(values | {"scale": values["scale"] | scale})
+    config = scs.Config.all_terms()
+    return replace(config, scale=replace(config.scale, **scale))
 
 
 def measure_step(n: int, n_steps: int, config: Any = None) -> Record:

@@ -260,7 +260,7 @@ class Config:
 
     @classmethod
     def all_terms(cls) -> Self:
-        """Return the defaults with every part of the paper's method on, as its authors weigh them.
+        """Return the defaults with every part of the paper's method on.
 
         What the default leaves out did not help (``benchmarks/ablation.py``).
 
