@@ -1,10 +1,11 @@
-"""Is a cell like those of the fit? Three measures of surprise, made comparable and pooled.
+"""Is a cell like those of the fit? Measures of surprise, made comparable and pooled.
 
 How far apart a cell is from its neighbours, beside how far apart those are from theirs; how far it
 lies outside every cluster; and how badly the expression of the nearest group predicts its counts.
-Each becomes the share of the fit's own cells that are as surprising, the three are combined as
-Fisher combines p-values, and pooled over similar new cells: a type that the fit has not seen comes
-with many cells, each of which may be a little odd only.
+Each becomes the share of the fit's own cells that are as surprising, and they are combined as
+Fisher combines p-values. A type that the fit has not seen comes with many cells, each of which may
+be a little odd only. So similar new cells are pooled, twice: their counts are averaged and compared
+with the nearest group's, which makes a fourth measure, and what is combined is averaged.
 """
 
 from __future__ import annotations
@@ -43,13 +44,15 @@ class Novelty(NamedTuple):
     spread: np.ndarray
     """[n] mean distance of each cell to its neighbours."""
     depth: np.ndarray
-    """[3] the deviance's polynomial in the logarithm of the size factor."""
+    """[2, 3] polynomials of the deviance, of single and of averaged cells, in the logarithm of the
+    size factor; [3] of single ones in models of format 1."""
     measured: np.ndarray
-    """[3, s] each measure of cells that a fit of the others does not know, ascending."""
+    """[4, s] each measure of cells that a fit of the others does not know, ascending; the last is
+    of averaged cells, which models of format 1 lack."""
     alone: np.ndarray
     """[s] combined surprise of those cells, ascending."""
     pooled: np.ndarray
-    """[s] the same, pooled over similar cells."""
+    """[s] the same with the last measure, averaged over similar cells."""
 
 
 def fit_novelty(
@@ -86,7 +89,7 @@ def fit_novelty(
     some = np.random.default_rng(0).permutation(len(features))[:_CELLS]
     fold = np.arange(len(some)) % _FOLDS
     wanted = min(_FOLDS, -(-_ENOUGH * _FOLDS // len(some)))
-    measured, where, depths = [], [], []
+    measured, pools, depths = [], [], []
     for i in range(wanted):
         rest, out = np.sort(some[fold != i]), np.sort(some[fold == i])
         x, new = features[rest], features[out]
@@ -97,18 +100,17 @@ def fit_novelty(
         own = nearest_neighbors(x, neighbors.shape[1])[0].reshape(len(x), -1)
         known = _describe(x, counts[rest], size_factors[rest], own, clusters[rest])
         links = nearest_in(x, new, neighbors.shape[1])
-        measured.append(_measure(known, x, new, counts[out], size_factors[out], links))
-        where.append(new)
-        depths.append(np.log(size_factors[out]))
-    depth = np.polyfit(np.concatenate(depths), np.concatenate([m[2] for m in measured]), 2)
-    for measures, log_factors in zip(measured, depths, strict=True):
-        measures[2] -= np.polyval(depth, log_factors)
+        pool = _similar(new)
+        measured.append(_measure(known, x, new, counts[out], size_factors[out], links, pool))
+        pools.append(pool)
+        depths.append(_depths(size_factors[out], pool))
+    every, deep = np.concatenate(measured, axis=1), np.concatenate(depths, axis=1)
+    depth = np.array([np.polyfit(deep[i], every[2 + i], 2) for i in range(2)])
+    measured = [_same_depth(m, d, depth) for m, d in zip(measured, depths, strict=True)]
     made = made._replace(depth=depth, measured=np.sort(np.concatenate(measured, axis=1), axis=1))
-    alone = [_combined(measures, made) for measures in measured]
-    pooled = [_pool(found, x) for found, x in zip(alone, where, strict=True)]
-    return made._replace(
-        alone=np.sort(np.concatenate(alone)), pooled=np.sort(np.concatenate(pooled))
-    )
+    alone = np.concatenate([_combined(measures[:3], made) for measures in measured])
+    pooled = [p @ _combined(measures, made) for p, measures in zip(pools, measured, strict=True)]
+    return made._replace(alone=np.sort(alone), pooled=np.sort(np.concatenate(pooled)))
 
 
 def novelty(
@@ -121,7 +123,7 @@ def novelty(
 ) -> np.ndarray:
     """Return the share [m] of the fit's cells that are less surprising than each new cell.
 
-    From 50 new cells on, each shares its surprise with the 10 most similar new ones.
+    From 50 new cells on, each is judged together with the 10 most similar new ones.
 
     Parameters
     ----------
@@ -134,11 +136,12 @@ def novelty(
     neighbors
         [m, k] rows of the nearest cells of the fit.
     """
-    measures = _measure(fitted, reference, features, counts, size_factors, neighbors)
-    measures[2] -= np.polyval(fitted.depth, np.log(size_factors))
+    pool = _similar(features) if len(features) >= _POOLED_CELLS else None
+    measures = _measure(fitted, reference, features, counts, size_factors, neighbors, pool)
+    measures = _same_depth(measures, _depths(size_factors, pool), fitted.depth)
     surprise, expected = _combined(measures, fitted), fitted.alone
-    if len(features) >= _POOLED_CELLS:
-        surprise, expected = _pool(surprise, features), fitted.pooled
+    if pool is not None:
+        surprise, expected = pool @ surprise, fitted.pooled
     return np.searchsorted(expected, surprise) / len(expected)
 
 
@@ -166,8 +169,8 @@ def _describe(
         means=means,
         precisions=precisions,
         spread=_distances(features, features, neighbors),
-        depth=np.zeros(3),
-        measured=np.zeros((3, 0)),
+        depth=np.zeros((2, 3)),
+        measured=np.zeros((4, 0)),
         alone=np.zeros(0),
         pooled=np.zeros(0),
     )
@@ -180,22 +183,50 @@ def _measure(
     counts: sp.csr_matrix,
     size_factors: np.ndarray,
     neighbors: np.ndarray,
+    pool: sp.csr_matrix | None,
 ) -> np.ndarray:
-    """Return the three measures [3, m] of new cells, the deviance not yet adjusted for depth."""
-    nearest = nearest_in(fitted.groups, features, 1)[:, 0]
+    """Return the measures [3 or 4, m] of new cells, the deviances not yet adjusted for depth."""
+    near = fitted.spread[neighbors].mean(axis=1)
+    every = sp.identity(len(features), format="csr")
+    measures = [
+        _distances(features, reference, neighbors) / np.maximum(near, 1e-12),
+        _outside(features, fitted.means, fitted.precisions),
+        _misfit(fitted, features, counts, size_factors, every),
+    ]
+    if pool is not None and len(fitted.measured) > len(measures):
+        measures.append(_misfit(fitted, features, counts, size_factors, pool))
+    return np.array(measures)
+
+
+def _misfit(
+    fitted: Novelty,
+    features: np.ndarray,
+    counts: sp.csr_matrix,
+    size_factors: np.ndarray,
+    pool: sp.csr_matrix,
+) -> np.ndarray:
+    """Return the deviance [m] of averages of counts, by weights [m, m], from the nearest group."""
+    nearest = nearest_in(fitted.groups, np.asarray(pool @ features), 1)[:, 0]
+    factors = pool @ size_factors
     deviance = np.empty(len(features))
     for start in range(0, len(features), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        expected = fitted.profiles[nearest[rows]] * size_factors[rows, None]
-        deviance[rows] = _deviance(counts[rows], expected)
-    near = fitted.spread[neighbors].mean(axis=1)
-    return np.array(
-        [
-            _distances(features, reference, neighbors) / np.maximum(near, 1e-12),
-            _outside(features, fitted.means, fitted.precisions),
-            deviance,
-        ]
-    )
+        expected = fitted.profiles[nearest[rows]] * factors[rows, None]
+        deviance[rows] = _deviance(sp.csr_matrix(pool[rows] @ counts), expected)
+    return deviance
+
+
+def _depths(size_factors: np.ndarray, pool: sp.csr_matrix | None) -> np.ndarray:
+    """Return the logarithm [1 or 2, m] of the size factor of single and of averaged cells."""
+    factors = [size_factors] if pool is None else [size_factors, pool @ size_factors]
+    return np.log(np.array(factors, np.float64))
+
+
+def _same_depth(measures: np.ndarray, depths: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Return measures [3 or 4, m], the deviances beside what is usual at a cell's depth."""
+    usual = [np.polyval(one, d) for one, d in zip(np.atleast_2d(depth), depths, strict=False)]
+    rest = len(measures) - 2
+    return np.concatenate([measures[:2], measures[2:] - np.array(usual)[:rest]])
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
@@ -256,17 +287,19 @@ def _deviance(counts: sp.csr_matrix, expected: np.ndarray) -> np.ndarray:
 
 
 def _combined(measures: np.ndarray, fitted: Novelty) -> np.ndarray:
-    """Return Fisher's statistic [m] of measures [3, m]."""
+    """Return Fisher's statistic [m] of measures [3 or 4, m]."""
     size = fitted.measured.shape[1]
     shares = [
         1 - np.searchsorted(known, found) / (size + 1)
-        for known, found in zip(fitted.measured, measures, strict=True)
+        for known, found in zip(fitted.measured, measures, strict=False)
     ]
     return -np.log(np.maximum(shares, 0.5 / (size + 1))).sum(axis=0)
 
 
-def _pool(surprise: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Return the mean [m] of each cell and its most similar ones."""
+def _similar(features: np.ndarray) -> sp.csr_matrix:
+    """Return weights [m, m], rows of sum 1, of each cell and its most similar ones."""
     similar, cells = nearest_neighbors(features, _POOL)
-    totals = np.bincount(cells, weights=surprise[similar], minlength=len(surprise))
-    return (surprise + totals) / (1 + len(similar) / len(surprise))
+    n = len(features)
+    ends = np.r_[np.arange(n), cells], np.r_[np.arange(n), similar]
+    share = 1 / (1 + len(similar) / n)
+    return sp.csr_matrix((np.full(len(ends[0]), share), ends), shape=(n, n))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 FORMAT = "scsiameseclu_jax model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _SETTINGS, _ARRAYS = "model.json", "arrays.safetensors"
 
 Settings = dict[str, Any]

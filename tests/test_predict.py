@@ -177,6 +177,26 @@ def test_outside_is_mahalanobis():
     np.testing.assert_allclose(found, 9, rtol=0.1)
 
 
+def test_similar_cells_are_compared_with_the_nearest_group_together():
+    rng = np.random.default_rng(0)
+    x, counts = rng.normal(size=(80, 5)), rng.poisson(1.5, (80, 6))
+    factors = rng.uniform(0.5, 2.0, 80)
+    known = novelty._describe(
+        x, sparse.csr_matrix(counts), factors, np.arange(80)[:, None], x[:, 0] > 0
+    )
+    pool = novelty._similar(x)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    near = np.argsort(-(unit @ unit.T), axis=1)[:, :11]
+    found = novelty._misfit(known, x, sparse.csr_matrix(counts), factors, pool)
+    for cell, rows in enumerate(near):
+        assert set(pool[cell].indices) == set(rows)
+        center = x[rows].mean(axis=0)
+        group = np.argmax(known.groups @ center / np.linalg.norm(known.groups, axis=1))
+        mean, seen = known.profiles[group] * factors[rows].mean(), counts[rows].mean(axis=0)
+        terms = np.where(seen > 0, seen * np.log(np.where(seen > 0, seen, 1) / mean), 0)
+        np.testing.assert_allclose(np.exp(found[cell]), 2 * (terms - seen + mean).sum())
+
+
 # Saving and loading.
 
 
@@ -303,3 +323,9 @@ def test_models_of_earlier_formats_are_read(version):
     found = scs.SiameseClu.load(folder / f"format_{version}").predict(new)
     np.testing.assert_array_equal(found.labels, known["labels"])
     np.testing.assert_allclose(found.proba, known["proba"], atol=1e-4)
+    many = scs.SiameseClu.load(folder / f"format_{version}").predict(
+        new[np.arange(60) % new.n_obs].copy()
+    )
+    assert ((many.novelty >= 0) & (many.novelty <= 1)).all()
+    if "novelty" in known:
+        np.testing.assert_allclose(many.novelty, known["novelty"], atol=0.05)
