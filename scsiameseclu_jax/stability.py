@@ -115,7 +115,7 @@ def compare(proba: np.ndarray, refits: np.ndarray) -> Stability:
     Clusters of refits are matched to those of the partition by the largest overlap. Confidence is
     the probability of a cell's own cluster in a refit, modelled as ``softmax(log q / t) M``: soft
     assignments q, sharpened or softened, and M, how refits move whole clusters. Both maximise the
-    likelihood of the refits.
+    likelihood of the refits; M also of one more refit, in which no cell moves.
 
     Parameters
     ----------
@@ -185,18 +185,23 @@ def _together(clusters: np.ndarray, refits: np.ndarray, k: int) -> np.ndarray:
 def _calibrate(
     proba: np.ndarray, clusters: np.ndarray, matched: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Maximise the likelihood of the refits: the temperature by search, the transitions by EM."""
+    """Maximise the likelihood of the refits: the temperature by search, the transitions by EM.
+
+    Whole clusters move together in a refit, so a few refits say little of how often. One more, in
+    which no cell moves, keeps the transitions from being taken for certain.
+    """
     from scipy.optimize import minimize_scalar
 
     n, k = proba.shape
     counts = sum(np.eye(k)[row] for row in matched)
-    moved = sum(overlap(clusters, row, k) for row in matched) + 0.1
+    stays = np.diag(np.bincount(clusters, minlength=k)).astype(float)
+    moved = sum(overlap(clusters, row, k) for row in matched) + stays + 0.1
     start = moved / moved.sum(axis=1, keepdims=True)
 
     def transitions(soft: np.ndarray) -> np.ndarray:
         made = start
         for _ in range(_EM_STEPS):
-            made = made * (soft.T @ (counts / (soft @ made + _TINY)))
+            made = made * (soft.T @ (counts / (soft @ made + _TINY))) + stays
             made = made / made.sum(axis=1, keepdims=True)
         return made
 
