@@ -180,6 +180,9 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.out.exists() and not arguments.fresh:
         runs = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"]
     mark = code_fingerprint({})
+
+    import jax
+
     for set_name in sets:
         for setting, value in grid(arguments.settings):
             for seed in range(arguments.seeds):
@@ -191,6 +194,9 @@ def main(argv: list[str] | None = None) -> int:
                 runs = [r for r in runs if not key.items() <= r.items()] + [made]
                 print(made, flush=True)
                 save(runs, arguments.out)
+            if setting in SETTINGS:
+                jax.clear_caches()  # no other value has these programs
+        jax.clear_caches()
     print(table(runs))
     return 0
 
