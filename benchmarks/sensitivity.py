@@ -143,10 +143,12 @@ def plot(runs: list[Run], path: Path) -> None:
         ax.plot(values, aris, ".-", color="0.4")
         at = [(v, a) for v, a in zip(values, aris, strict=True) if v == default_of(setting)]
         ax.plot(*zip(*at, strict=True), "o", color="C3")
-        if min(values) > 0:
-            ax.set_xscale("log")
+        smallest = min(value for value in values if value > 0)
+        ax.set_xscale("symlog", linthresh=smallest)  # linear from there to 0
+        ax.minorticks_off()
+        ax.set_xticks(values, [f"{value:g}" for value in values])
         ax.set_title(setting.split(".")[1], fontsize=8)
-        ax.tick_params(labelsize=7, which="both")
+        ax.tick_params(labelsize=7)
     for ax in axes.flat[len(settings) :]:
         ax.set_axis_off()
     axes[0, 0].set_ylim(0, 100)
