@@ -198,7 +198,6 @@ def main(argv: list[str] | None = None) -> int:
                 save(runs, arguments.out)
             if setting in SETTINGS:
                 jax.clear_caches()  # no other value has these programs
-        jax.clear_caches()
     print(table(runs))
     return 0
 

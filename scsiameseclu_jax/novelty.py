@@ -224,6 +224,7 @@ def _depths(size_factors: np.ndarray, pool: sp.csr_matrix | None) -> np.ndarray:
 
 def _same_depth(measures: np.ndarray, depths: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """Return measures [3 or 4, m], the deviances beside what is usual at a cell's depth."""
+    # either may be of single cells only: models of format 1, cells judged one by one
     usual = [np.polyval(one, d) for one, d in zip(np.atleast_2d(depth), depths, strict=False)]
     rest = len(measures) - 2
     return np.concatenate([measures[:2], measures[2:] - np.array(usual)[:rest]])
@@ -289,6 +290,7 @@ def _deviance(counts: sp.csr_matrix, expected: np.ndarray) -> np.ndarray:
 def _combined(measures: np.ndarray, fitted: Novelty) -> np.ndarray:
     """Return Fisher's statistic [m] of measures [3 or 4, m]."""
     size = fitted.measured.shape[1]
+    # cells judged one by one have three measures, whatever the fit has
     shares = [
         1 - np.searchsorted(known, found) / (size + 1)
         for known, found in zip(fitted.measured, measures, strict=False)
