@@ -124,6 +124,8 @@ def balanced_neighbors(
             neighbors, cells = nearest_neighbors(features[rows], each)
             own.append((rows[neighbors], rows[cells]))
         others = np.setdiff1d(np.arange(n), rows)
+        if not len(others):  # some of the cells, by chance of one batch only
+            return own[0]
         found = nearest_in(features[rows], features[others], each)
         across.append((rows[found].ravel(), np.repeat(others, found.shape[1])))
     senders, receivers = (np.concatenate(ends) for ends in zip(*across, strict=True))

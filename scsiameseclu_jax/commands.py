@@ -151,10 +151,8 @@ def _check_words(args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[s
     if getattr(args, "save", None) is not None:
         storage.check_target(args.save, overwrite=args.overwrite)
         check_apart(args.source, args.save)
-    from scsiameseclu_jax import stability, tl
+    from scsiameseclu_jax import tl
 
-    if getattr(args, "refits", 0):
-        stability.check(args.refits)
     tl.check_threshold(getattr(args, "unassigned_below", None))
 
 
@@ -174,7 +172,8 @@ def _read(args: argparse.Namespace) -> AnnData:
     _use_cache(args.cache)
     adata = datasets.read(args.source)
     if args.labels is not None:
-        _check_labels(adata, args.labels, getattr(args, "key_added", None))
+        key, batch_key = (getattr(args, name, None) for name in ("key_added", "batch_key"))
+        _check_labels(adata, args.labels, key, batch_key)
     return adata
 
 
@@ -186,9 +185,13 @@ def _fit_model(
     adata: AnnData, args: argparse.Namespace, config: Config | None
 ) -> tuple[SiameseClu, float]:
     import scsiameseclu_jax as scs
+    from scsiameseclu_jax import stability
 
     started = time.perf_counter()
-    model = scs.SiameseClu(args.n_clusters, config=config).fit(
+    model = scs.SiameseClu(args.n_clusters, config=config)
+    if args.refits:
+        stability.check(args.refits, adata.n_obs, args.n_clusters, model.config)
+    model.fit(
         adata,
         layer=_layer(args, adata),
         use_rep=args.use_rep,
@@ -234,7 +237,8 @@ def _put_aside(adata: AnnData, column: str | None) -> Iterator[pd.Series | None]
     place = adata.obs.columns.get_loc(column)
     labels = adata.obs.pop(column)
     yield labels
-    adata.obs.insert(place, column, labels)
+    # columns may be gone: those that said something of other clusters
+    adata.obs.insert(min(place, adata.obs.shape[1]), column, labels)
 
 
 def _print_table(
@@ -265,13 +269,16 @@ def _print_table(
     print("\n".join(f"{name:<10}{value}" for name, value in rows))
 
 
-def _check_labels(adata: AnnData, column: str, key: str | None) -> None:
+def _check_labels(adata: AnnData, column: str, key: str | None, batch_key: str | None) -> None:
     if column not in adata.obs:
         found = [str(name) for name in adata.obs.columns]
         msg = f"Expected --labels to be a column of obs, one of {found}, found {column!r}."
         raise KeyError(msg)
     if column in (key, f"{key}_confidence"):
         msg = f"Expected --labels to be another column than the result, found {column!r} for both."
+        raise ValueError(msg)
+    if column == batch_key:
+        msg = f"Expected --labels to be another column than --batch-key, found {column!r} for both."
         raise ValueError(msg)
     if adata.obs[column].isna().all():
         msg = f"Expected --labels to name a column with values, found {column!r} empty."

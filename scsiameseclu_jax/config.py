@@ -219,6 +219,8 @@ class Scale:
     def __post_init__(self) -> None:
         for name in ("exact_cells", "landmarks", "full_cells"):
             _expect(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        # beyond, products of two positions among them would overflow 32 bits
+        _expect(self.landmarks <= 46_340, "landmarks", "at most 46340", self.landmarks)
         _expect(self.batch_cells >= 64, "batch_cells", "at least 64", self.batch_cells)
         options = ("default", "high", "highest")
         _expect(self.precision in options, "precision", f"one of {options}", self.precision)

@@ -80,14 +80,14 @@ def split_counts(
     False
     """
     # Here, because pp re-exports this function.
-    from scsiameseclu_jax import pp
+    from scsiameseclu_jax.cells import counts
     from scsiameseclu_jax.provenance import as_seed
 
     if not 0 < share < 1:
         msg = f"Expected `share` to be between 0 and 1, found {share}."
         raise ValueError(msg)
     seed = as_seed(rng)
-    raw = pp.counts(adata, layer=layer)
+    raw = counts(adata, layer=layer)
     source = layer if layer is not None and layer in adata.layers else "X"
     drawn = np.random.default_rng(seed).binomial(raw.data.astype(np.int64), share)
     parts = {FIT: drawn.astype(raw.dtype), TEST: raw.data - drawn.astype(raw.dtype)}

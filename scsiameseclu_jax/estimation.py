@@ -54,8 +54,9 @@ def k_range(n_cells: int, k_min: int, k_max: int) -> np.ndarray:
     top = min(k_max, n_cells // _LEAST)
     if not 2 <= k_min < top:
         msg = (
-            f"Expected `k_min` >= 2 and two numbers to choose from, found {k_min} to {top}: "
-            f"`k_max` is {k_max}, and a tenth of the {n_cells} cells is {n_cells // _LEAST}."
+            f"Expected two numbers of clusters or more to choose from, found {k_min} (`k_min`, at "
+            f"least 2) to {top}: `k_max` is {k_max}, and no more than a tenth of the {n_cells} "
+            f"cells, {n_cells // _LEAST}, are tried; with so few, give the number."
         )
         raise ValueError(msg)
     return np.arange(k_min, top + 1)

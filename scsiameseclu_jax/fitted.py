@@ -14,6 +14,7 @@ import scsiameseclu_jax.functional as F
 from scsiameseclu_jax import pp, reference
 from scsiameseclu_jax.batch_effects import Batches
 from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.device import in_float32
 from scsiameseclu_jax.neighbors import nearest_neighbors
 from scsiameseclu_jax.normalization import Projection
 from scsiameseclu_jax.novelty import Novelty, fit_novelty, novelty
@@ -41,7 +42,7 @@ class Predicted(NamedTuple):
     out_of_reference: np.ndarray
     """[m] whether a cell is unlike those of the fit: its label then says little."""
     missing_genes: list[str]
-    """Selected genes that the new cells lack, taken as 0."""
+    """Selected genes that the new cells lack, left out."""
 
 
 class Fitted(NamedTuple):
@@ -107,6 +108,7 @@ def keep(
     )
 
 
+@in_float32
 def predict(
     fitted: Fitted,
     adata: AnnData,
@@ -122,7 +124,14 @@ def predict(
     n = int(fitted.data.n_cells)
     features = np.asarray(fitted.data.features)[:n]
     n_neighbors = config.preprocessing.n_neighbors
-    new = reference.new_cells(adata, fitted.frame, features, n_neighbors, layer=layer)
+    new = reference.new_cells(
+        adata,
+        fitted.frame,
+        features,
+        fitted.novelty.profiles.mean(axis=0),
+        n_neighbors,
+        layer=layer,
+    )
     parts = []
     for start in range(0, len(new.features), _CELLS):
         rows = slice(start, start + _CELLS)
@@ -134,7 +143,13 @@ def predict(
     proba, embedding = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     proba = proba[:, fitted.rank].astype(np.float32)
     surprise = novelty(
-        fitted.novelty, features, new.features, new.counts, new.size_factors, new.neighbors
+        fitted.novelty,
+        features,
+        new.features,
+        new.counts,
+        new.size_factors,
+        new.neighbors,
+        new.present,
     )
     return Predicted(
         labels=np.argmax(proba, axis=1),
@@ -198,6 +213,7 @@ def to_arrays(fitted: Fitted) -> tuple[dict[str, Any], Arrays]:
     return settings, arrays
 
 
+@in_float32
 def from_arrays(settings: dict[str, Any], arrays: Arrays) -> Fitted:
     """Return what :func:`to_arrays` was given."""
     features, projection = arrays["features"], group(arrays, "projection/")

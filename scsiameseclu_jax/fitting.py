@@ -333,6 +333,8 @@ def _record(info: F.StepInfo, stage: F.Stage) -> dict[str, np.ndarray]:
 
 def _stack(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     names = list(dict.fromkeys(name for row in rows for name in row))
+    if not rows:
+        return {"stage": np.zeros(0, str)}
     return {
         name: np.concatenate([row.get(name, np.full(len(row["stage"]), np.nan)) for row in rows])
         for name in names

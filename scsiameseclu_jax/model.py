@@ -11,10 +11,12 @@ import numpy as np
 
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax import estimation, fitted, fitting, pp, stability, storage
+from scsiameseclu_jax.batch_effects import read_batches
 from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.device import in_float32
 from scsiameseclu_jax.estimation import Estimate
 from scsiameseclu_jax.fitted import Fitted, Predicted
-from scsiameseclu_jax.provenance import as_seed, manifest
+from scsiameseclu_jax.provenance import as_given, as_seed, check_cells, manifest
 from scsiameseclu_jax.stability import Stability
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ class SiameseClu:
         """Whether :meth:`fit` has run to its end."""
         return bool(self._results)
 
+    @in_float32
     def fit(
         self,
         adata: AnnData,
@@ -210,37 +213,35 @@ class SiameseClu:
         ------
         RuntimeError
             If the model is not fitted.
-        ValueError
-            If there are other cells, or fewer than two refits.
+        TypeError, ValueError
+            For bad input, before any refit: other cells, or the same in another order; fewer than
+            two refits, or too few cells for them.
         """
-        given, k = dict(self.manifest["input"]), self.proba.shape[1]
-        self.check_cells(adata)
-        layer = given.pop("layer")
-        layer = None if layer == "X" and "X" not in adata.layers else layer
+        k, seed = self.proba.shape[1], as_seed(rng)
+        stability.check(n_refits, adata.n_obs, k, self.config)
+        check_cells(adata, self.manifest, counts=True)
+        given = as_given(self.manifest, adata)
 
         def again(part: AnnData, seed: int) -> SiameseClu:
             other = SiameseClu(k, config=self.config)
-            return other.fit(part, layer=layer, rng=seed, progress=progress, **given)
+            return other.fit(part, rng=seed, progress=progress, **given)
 
-        refits = stability.refit(adata, n_refits, again, layer=layer, seed=as_seed(rng))
+        key, layer = given.get("batch_key"), given["layer"]
+        batch = None if key is None else read_batches(adata, key)[0]
+        refits = stability.refit(adata, n_refits, again, layer=layer, batch=batch, seed=seed)
         self._results["stability"] = stability.compare(self.proba, refits)
         self._results["manifest"] = self.manifest | {"n_refits": int(n_refits)}
         return self
 
     def check_cells(self, adata: AnnData) -> None:
-        """Check that there are as many cells as in the fit.
+        """Check that these are as many cells as in the fit, and not the same in another order.
 
         Raises
         ------
         ValueError
-            If there are not.
+            If they are not.
         """
-        if adata.n_obs != len(self.labels):
-            msg = (
-                f"Expected the {len(self.labels)} cells that the model was fitted to, found "
-                f"{adata.n_obs}; for other cells there is `predict`."
-            )
-            raise ValueError(msg)
+        check_cells(adata, self.manifest, counts=False)
 
     def predict(
         self, adata: AnnData, *, layer: str | None = "counts", false_flags: float = 0.05
@@ -249,7 +250,8 @@ class SiameseClu:
 
         Genes are found by name, whatever their order, case, or Ensembl version; the fit's gene
         selection, normalisation and components are applied, and each cell is linked to its
-        nearest cells of the fit. Labels do not depend on which other cells are new.
+        nearest cells of the fit. Labels do not depend on which other cells are new, but for
+        batches that the fit does not know, each of which is centred by its own cells.
 
         Parameters
         ----------
@@ -336,11 +338,8 @@ class SiameseClu:
         made._results = {name: arrays[f"results/{name}"] for name in _CELL_RESULTS}
         made._results["history"] = history | {"stage": np.array(settings["stage"])}
         made._results["manifest"] = settings["manifest"]
-        found = {
-            name: values if values.ndim else values.item()
-            for name, values in fitted.group(arrays, "stability/").items()
-        }
-        made._results["stability"] = Stability(**found) if found else None
+        found = fitted.group(arrays, "stability/")
+        made._results["stability"] = stability.from_arrays(found) if found else None
         chosen = settings.get("estimate")
         made._results["estimate"] = None if chosen is None else estimation.from_plain(chosen)
         made._fitted = fitted.from_arrays(settings, arrays)

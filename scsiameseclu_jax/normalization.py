@@ -156,7 +156,8 @@ def residual_components(raw: sp.csr_matrix, n_components: int) -> np.ndarray:
 
     n, n_genes = raw.shape
     totals = np.asarray(raw.sum(axis=1), np.float64)
-    shares = np.asarray(raw.sum(axis=0), np.float64) / totals.sum()
+    # in float32 a sum stands still from 2^24 on
+    shares = np.bincount(raw.indices, weights=raw.data, minlength=n_genes) / totals.sum()
     limit = np.sqrt(n)
 
     def residuals(start: int) -> np.ndarray:

@@ -26,6 +26,7 @@ _ENOUGH = 1000  # cells left out, after which no further fold is
 _POOL = 10  # similar cells that share their surprise
 _POOLED_CELLS = 50  # fewer new cells are judged one by one
 _SHRINK = 50  # cells' worth of the common covariance in that of a cluster
+_ALIKE = 1e-3  # of logarithms of size factors, that no curve could be drawn through
 _PRIOR = 1e-3  # counts that any gene may have
 _BLOCK = 5000  # rows of expected counts at a time
 
@@ -87,8 +88,9 @@ def fit_novelty(
     """
     made = _describe(features, counts, size_factors, neighbors, clusters)
     some = np.random.default_rng(0).permutation(len(features))[:_CELLS]
-    fold = np.arange(len(some)) % _FOLDS
-    wanted = min(_FOLDS, -(-_ENOUGH * _FOLDS // len(some)))
+    folds = min(_FOLDS, len(some))
+    fold = np.arange(len(some)) % folds
+    wanted = min(folds, -(-_ENOUGH * folds // len(some)))
     measured, pools, depths = [], [], []
     for i in range(wanted):
         rest, out = np.sort(some[fold != i]), np.sort(some[fold == i])
@@ -105,7 +107,7 @@ def fit_novelty(
         pools.append(pool)
         depths.append(_depths(size_factors[out], pool))
     every, deep = np.concatenate(measured, axis=1), np.concatenate(depths, axis=1)
-    depth = np.array([np.polyfit(deep[i], every[2 + i], 2) for i in range(2)])
+    depth = np.array([_trend(deep[i], every[2 + i]) for i in range(2)])
     measured = [_same_depth(m, d, depth) for m, d in zip(measured, depths, strict=True)]
     made = made._replace(depth=depth, measured=np.sort(np.concatenate(measured, axis=1), axis=1))
     alone = np.concatenate([_combined(measures[:3], made) for measures in measured])
@@ -120,6 +122,7 @@ def novelty(
     counts: sp.csr_matrix,
     size_factors: np.ndarray,
     neighbors: np.ndarray,
+    present: np.ndarray,
 ) -> np.ndarray:
     """Return the share [m] of the fit's cells that are less surprising than each new cell.
 
@@ -135,7 +138,11 @@ def novelty(
         [m, p], [m, g] and [m] of the new cells.
     neighbors
         [m, k] rows of the nearest cells of the fit.
+    present
+        [g] genes that the new cells have. Deviances are of these.
     """
+    if not present.all():
+        fitted, counts = fitted._replace(profiles=fitted.profiles[:, present]), counts[:, present]
     pool = _similar(features) if len(features) >= _POOLED_CELLS else None
     measures = _measure(fitted, reference, features, counts, size_factors, neighbors, pool)
     measures = _same_depth(measures, _depths(size_factors, pool), fitted.depth)
@@ -222,6 +229,13 @@ def _depths(size_factors: np.ndarray, pool: sp.csr_matrix | None) -> np.ndarray:
     return np.log(np.array(factors, np.float64))
 
 
+def _trend(depths: np.ndarray, deviances: np.ndarray) -> np.ndarray:
+    """Return the polynomial [3] of deviances [s] in depths [s]; constant if those are all alike."""
+    if np.ptp(depths) < _ALIKE:
+        return np.array([0.0, 0.0, deviances.mean()])
+    return np.polyfit(depths, deviances, 2)
+
+
 def _same_depth(measures: np.ndarray, depths: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """Return measures [3 or 4, m], the deviances beside what is usual at a cell's depth."""
     # either may be of single cells only: models of format 1, cells judged one by one
@@ -300,8 +314,10 @@ def _combined(measures: np.ndarray, fitted: Novelty) -> np.ndarray:
 
 def _similar(features: np.ndarray) -> sp.csr_matrix:
     """Return weights [m, m], rows of sum 1, of each cell and its most similar ones."""
-    similar, cells = nearest_neighbors(features, _POOL)
     n = len(features)
+    if n == 1:
+        return sp.identity(1, format="csr")
+    similar, cells = nearest_neighbors(features, _POOL)
     ends = np.r_[np.arange(n), cells], np.r_[np.arange(n), similar]
     share = 1 / (1 + len(similar) / n)
     return sp.csr_matrix((np.full(len(ends[0]), share), ends), shape=(n, n))

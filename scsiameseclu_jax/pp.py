@@ -12,13 +12,14 @@ from anndata import AnnData
 
 from scsiameseclu_jax import normalization
 from scsiameseclu_jax.batch_effects import Batches, balanced_neighbors, center, read_batches
+from scsiameseclu_jax.cells import counts
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.count_splitting import split_counts
 from scsiameseclu_jax.estimation import K_MAX, k_range
 from scsiameseclu_jax.memory import check_memory
 from scsiameseclu_jax.neighbors import nearest_neighbors, search_of
 
-__all__ = ["Frame", "Prepared", "check", "counts", "prepare", "split_counts"]
+__all__ = ["Frame", "Prepared", "check", "counts", "identify", "prepare", "split_counts"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,80 +78,6 @@ class Prepared(NamedTuple):
     """16 hexadecimal digits of the counts, whatever the order of the cells."""
 
 
-def counts(adata: AnnData, *, layer: str | None = "counts") -> sp.csr_matrix:
-    """Return the raw counts after checking that they are raw counts.
-
-    Parameters
-    ----------
-    adata
-        Cells x genes.
-    layer
-        ``"counts"`` is ``layers["counts"]`` if there is one, else ``X``; another name must
-        exist; None is ``X``. ``.raw`` is never read.
-
-    Returns
-    -------
-    [n, g] float32 or integer, non-negative whole numbers.
-
-    Raises
-    ------
-    KeyError
-        If there is no such layer.
-    ValueError
-        If the matrix is empty, has negative, infinite or missing values, or does not hold counts:
-        the message says what it looks like instead.
-    TypeError
-        If the matrix is in a format that is not supported.
-    """
-    if layer == "counts" and layer not in adata.layers:
-        layer = None
-    if layer is not None and layer not in adata.layers:
-        found = sorted(str(name) for name in adata.layers if name is not None)
-        msg = f"Expected `layer` to be one of {found}, found {layer!r}."
-        raise KeyError(msg)
-    name = "X" if layer is None else f"layers[{layer!r}]"
-    if min(adata.shape) == 0:
-        msg = f"Expected cells and genes, found a matrix of shape {adata.shape}."
-        raise ValueError(msg)
-    matrix = adata.X if layer is None else adata.layers[layer]
-    if matrix is None:
-        msg = f"Expected counts in {name}, found None; name the layer that holds them."
-        raise ValueError(msg)
-    if not (sp.issparse(matrix) or isinstance(matrix, np.ndarray)):
-        msg = (
-            f"Expected {name} to be a numpy array or scipy sparse matrix, found "
-            f"{type(matrix).__name__}; load it into memory first (`adata.to_memory()`)."
-        )
-        raise TypeError(msg)
-    if matrix.dtype.kind not in "buif":
-        msg = f"Expected {name} to hold numbers, found dtype {matrix.dtype}."
-        raise ValueError(msg)
-    made = sp.csr_matrix(matrix)
-    made.sum_duplicates()
-    _check_counts(made.data, name)
-    if made.data.size == 0 or made.data.max() == 0:
-        msg = f"Expected counts in {name}, found only zeros."
-        raise ValueError(msg)
-    return made
-
-
-def _check_counts(values: np.ndarray, name: str) -> None:
-    advice = "pass the layer that holds raw counts, for example `layer='counts'`"
-    if not np.isfinite(values).all():
-        bad = int((~np.isfinite(values)).sum())
-        msg = f"Expected finite counts in {name}, found {bad} values that are NaN or infinite."
-        raise ValueError(msg)
-    whole = bool((values == np.rint(values)).all())
-    if values.size and values.min() < 0:
-        looks = "some are negative" if whole else "some are negative: it looks scaled"
-        msg = f"Expected non-negative counts in {name}, found {looks}; {advice}."
-        raise ValueError(msg)
-    if not whole:
-        looks = "log-normalised" if values.max() < 30 else "normalised but not logarithmic"
-        msg = f"Expected whole counts in {name}, found fractions: it looks {looks}; {advice}."
-        raise ValueError(msg)
-
-
 def check(
     adata: AnnData, n_clusters: int | str, *, layer: str | None, config: Config
 ) -> sp.csr_matrix:
@@ -188,7 +115,7 @@ def check(
     if empty.size:
         msg = (
             f"Expected every cell to have counts, found {empty.size} without, the first "
-            f"{adata.obs_names[empty[0]]!r}; call `sc.pp.filter_cells(adata, min_counts=1)`."
+            f"{adata.obs_names[empty[0]]!r}; {_without_empty(adata, layer)}."
         )
         raise ValueError(msg)
     needed = config.network.n_latent + 1
@@ -203,6 +130,13 @@ def check(
     if expressed < adata.n_vars:
         logger.info("left out %d genes without counts", adata.n_vars - expressed)
     return made
+
+
+def _without_empty(adata: AnnData, layer: str | None) -> str:
+    if layer is None or layer not in adata.layers:
+        return "call `sc.pp.filter_cells(adata, min_counts=1)`"
+    found = f"np.asarray(adata.layers[{layer!r}].sum(axis=1)).ravel() > 0"
+    return f"leave them out: `adata = adata[{found}].copy()`"
 
 
 def prepare(
@@ -251,10 +185,7 @@ def prepare(
     links = None if neighbors_key is None else _connectivities(adata, neighbors_key)
     expressed = raw.getnnz(axis=0) > 0
     raw = raw[:, expressed]
-    known = (
-        given if batch is None else np.column_stack([batch, *([] if given is None else [given])])
-    )
-    order, fingerprint = _canonical_order(raw, known)
+    order, fingerprint = _canonical_order(raw, batch, given)
     raw = raw[order]
     batch = None if batch is None else batch[order]
 
@@ -316,10 +247,40 @@ def prepare(
     )
 
 
+def identify(
+    adata: AnnData,
+    *,
+    layer: str | None,
+    use_rep: str | None = None,
+    neighbors_key: str | None = None,
+    batch_key: str | None = None,
+) -> tuple[np.ndarray, str]:
+    """Return the canonical order [n] of cells and their fingerprint, as :func:`prepare` does.
+
+    Parameters
+    ----------
+    adata, layer, use_rep, batch_key
+        As there.
+    neighbors_key
+        Of no account: links do not tell cells apart.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError
+        If they can not be read.
+    """
+    batch = None if batch_key is None else read_batches(adata, batch_key)[0]
+    given = None if use_rep is None else _representation(adata, use_rep)[0]
+    return _canonical_order(counts(adata, layer=layer), batch, given)
+
+
 def _representation(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
     if key not in adata.obsm:
         msg = f"Expected `use_rep` to be one of {sorted(adata.obsm)}, found {key!r}."
         raise KeyError(msg)
+    if sp.issparse(adata.obsm[key]):
+        msg = f"Expected obsm[{key!r}] to be dense, found it sparse; store `.toarray()` of it."
+        raise ValueError(msg)
     values = np.asarray(adata.obsm[key], dtype=np.float64)
     if values.ndim != 2 or not np.isfinite(values).all() or values.std() == 0:
         msg = f"Expected obsm[{key!r}] to be a finite, varying 2-D array, found {values.shape}."
@@ -341,8 +302,15 @@ def _connectivities(adata: AnnData, key: str) -> sp.csr_matrix:
     return links
 
 
-def _canonical_order(raw: sp.csr_matrix, given: np.ndarray | None) -> tuple[np.ndarray, str]:
+def _canonical_order(
+    raw: sp.csr_matrix, batch: np.ndarray | None, features: np.ndarray | None
+) -> tuple[np.ndarray, str]:
     """Order cells by a hash of what is known of each, and fingerprint them all."""
+    expressed = raw.getnnz(axis=0) > 0
+    if not expressed.all():
+        raw = raw[:, expressed]
+    parts = [part for part in (batch, features) if part is not None]
+    given = np.column_stack(parts) if parts else None
     digests = []
     for i in range(raw.shape[0]):
         part = slice(raw.indptr[i], raw.indptr[i + 1])

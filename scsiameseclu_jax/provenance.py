@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from importlib.metadata import version
 from typing import Any
 
 import jax
 import numpy as np
+from anndata import AnnData
 
 from scsiameseclu_jax import pp
 from scsiameseclu_jax.config import Config
@@ -49,6 +51,7 @@ def manifest(
         "seed": seed,
         "config": config.fingerprint(),
         "data": prepared.fingerprint,
+        "rows": _rows(prepared.order),
         "n_clusters": int(n_clusters),
         "n_cells": len(prepared.order),
         "n_genes": len(prepared.frame.selected),
@@ -59,6 +62,64 @@ def manifest(
         "seconds": round(seconds, 3),
         **findings,
     }
+
+
+def check_cells(adata: AnnData, found: dict[str, Any], *, counts: bool) -> None:
+    """Check that an object holds the cells of a fit, in their order, as far as its counts tell.
+
+    Parameters
+    ----------
+    adata
+        The object.
+    found
+        The manifest of the fit.
+    counts
+        Whether the counts have to be those of the fit; else only cells with the same counts in
+        another order are refused, and those whose counts have since changed or gone are not.
+
+    Raises
+    ------
+    ValueError
+        If the cells are others, or in another order.
+    """
+    if adata.n_obs != found["n_cells"]:
+        msg = (
+            f"Expected the {found['n_cells']} cells that the model was fitted to, found "
+            f"{adata.n_obs}; for other cells there is `predict`."
+        )
+        raise ValueError(msg)
+    try:
+        order, fingerprint = pp.identify(adata, **as_given(found, adata))
+    except (TypeError, KeyError, ValueError):
+        if counts:
+            raise
+        return
+    if fingerprint != found["data"]:
+        if counts:
+            msg = (
+                "Expected the cells that the model was fitted to, found as many with other "
+                "counts; for other cells there is `predict`."
+            )
+            raise ValueError(msg)
+    elif _rows(order) != found.get("rows", _rows(order)):  # models saved earlier have none
+        msg = (
+            "Expected the cells in the order that the model was fitted in, found them in "
+            "another; bring them into that order, or use `predict`."
+        )
+        raise ValueError(msg)
+
+
+def as_given(found: dict[str, Any], adata: AnnData) -> dict[str, Any]:
+    """Return where a fit read its input from, of its manifest, as options for another."""
+    options = dict(found["input"])
+    # "X" stands for no layer, unless there is a layer of that name
+    if options["layer"] == "X" and "X" not in adata.layers:
+        options["layer"] = None
+    return options
+
+
+def _rows(order: np.ndarray) -> str:
+    return hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()[:16]
 
 
 def as_seed(rng: int | np.random.Generator) -> int:

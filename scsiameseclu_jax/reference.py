@@ -29,11 +29,13 @@ class NewCells(NamedTuple):
     counts: sp.csr_matrix
     """[m, g] raw counts of the selected genes."""
     size_factors: np.ndarray
-    """[m] total counts over the median of the fit's cells."""
+    """[m] total counts over the median of the fit's cells; both of the genes that are there."""
     neighbors: np.ndarray
     """[m, k] rows of the nearest cells of the fit."""
     missing: list[str]
-    """Selected genes that they lack, taken as 0."""
+    """Selected genes that they lack."""
+    present: np.ndarray
+    """[g] which of the selected genes they have; the others say nothing."""
 
 
 def align(names: list[str], wanted: list[str]) -> np.ndarray:
@@ -73,11 +75,15 @@ def new_cells(
     adata: AnnData,
     frame: pp.Frame,
     features: np.ndarray,
+    profile: np.ndarray,
     n_neighbors: int,
     *,
     layer: str | None = "counts",
 ) -> NewCells:
     """Check new cells and prepare them as the fit's cells were.
+
+    A gene that is missing is not a gene without counts: it adds nothing to any component, as if it
+    were at the fit's mean, and nothing to what total counts are compared with.
 
     Parameters
     ----------
@@ -88,6 +94,8 @@ def new_cells(
         What the fit keeps of its preparation.
     features
         [n, p] features of the fit's cells.
+    profile
+        [g] expected counts of the selected genes in a cell of size factor 1.
     n_neighbors
         Neighbours of each new cell among them.
     layer
@@ -115,13 +123,16 @@ def new_cells(
             f"without, the first {adata.obs_names[empty[0]]!r}; leave them out."
         )
         raise ValueError(msg)
-    size_factors = totals / frame.median_total
+    lacking = set(missing)
+    present = np.array([frame.genes[i] not in lacking for i in frame.selected])
+    size_factors = totals / _total(frame, profile[~present])
     selected = raw[:, frame.selected]
     if frame.projection is None:
         x = _representation(adata, frame)
     else:
         logged = normalization.logarithm(selected, size_factors)
-        x = normalization.project(logged, frame.projection)
+        axes = frame.projection.axes * present[:, None]
+        x = normalization.project(logged, frame.projection._replace(axes=axes))
     if frame.batches is not None:
         x = center_new(x, adata, frame.batches)
     x = np.pad(x * frame.scale, [(0, 0), (0, features.shape[1] - x.shape[1])]).astype(np.float32)
@@ -131,6 +142,7 @@ def new_cells(
         size_factors=size_factors.astype(np.float32),
         neighbors=nearest_in(features, x, n_neighbors),
         missing=missing,
+        present=present,
     )
 
 
@@ -155,8 +167,18 @@ def _of_genes(
         )
         raise ValueError(msg)
     if missing:
-        logger.warning("%d of %d genes are missing: taken as 0", len(missing), len(frame.selected))
+        logger.warning(
+            "%d of %d genes are missing: they are left out", len(missing), len(frame.selected)
+        )
     return sp.csr_matrix(raw.astype(np.float64) @ where), missing
+
+
+def _total(frame: pp.Frame, lost: np.ndarray) -> float:
+    """Return the median total counts of the fit's cells, less what is expected of lost genes.
+
+    At least half of it, whatever is expected: that is an estimate.
+    """
+    return max(frame.median_total - float(lost.sum()), 0.5 * frame.median_total)
 
 
 def _representation(adata: AnnData, frame: pp.Frame) -> np.ndarray:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from anndata import AnnData
 
+from scsiameseclu_jax.cells import in_memory
+from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.consensus import match, overlap
 from scsiameseclu_jax.fitted import Predicted
 
@@ -60,6 +63,7 @@ def refit(
     fit: Callable[[AnnData, int], Model],
     *,
     layer: str | None,
+    batch: np.ndarray | None = None,
     seed: int,
 ) -> np.ndarray:
     """Fit 80 % of the cells at a time and predict the others; return clusters [r, n].
@@ -69,43 +73,69 @@ def refit(
     adata
         Cells x genes.
     n_refits
-        How many, at least two.
+        How many.
     fit
         Fits the cells it is given, with the seed it is given.
     layer
         Where the counts are.
+    batch
+        [n] batch of each cell, if there are several: at least 80 % of each are fitted.
     seed
         Of which cells are left out, and of the fits.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two refits.
     """
-    check(n_refits)
     n = adata.n_obs
     found = np.empty((n_refits, n), int)
     for i in range(n_refits):
         rng = np.random.default_rng([seed, i])
         order = rng.permutation(n)
-        seen, unseen = (np.sort(rows) for rows in np.split(order, [round(_SHARE * n)]))
-        model = fit(adata[seen].copy(), int(rng.integers(2**31)))
+        kept = np.zeros(n, bool)
+        if batch is None:
+            kept[order[: round(_SHARE * n)]] = True
+        else:
+            for name in np.unique(batch):
+                own = order[batch[order] == name]
+                kept[own[: math.ceil(_SHARE * len(own))]] = True
+        seen, unseen = np.flatnonzero(kept), np.flatnonzero(~kept)
+        model = fit(in_memory(adata[seen]), int(rng.integers(2**31)))
         found[i, seen] = model.labels
-        found[i, unseen] = model.predict(adata[unseen].copy(), layer=layer).labels
+        if len(unseen):
+            found[i, unseen] = model.predict(in_memory(adata[unseen]), layer=layer).labels
         logger.info("refit %d of %d done", i + 1, n_refits)
     return found
 
 
-def check(n_refits: int) -> None:
-    """Check a number of refits.
+def check(n_refits: int, n_cells: int, n_clusters: int | str, config: Config) -> None:
+    """Check, before any fit, that refits can be made.
 
     Raises
     ------
+    TypeError
+        If their number is no integer.
     ValueError
-        If it is less than two.
+        If it is less than two; if four fifths of the cells are too few; if nothing predicts the
+        others.
     """
+    if isinstance(n_refits, bool) or not isinstance(n_refits, int | np.integer):
+        msg = f"Expected `n_refits` to be an integer, found {n_refits!r}."
+        raise TypeError(msg)
     if n_refits < 2:
         msg = f"Expected `n_refits` to be at least 2, found {n_refits}."
+        raise ValueError(msg)
+    if config.fusion.gate == "per_cell":
+        msg = (
+            "Expected a `config.fusion.gate` that serves cells a refit has not seen, found "
+            "'per_cell'; set it to 'computed' or 'fixed', or do without refits."
+        )
+        raise ValueError(msg)
+    seen = round(_SHARE * n_cells)
+    least = config.network.n_latent + 1
+    if not isinstance(n_clusters, str):
+        least = max(least, int(n_clusters) + 1)
+    if seen < least:
+        msg = (
+            f"Expected cells enough for refits of 80 % of them, which need {least}, found "
+            f"{n_cells}; do without refits."
+        )
         raise ValueError(msg)
 
 
@@ -139,6 +169,12 @@ def compare(proba: np.ndarray, refits: np.ndarray) -> Stability:
         transitions=transitions,
         calibration_error=_left_out_error(proba, clusters, matched),
     )
+
+
+def from_arrays(arrays: dict[str, np.ndarray]) -> Stability:
+    """Return what was saved as arrays; numbers may have come back as arrays of one."""
+    numbers = {name: float(arrays[name].item()) for name in ("temperature", "calibration_error")}
+    return Stability(**(arrays | numbers))
 
 
 def confidence(stability: Stability, proba: np.ndarray) -> np.ndarray:

@@ -76,7 +76,7 @@ def write(
     part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
         part.chmod(0o777 & ~_umask())
-        save_file({k: np.ascontiguousarray(a) for k, a in arrays.items()}, part / _ARRAYS)
+        save_file({k: np.asarray(a, order="C") for k, a in arrays.items()}, part / _ARRAYS)
         (part / _ARRAYS).chmod(0o666 & ~_umask())  # safetensors keeps it to its owner
         content = {
             "format": FORMAT,

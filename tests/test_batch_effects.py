@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 import scsiameseclu_jax as scs
 from benchmarks import batch_effects as benchmark
 from benchmarks import real_data
-from scsiameseclu_jax import batch_effects, cli, pp
+from scsiameseclu_jax import batch_effects, cli, neighbors, pp
 
 SHORT = scs.Config.from_dict(
     {
@@ -86,6 +86,14 @@ def test_links_are_those_of_all_pairs(n_batches, n_neighbors, each):
     made = np.zeros((90, 90), int)
     np.add.at(made, (receivers, senders), 1)
     np.testing.assert_array_equal(made, dense_links(x, each, codes))
+
+
+def test_cells_of_one_batch_are_linked_among_themselves():
+    # as in a draw of the cells that happens to hold no other
+    x = np.random.default_rng(0).normal(size=(30, 4))
+    found = batch_effects.balanced_neighbors(x, 5, np.zeros(30, int))
+    for one, two in zip(found, neighbors.nearest_neighbors(x, 5), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_a_kind_that_one_batch_lacks_is_not_tied_to_another():

@@ -169,7 +169,7 @@ def trained(model, adata, **_):
         **{"estimate": None, "stability": None},
         "embedding": np.zeros((n, 2), np.float32),
         "history": {"loss": np.ones(3), "stage": np.repeat("train", 3)},
-        "manifest": {"input": {"layer": "counts"}, "seed": 0},
+        "manifest": {"input": {"layer": "counts"}, "seed": 0, "n_cells": n, "data": ""},
     }
     return model
 
@@ -212,6 +212,7 @@ def fails(capsys, words, code):
         ({"--key-added": "a/b"}, "`key_added`"),
         ({"--labels": "none"}, "Expected --labels"),
         ({"--labels": "cell_type", "--key-added": "cell_type"}, "another column"),
+        ({"--labels": "cell_type", "--batch-key": "cell_type"}, "than --batch-key"),
         ({"--config": "none.toml"}, "none.toml"),
         ({"--config": "."}, "directory"),
         ({"--config": "unknown.toml"}, "config.training"),

@@ -102,6 +102,16 @@ def test_series_keeps_its_tolerance(x64, tolerance):
     assert len(shorter.once) < len(series.once)
 
 
+@pytest.mark.parametrize(("alpha", "tolerance"), [(0.2, 0.0), (0.2, 1e-17), (1 - 1e-12, 1e-6)])
+def test_series_at_the_ends_of_what_there_is(alpha, tolerance):
+    series = F.pagerank_series(alpha, tolerance)
+    x = np.linspace(-1, 1, 9)
+    wanted = alpha / (1 - (1 - alpha) * x)
+    chebyshev = np.polynomial.chebyshev.chebval
+    np.testing.assert_allclose(chebyshev(x, series.once), wanted, atol=max(tolerance, 1e-12))
+    np.testing.assert_allclose(chebyshev(x, series.twice), wanted**2, atol=max(tolerance, 1e-12))
+
+
 def test_removed_edges_change_the_degrees(x64):
     graph = problem().data.graph
     dense = dense_of(graph)

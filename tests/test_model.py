@@ -187,6 +187,28 @@ def test_float64_mode_is_left_alone():
     assert not jax.config.jax_enable_x64
 
 
+def test_float64_mode_of_others_changes_not_one_bit(adata, model, tmp_path, x64):
+    found = fit(adata)
+    assert jax.config.jax_enable_x64
+    same(model, found)
+    found.save(tmp_path / "model")
+    loaded = scs.SiameseClu.load(tmp_path / "model")
+    for one, two in zip(loaded.predict(adata), model.predict(adata), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_without_any_step(adata, tmp_path):
+    nothing = {"feature_steps": 0, "graph_steps": 0, "joint_steps": 0, "steps": 0}
+    config = scs.Config.from_dict({"training": nothing})
+    made = scs.SiameseClu(4, config=config).fit(adata, progress=False)
+    assert adjusted_rand_score(adata.obs["cell_type"], made.labels) > 0.8
+    made.save(tmp_path / "model")
+    assert len(scs.SiameseClu.load(tmp_path / "model").history["stage"]) == 0
+    found = scs.tl.add_clusters(adata, made, copy=True)
+    found.write_h5ad(tmp_path / "out.h5ad")
+    found.write_zarr(tmp_path / "out.zarr")
+
+
 def test_other_seeds_and_data_of_like_shape_compile_nothing(adata, model):
     started = []
 

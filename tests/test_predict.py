@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax import fitted, novelty, reference, storage
+from scsiameseclu_jax import fitted, normalization, novelty, pp, reference, storage
 
 SHORT = {"feature_steps": 10, "graph_steps": 2, "joint_steps": 2, "steps": 4}
 CONFIG = scs.Config.from_dict({"training": SHORT})
@@ -92,6 +92,42 @@ def test_missing_genes_are_counted_and_too_many_named(cells, model, caplog):
         model.predict(cells[500:, 40:].copy())
 
 
+def test_missing_genes_say_nothing(cells, model, found):
+    """As many genes as may be missing leave the labels, and few cells out of reference."""
+    kept = np.random.default_rng(0).permutation(cells.n_vars)[29:]
+    fewer = model.predict(cells[500:, kept].copy())
+    assert len(fewer.missing_genes) >= 28
+    assert (fewer.labels == found.labels).mean() > 0.9
+    assert fewer.out_of_reference.mean() <= found.out_of_reference.mean() + 0.05
+
+
+def test_deviances_are_of_the_genes_that_are_there(cells, model):
+    """A gene that is missing is not one without counts."""
+    kept, frame = model._fitted, model._fitted.frame
+    features = np.asarray(kept.data.features)[:500]
+    profile = kept.novelty.profiles.mean(axis=0)
+    new = cells[500:, 20:].copy()
+    made = reference.new_cells(new, frame, features, profile, 15)
+    assert (~made.present).sum() == len(made.missing) == 19  # one has no counts in the fit
+    of_present = normalization.project(
+        normalization.logarithm(made.counts, made.size_factors.astype(float)), frame.projection
+    )
+    of_missing = (0 - frame.projection.center * ~made.present) @ frame.projection.axes
+    wanted = (of_present - of_missing) * frame.scale
+    np.testing.assert_allclose(made.features, wanted, rtol=1e-3, atol=1e-3)
+    lost = profile[~made.present].sum()
+    np.testing.assert_allclose(
+        made.size_factors,
+        np.asarray(new.X.sum(axis=1)).ravel() / (frame.median_total - lost),
+        rtol=1e-5,
+    )
+    surprise = [
+        novelty.novelty(kept.novelty, features, *made[:4], present)
+        for present in (made.present, np.ones_like(made.present))
+    ]
+    assert surprise[0].mean() < surprise[1].mean() - 0.02
+
+
 @pytest.mark.parametrize(
     ("names", "wanted", "expected"),
     [
@@ -143,6 +179,33 @@ def test_features_of_the_user(cells):
 
 
 # Surprise.
+
+
+def surprise_of(adata, n_latent):
+    config = scs.Config.from_dict({"network": {"n_latent": n_latent}})
+    made = pp.prepare(adata, 2, config=config)
+    neighbors = made.senders.reshape(len(made.order), -1)
+    clusters = np.arange(len(made.order)) % 2
+    args = made.features, made.counts, made.size_factors, neighbors, clusters
+    return novelty.fit_novelty(*args, scale=True)
+
+
+def test_cells_of_one_depth():
+    cells = scs.datasets.simulate(n_cells=300, n_genes=60, n_clusters=2, rng=0)
+    dense = cells.X.toarray()
+    dense[:, 0] += dense.sum(axis=1).max() - dense.sum(axis=1)
+    cells.X = dense
+    found = surprise_of(cells, 20)
+    np.testing.assert_array_equal(found.depth[:, :2], 0)
+    assert np.isfinite(found.measured).all() and np.isfinite(found.depth).all()
+
+
+@pytest.mark.parametrize("n_cells", [4, 5, 9, 11])
+def test_very_few_cells(n_cells):
+    found = surprise_of(
+        scs.datasets.simulate(n_cells=n_cells, n_genes=60, n_clusters=2, rng=0), n_latent=2
+    )
+    assert np.isfinite(found.measured).all() and found.measured.shape[1] == n_cells
 
 
 def test_a_type_that_was_left_out_is_flagged(cells):

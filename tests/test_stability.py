@@ -94,8 +94,26 @@ def test_refits_see_four_fifths_and_predict_the_rest():
     np.testing.assert_array_equal(found, np.tile(np.arange(50) % 3, (3, 1)))
     assert [n for n, _ in sizes] == [40, 10] * 3
     assert len({seed for _, seed in sizes}) == 4
-    with pytest.raises(ValueError, match="at least 2"):
-        stability.refit(adata, 1, Model, layer=None, seed=0)
+
+
+def test_refits_see_four_fifths_of_each_batch():
+    batch = np.repeat([0, 1, 2], [31, 4, 15])
+    adata = ad.AnnData(np.arange(50, dtype=float)[:, None])
+    seen = []
+
+    class Model:
+        def __init__(self, part, seed):
+            rows = part.X[:, 0].astype(int)
+            self.labels = rows % 3
+            if seed is not None:
+                seen.append(np.bincount(batch[rows]).tolist())
+
+        def predict(self, part, layer):
+            return type(self)(part, None)
+
+    found = stability.refit(adata, 2, Model, layer=None, batch=batch, seed=5)
+    np.testing.assert_array_equal(found, np.tile(np.arange(50) % 3, (2, 1)))
+    assert seen == [[25, 4, 12]] * 2
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +155,9 @@ def test_it_is_saved_and_serves_new_cells(adata, assessed, tmp_path):
     assessed.save(tmp_path / "model")
     loaded = scs.SiameseClu.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.confidence, assessed.confidence)
-    assert loaded.stability.temperature == assessed.stability.temperature
+    for name in ("temperature", "calibration_error"):
+        assert isinstance(getattr(loaded.stability, name), float)
+        assert getattr(loaded.stability, name) == getattr(assessed.stability, name)
     new = adata[:40].copy()
     found = loaded.predict(new)
     np.testing.assert_array_equal(found.confidence, assessed.predict(new).confidence)
@@ -171,14 +191,24 @@ def copy_of(model, other):
     return other
 
 
+PER_CELL = scs.Config.from_dict({"fusion": {"gate": "per_cell"}})
+
+
 @pytest.mark.parametrize(
-    ("options", "words"),
-    [({"n_refits": 1}, "at least 2"), ({"unassigned_below": 1.5}, "between 0 and 1")],
+    ("options", "error", "words"),
+    [
+        ({"n_refits": 1}, ValueError, "at least 2"),
+        ({"n_refits": 2.5}, TypeError, "to be an integer, found 2.5"),
+        ({"n_refits": 2, "n_clusters": 200}, ValueError, "which need 201, found 250"),
+        ({"n_refits": 2, "config": PER_CELL}, ValueError, "found 'per_cell'"),
+        ({"unassigned_below": 1.5}, ValueError, "between 0 and 1"),
+        ({"restrict_to": "part"}, TypeError, r"to be \(column, \[groups\]\), found 'part'"),
+    ],
 )
-def test_bad_numbers(adata, options, words, monkeypatch):
+def test_bad_options(adata, options, error, words, monkeypatch):
     monkeypatch.setattr(scs.SiameseClu, "fit", None)  # before anything starts
-    with pytest.raises(ValueError, match=words):
-        scs.tl.siameseclu(adata, 4, **options)
+    with pytest.raises(error, match=words):
+        scs.tl.siameseclu(adata, **{"n_clusters": 4} | options)
 
 
 def test_assess_needs_a_fit_and_its_cells(adata, assessed):
@@ -186,6 +216,13 @@ def test_assess_needs_a_fit_and_its_cells(adata, assessed):
         scs.SiameseClu(4).assess(adata)
     with pytest.raises(ValueError, match="250 cells"):
         assessed.assess(adata[:100])
+
+
+def test_cells_without_a_group_are_in_none(adata):
+    made = adata.copy()
+    made.obs["part"] = made.obs["part"].where(np.arange(made.n_obs) >= 50)
+    with pytest.raises(ValueError, match=r"Expected groups of obs\['part'\]"):
+        scs.tl.siameseclu(made, 3, restrict_to=("part", ["nan"]), config=SHORT)
 
 
 def test_part_of_the_cells_again(adata, tmp_path):

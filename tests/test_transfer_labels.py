@@ -61,6 +61,20 @@ def test_the_fit_sees_counts_of_shared_genes_and_no_types(together):
     np.testing.assert_array_equal(again.obsm["X_transferred"], new.obsm["X_transferred"])
 
 
+def test_counts_of_a_gene_that_either_has_twice_are_added(together):
+    old, new = pair()
+    scs.tl.transfer_labels(new, old, "cell_type")
+    wanted = Embedder.seen.copy()
+    for one in (old, new):
+        half = one.X.toarray() // 2
+        twice = ad.AnnData(np.hstack([half, one.X.toarray() - half]), obs=one.obs)
+        twice.var_names = [*one.var_names, *one.var_names]
+        pieces = (new.copy(), twice) if one is old else (twice, old)
+        scs.tl.transfer_labels(*pieces, "cell_type")
+        assert list(Embedder.seen.var_names) == list(wanted.var_names)
+        assert (Embedder.seen.X != wanted.X).nnz == 0
+
+
 def test_batches_enter_the_fit(together):
     old, new = pair()
     old.obs["donor"], new.obs["donor"] = "a", ["a"] * 75 + ["b"] * 75

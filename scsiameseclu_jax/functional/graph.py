@@ -257,12 +257,13 @@ def pagerank_series(alpha: float, tolerance: float) -> Series:
     interpolation for the series.
     """
     rho = 1 - alpha
-    ratio = (1 - math.sqrt(1 - rho * rho)) / rho  # coefficients of f fall by this factor
+    ratio = rho / (1 + math.sqrt(1 - rho * rho))  # coefficients of f fall by this factor
     degree = max(64, math.ceil(45 / -math.log(ratio)))
     fine = np.polynomial.chebyshev.chebinterpolate(lambda x: alpha / (1 - rho * x), degree)
     square = np.polynomial.chebyshev.chebinterpolate(lambda x: (alpha / (1 - rho * x)) ** 2, degree)
     tail = np.maximum(_tails(fine), _tails(square))
-    terms = max(2, int(np.argmax(tail <= tolerance)))
+    enough = np.flatnonzero(tail <= tolerance)  # none, if it is below what float64 can tell
+    terms = max(2, int(enough[0])) if len(enough) else len(fine)
     return Series(tuple(map(float, fine[:terms])), tuple(map(float, square[:terms])))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def history(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None) 
     KeyError
         If there is no such history.
     """
-    if key not in adata.uns or "history" not in adata.uns[key]:
+    if "history" not in _record(adata, key):
         msg = (
             f"Expected uns[{key!r}]['history'], found uns keys {sorted(adata.uns)}; run "
             f"`scs.tl.siameseclu(adata, ..., key_added={key!r})` first."
@@ -90,7 +91,7 @@ def n_clusters(adata: AnnData, key: str = "n_clusters", *, ax: Axes | None = Non
     KeyError
         If there is no such evidence.
     """
-    record = adata.uns.get(key, {})
+    record = _record(adata, key)
     record = record.get("estimate", record)
     if "votes" not in record:
         msg = f"Expected evidence in uns[{key!r}], found none; run `tl.estimate_n_clusters` first."
@@ -136,7 +137,7 @@ def stability(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None
     KeyError
         If there were no refits.
     """
-    record = adata.uns.get(key, {}).get("stability")
+    record = _record(adata, key).get("stability")
     if record is None:
         msg = (
             f"Expected uns[{key!r}]['stability'], found none; run `scs.tl.siameseclu(adata, "
@@ -162,6 +163,12 @@ def axes(size: tuple[float, float]) -> Axes:
     from matplotlib.figure import Figure
 
     return Figure(figsize=size, layout="constrained").add_subplot()
+
+
+def _record(adata: AnnData, key: str) -> Mapping[str, Any]:
+    """Return what ``uns`` holds under a name; nothing, if that is something else."""
+    found = adata.uns.get(key, {})
+    return found if isinstance(found, Mapping) else {}
 
 
 def _style(i: int, steps: np.ndarray) -> dict[str, Any]:

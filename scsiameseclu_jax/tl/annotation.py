@@ -101,6 +101,8 @@ def annotate_markers(
         If there is no such column, layer or embedding.
     ValueError
         If there are no raw counts, no markers among the genes, or an option is out of range.
+    TypeError
+        If `markers` is of another kind than these.
     FileNotFoundError
         If `markers` is neither a file nor the name of a list.
 
@@ -193,6 +195,13 @@ def _lists(markers: Markers) -> tuple[dict[str, list[str]], str]:
             )
             raise FileNotFoundError(msg)
         return read_markers(markers), os.fspath(markers)
+    given: object = markers
+    if not isinstance(given, Mapping):
+        msg = (
+            "Expected `markers` to be genes by type (a dict of lists), a file, or one of "
+            f"{list(MARKER_SETS)}, found {type(given).__name__}."
+        )
+        raise TypeError(msg)
     lists = {}
     for kind, genes in markers.items():
         if isinstance(genes, str):

@@ -136,6 +136,8 @@ def classify(
     adata = own(adata, copy=copy)
     if key is None:
         adata.obsm[f"X_{key_added}"] = embedding
+    else:
+        adata.obsm.pop(f"X_{key_added}", None)  # of an earlier run
     params = {
         "labels_key": labels_key,
         "layer": "X" if layer is None else layer,

@@ -9,6 +9,7 @@ import numpy as np
 from anndata import AnnData
 
 from scsiameseclu_jax import stability
+from scsiameseclu_jax.cells import in_memory
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.model import SiameseClu
 from scsiameseclu_jax.tl.record import (
@@ -16,6 +17,7 @@ from scsiameseclu_jax.tl.record import (
     add,
     check_key,
     check_threshold,
+    check_writable,
     own,
     restricted,
     stability_of,
@@ -97,6 +99,9 @@ def siameseclu(
         ``params``, ``history`` (one array for each loss term) and ``manifest``; with ``"auto"``,
         ``estimate``, the evidence for the number of clusters.
 
+    What earlier results under the same name say of other clusters is removed: colors, markers,
+    annotation, pseudotime, agreement, novelty.
+
     With `n_refits` also
 
     ``adata.obs[f"{key_added}_agreement"]``, ``adata.obs[f"{key_added}_consensus"]``
@@ -117,13 +122,15 @@ def siameseclu(
     """
     check_key(key_added)
     check_threshold(unassigned_below)
-    if n_refits:
-        stability.check(n_refits)
+    check_writable(adata, copy=copy)
     cells = adata
     if restrict_to is not None:
-        cells = adata[restricted(adata, restrict_to)].copy()
+        cells = in_memory(adata[restricted(adata, restrict_to)])
         key_added = "siameseclu_R" if key_added == "siameseclu" else key_added
-    model = SiameseClu(n_clusters, config=config).fit(
+    model = SiameseClu(n_clusters, config=config)
+    if n_refits:
+        stability.check(n_refits, cells.n_obs, n_clusters, model.config)
+    model.fit(
         cells,
         layer=layer,
         use_rep=use_rep,
@@ -179,7 +186,7 @@ def add_clusters(
     RuntimeError
         If `model` is not fitted.
     ValueError
-        If it was fitted to another number of cells.
+        If it was fitted to another number of cells, or to the same cells in another order.
     """
     check_key(key_added)
     check_threshold(unassigned_below)
@@ -197,7 +204,7 @@ def add_clusters(
         | manifest.pop("input")
         | {name: value for name, value in options.items() if value is not None}
         | {"config": model.config.to_dict()},
-        "history": dict(model.history),
+        "history": {name: values.copy() for name, values in model.history.items()},
         "manifest": storable(manifest),
     } | ({} if model.estimate is None else {"estimate": model.estimate._asdict()})
     adata.uns[key_added] |= stability_of(model)
@@ -263,6 +270,7 @@ def predict(
     """
     check_key(key_added)
     check_threshold(unassigned_below)
+    check_writable(adata, copy=copy)
     found = model.predict(adata, layer=layer, false_flags=false_flags)
     adata = own(adata, copy=copy)
     add(adata, key_added, found, found.embedding, unassigned_below=unassigned_below)

@@ -11,7 +11,7 @@ from scsiameseclu_jax import pp
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.estimation import K_MAX, estimate, k_range
 from scsiameseclu_jax.provenance import as_seed
-from scsiameseclu_jax.tl.record import check_key
+from scsiameseclu_jax.tl.record import check_key, own
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ def estimate_n_clusters(
     5
     """
     check_key(key_added)
+    own(adata, copy=False)
     settings = Config() if config is None else config
     seed = as_seed(rng)
     k_range(adata.n_obs, k_min, k_max)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scsiameseclu_jax.cells import in_memory
 from scsiameseclu_jax.fitted import Predicted
 from scsiameseclu_jax.model import SiameseClu
 from scsiameseclu_jax.stability import hints
@@ -17,8 +18,9 @@ UNASSIGNED = "Unassigned"
 # Columns, named after a clustering, that say something of its clusters or embedding.
 _DERIVED = (
     *("agreement", "consensus", "pseudotime"),
-    *("annotation", "annotation_cell", "annotation_cell_score"),
+    *("novelty", "out_of_reference"),
 )
+_ANNOTATED = ("annotation", "annotation_cell", "annotation_cell_score")
 RestrictTo = tuple[str, Sequence[str]]
 
 
@@ -56,10 +58,14 @@ def restricted(adata: AnnData, restrict_to: RestrictTo) -> np.ndarray:
     KeyError
         If ``obs`` has no such column.
     TypeError
-        If the groups are no list.
+        If it is no pair, or the groups are no list.
     ValueError
         If the column has no such groups.
     """
+    given: object = restrict_to
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        msg = f"Expected `restrict_to` to be (column, [groups]), found {given!r}."
+        raise TypeError(msg)
     column, groups = restrict_to
     if column not in adata.obs:
         msg = f"Expected `restrict_to` to name a column of {sorted(adata.obs)}, found {column!r}."
@@ -67,18 +73,36 @@ def restricted(adata: AnnData, restrict_to: RestrictTo) -> np.ndarray:
     if isinstance(groups, str):
         msg = f"Expected `restrict_to` to be (column, [groups]), found a single group {groups!r}."
         raise TypeError(msg)
-    names = adata.obs[column].astype(str)
+    names = adata.obs[column].astype(str)[adata.obs[column].notna()]
     unknown = sorted(set(map(str, groups)) - set(names))
     if unknown or not len(groups):
         msg = f"Expected groups of obs[{column!r}], {sorted(set(names))}, found {unknown}."
         raise ValueError(msg)
-    return names.isin(list(map(str, groups))).to_numpy()
+    rows = adata.obs[column].astype(str).isin(list(map(str, groups)))
+    return (rows & adata.obs[column].notna()).to_numpy()
+
+
+def check_writable(adata: AnnData, *, copy: bool) -> None:
+    """Check that results can be written into an object.
+
+    Raises
+    ------
+    ValueError
+        If it is a view of one on disk, which can not be written to without a copy.
+    """
+    if isinstance(adata, AnnData) and adata.isbacked and adata.is_view and not copy:
+        msg = (
+            "Expected an object in memory, found a view of one on disk; use "
+            "`adata = adata.to_memory()`, or `copy=True`."
+        )
+        raise ValueError(msg)
 
 
 def own(adata: AnnData, *, copy: bool) -> AnnData:
-    """Return an object that can be written to: a copy, or itself, no view."""
+    """Return an object that can be written to: a copy, in memory, or itself, no view."""
+    check_writable(adata, copy=copy)
     if copy:
-        return adata.copy()
+        return in_memory(adata)
     if adata.is_view:
         adata._init_as_actual(adata.copy())
     return adata
@@ -101,7 +125,7 @@ def add(
         names = np.array([f"{'-'.join(map(str, restrict_to[1]))},{name}" for name in names])
     confidence = np.asarray(found.confidence)
     clusters = names.astype(object)[found.labels]
-    categories = list(names)
+    categories = names.tolist()
     if unassigned_below is not None:
         clusters[confidence < unassigned_below] = UNASSIGNED
         categories.append(UNASSIGNED)
@@ -117,12 +141,15 @@ def add(
     adata.obs[f"{key}_confidence"] = _spread(confidence, part)
     adata.obsm[f"X_{key}"] = _spread(embedding, part)
     adata.obsm[f"{key}_proba"] = _spread(found.proba, part)
+    old = [f"{key}_{name}" for name in _DERIVED]
+    if f"{key}_annotation" in adata.uns:  # else columns of these names are the user's own
+        old += [f"{key}_{name}" for name in _ANNOTATED]
+        adata.uns.pop(f"{key}_annotation_colors", None)
+    adata.obs = adata.obs.drop(columns=[name for name in old if name in adata.obs])
     for name in ("colors", "markers", "top_markers", "annotation", "paga"):  # of other clusters
         adata.uns.pop(f"{key}_{name}", None)
     for name in ("umap", "diffmap"):  # of another embedding
         adata.obsm.pop(f"X_{key}_{name}", None)
-    old = [f"{key}_{name}" for name in _DERIVED]
-    adata.obs = adata.obs.drop(columns=[name for name in old if name in adata.obs])
     if isinstance(found, SiameseClu) and found.stability is not None:
         adata.obs[f"{key}_agreement"] = _spread(found.stability.agreement, part)
         consensus = np.full(adata.n_obs, None, object)
@@ -157,7 +184,7 @@ def storable(manifest: dict[str, Any]) -> dict[str, Any]:
 def _spread(values: np.ndarray, part: np.ndarray) -> np.ndarray:
     """Return values of the cells in `part`, NaN for the others."""
     if part.all():
-        return values
+        return values.copy()  # what the user does with it must not reach the model
     made = np.full((len(part), *values.shape[1:]), np.nan, np.float32)
     made[part] = values
     return made

@@ -199,13 +199,13 @@ def _joined(
             msg = f"Expected `batch_key` in obs of `{name}`, one of {found}, found {batch_key!r}."
             raise KeyError(msg)
     old, new = (pp.counts(one, layer=layer).astype(np.float64) for one in (reference, adata))
-    genes = [str(name) for name in reference.var_names]
+    named = [str(name) for name in reference.var_names]
+    genes = list(dict.fromkeys(named))
     where = align([str(name) for name in adata.var_names], genes)
-    here = np.flatnonzero(where >= 0)
     shape = len(where), len(genes)
-    # Counts of a gene that is there twice are added.
-    new = new @ sp.csr_matrix((np.ones(len(here)), (here, where[here])), shape=shape)
-    shared = np.unique(where[here])
+    # Counts of a gene that is there twice, in either, are added.
+    old, new = old @ _to_genes(align(named, genes), genes), new @ _to_genes(where, genes)
+    shared = np.unique(where[where >= 0])
     if len(shared) < _SHARED * min(shape):
         msg = (
             f"Expected the genes of the reference, found {len(shared)} of them among {shape[0]}: "
@@ -221,3 +221,10 @@ def _joined(
     matrix = sp.vstack([old[:, shared], new[:, shared]], format="csr")
     var = pd.DataFrame(index=pd.Index([genes[i] for i in shared], dtype=object))
     return AnnData(sp.csr_matrix(matrix, dtype=np.float32), obs=obs, var=var)
+
+
+def _to_genes(where: np.ndarray, genes: list[str]) -> sp.csr_matrix:
+    """Return the matrix [a, b] that puts genes [a] into their places among others [b], -1 none."""
+    here = np.flatnonzero(where >= 0)
+    shape = len(where), len(genes)
+    return sp.csr_matrix((np.ones(len(here)), (here, where[here])), shape=shape)

@@ -1,0 +1,103 @@
+"""What is read of an AnnData object: its counts, checked, and parts of it in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+
+
+def in_memory(adata: AnnData) -> AnnData:
+    """Return a copy in memory, also of an object on disk or of a part of one."""
+    return adata.to_memory() if adata.isbacked else adata.copy()
+
+
+def counts(adata: AnnData, *, layer: str | None = "counts") -> sp.csr_matrix:
+    """Return the raw counts after checking that they are raw counts.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes.
+    layer
+        ``"counts"`` is ``layers["counts"]`` if there is one, else ``X``; another name must
+        exist; None is ``X``. ``.raw`` is never read.
+
+    Returns
+    -------
+    [n, g] float32 or integer, non-negative whole numbers.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer.
+    ValueError
+        If X is asked for and there is a layer of that name; if the matrix is empty, has negative,
+        infinite or missing values, or does not hold counts: the message says what it looks like
+        instead.
+    TypeError
+        If the matrix is in a format that is not supported.
+    """
+    if layer is None and "X" in adata.layers:
+        msg = (
+            "Expected no layer called 'X', which results could not tell from X itself; name "
+            "that layer otherwise, or give it as `layer`."
+        )
+        raise ValueError(msg)
+    if layer == "counts" and layer not in adata.layers:
+        layer = None
+    if layer is not None and layer not in adata.layers:
+        found = sorted(str(name) for name in adata.layers if name is not None)
+        msg = f"Expected `layer` to be one of {found}, found {layer!r}."
+        raise KeyError(msg)
+    name = "X" if layer is None else f"layers[{layer!r}]"
+    if min(adata.shape) == 0:
+        msg = f"Expected cells and genes, found a matrix of shape {adata.shape}."
+        raise ValueError(msg)
+    matrix = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        msg = f"Expected counts in {name}, found None; name the layer that holds them."
+        raise ValueError(msg)
+    if not (sp.issparse(matrix) or isinstance(matrix, np.ndarray)):
+        msg = (
+            f"Expected {name} to be a numpy array or scipy sparse matrix, found "
+            f"{type(matrix).__name__}; load it into memory first (`adata.to_memory()`)."
+        )
+        raise TypeError(msg)
+    if matrix.dtype.kind not in "buif":
+        msg = f"Expected {name} to hold numbers, found dtype {matrix.dtype}."
+        raise ValueError(msg)
+    made = _canonical(matrix)
+    _check_counts(made.data, name)
+    if made.data.size == 0 or made.data.max() == 0:
+        msg = f"Expected counts in {name}, found only zeros."
+        raise ValueError(msg)
+    return made
+
+
+def _canonical(matrix: np.ndarray | sp.spmatrix) -> sp.csr_matrix:
+    """Return CSR of a native type, sorted, without zeros; what was passed is never changed."""
+    small = {"?": np.uint8, "e": np.float32}.get(matrix.dtype.char, matrix.dtype.newbyteorder("="))
+    made = sp.csr_matrix(matrix.astype(small, copy=False))
+    if not made.has_canonical_format or not made.data.all():
+        made = made.copy()  # it may share its memory with the one it was made from
+        made.sum_duplicates()
+        made.eliminate_zeros()
+    return made
+
+
+def _check_counts(values: np.ndarray, name: str) -> None:
+    advice = "pass the layer that holds raw counts, for example `layer='counts'`"
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        msg = f"Expected finite counts in {name}, found {bad} values that are NaN or infinite."
+        raise ValueError(msg)
+    whole = bool((values == np.rint(values)).all())
+    if values.size and values.min() < 0:
+        looks = "some are negative" if whole else "some are negative: it looks scaled"
+        msg = f"Expected non-negative counts in {name}, found {looks}; {advice}."
+        raise ValueError(msg)
+    if not whole:
+        looks = "log-normalised" if values.max() < 30 else "normalised but not logarithmic"
+        msg = f"Expected whole counts in {name}, found fractions: it looks {looks}; {advice}."
+        raise ValueError(msg)
