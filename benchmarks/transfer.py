@@ -5,9 +5,10 @@
 cells with their types, beside what a fit on all cells reaches on the same cells, and the ARI of
 both partitions. Then it leaves out each type with at least 100 cells in turn and prints the share
 of its cells that are flagged as out of reference, beside the share of the other predicted cells
-that are, and the share that would be at a level that exactly 5 % of the others exceed. First of
-all it times the prediction of 10,000 simulated cells by a fit of as many. Labels choose what is
-left out and score, nothing else. It resumes; ``--fresh`` repeats all. Writes
+that are, and the share that would be at a level that exactly 5 % of the others exceed. It also
+takes genes from the new cells, drawn by lot, and prints how many of them keep their cluster and are
+flagged. First of all it times the prediction of 10,000 simulated cells by a fit of as many. Labels
+choose what is left out and score, nothing else. It resumes; ``--fresh`` repeats all. Writes
 ``benchmarks/results/transfer.json`` and ``.md``.
 """
 
@@ -29,6 +30,7 @@ SETS = ["kidney", "cite_cbmc", "pbmc4k", "worm", "baron_mouse1"]
 SEEDS = 3
 SHARE = 0.7  # of the cells that are fitted
 LEAST = 100  # cells of a type that is left out
+MISSING = (0.1, 0.18)  # of the genes; of more than 0.2 prediction refuses
 MANY = 10_000  # cells of the timed prediction, and of its fit
 BARS = {"relative": 0.95, "agreement": 0.85, "flagged": 0.7, "false": 0.05, "seconds": 20}
 
@@ -81,6 +83,25 @@ def run_new_cells(set_name: str, seed: int) -> Run:
         "n_cells": len(unseen),
         "seconds": round(seconds, 2),
     }
+
+
+def run_missing(set_name: str) -> Run:
+    """Fit part of the cells; predict the others with all genes, and without some."""
+    import scsiameseclu_jax as scs
+
+    adata, labels = real_data.load(set_name)
+    seen, unseen = split(adata.n_obs, 0)
+    model = scs.SiameseClu(len(set(labels))).fit(adata[seen].copy(), rng=0, progress=False)
+    whole = model.predict(adata[unseen].copy())
+    made: Run = {"kind": "missing genes", "set": set_name, "n_cells": len(unseen)}
+    made["false_flags"] = float(whole.out_of_reference.mean())
+    order = np.random.default_rng(0).permutation(adata.n_vars)
+    for share in MISSING:
+        kept = np.sort(order[round(share * adata.n_vars) :])
+        found = model.predict(adata[unseen][:, kept].copy())
+        made[f"same_{share}"] = float((found.labels == whole.labels).mean())
+        made[f"false_flags_{share}"] = float(found.out_of_reference.mean())
+    return made
 
 
 def run_left_out(set_name: str, kind: str) -> Run:
@@ -143,11 +164,27 @@ def table(runs: list[Run]) -> str:
             keys = ("flagged", "false_flags", "flagged_at_5_percent")
             shares = " | ".join(f"{np.mean([r[key] for r in own]):.1%}" for key in keys)
             lines.append(f"| {name} | {len(own)} | {shares} |")
+    missing = [run for run in runs if run["kind"] == "missing genes"]
+    if missing:
+        lines += ["", *missing_table(missing)]
     for run in runs:
         if run["kind"] == "timed":
             size = f"{run['n_cells']:,}"
             lines += ["", f"{size} simulated cells, by a fit of {size}: {run['seconds']:.1f} s."]
     return "\n".join(lines) + "\n"
+
+
+def missing_table(runs: list[Run]) -> list[str]:
+    """Return what missing genes change, in Markdown."""
+    columns = [f"without {share:.0%}: same cluster | flagged" for share in MISSING]
+    lines = [f"| data | all genes: flagged | {' | '.join(columns)} |"]
+    lines.append("| --- | --- |" + " --- | --- |" * len(MISSING))
+    keys = ["false_flags"] + [f"{key}_{s}" for s in MISSING for key in ("same", "false_flags")]
+    for name in [*(run["set"] for run in runs), "mean"]:
+        own = [run for run in runs if name in {run["set"], "mean"}]
+        values = " | ".join(f"{np.mean([run[key] for run in own]):.1%}" for key in keys)
+        lines.append(f"| {name} | {values} |")
+    return lines
 
 
 def any_of(runs: list[Run], set_name: str) -> bool:
@@ -180,6 +217,7 @@ def main(argv: list[str] | None = None) -> int:
         wanted += [
             {"kind": "new cells", "set": name, "seed": seed} for seed in range(arguments.seeds)
         ]
+        wanted.append({"kind": "missing genes", "set": name})
         if not arguments.no_left_out:
             kinds, sizes = np.unique(real_data.load(name)[1], return_counts=True)
             wanted += [
@@ -194,6 +232,8 @@ def main(argv: list[str] | None = None) -> int:
             made = run_timed(key["n_cells"])
         elif key["kind"] == "new cells":
             made = run_new_cells(key["set"], key["seed"])
+        elif key["kind"] == "missing genes":
+            made = run_missing(key["set"])
         else:
             made = run_left_out(key["set"], key["type"])
         runs = [run for run in runs if not key.items() <= run.items()]

@@ -35,6 +35,18 @@ def test_table_averages_over_seeds_and_types():
     assert lines[-1] == "| mean over types | 2 | 75.0% | 6.0% | 40.0% |"
 
 
+def test_table_of_missing_genes():
+    without = {"same_0.1": 0.98, "same_0.18": 0.9, "false_flags_0.1": 0.04, "false_flags_0.18": 0.0}
+    runs = [
+        {"kind": "missing genes", "set": "a", "false_flags": 0.05} | without,
+        {"kind": "missing genes", "set": "b", "false_flags": 0.07} | without,
+    ]
+    head, _, *rows = transfer.missing_table(runs)
+    assert head.count("|") == rows[0].count("|") == 7
+    assert rows[0] == "| a | 5.0% | 98.0% | 4.0% | 90.0% | 0.0% |"
+    assert rows[-1] == "| mean | 6.0% | 98.0% | 4.0% | 90.0% | 0.0% |"
+
+
 def test_it_runs_and_resumes(tmp_path, monkeypatch, capsys):
     adata = scs.datasets.simulate(n_cells=400, n_genes=100, n_clusters=3, difficulty=0.2, rng=0)
     labels = adata.obs.pop("cell_type").to_numpy().astype(str)
@@ -48,9 +60,10 @@ def test_it_runs_and_resumes(tmp_path, monkeypatch, capsys):
     words = ["--sets", "worm", "--seeds", "1", "--out", str(tmp_path / "made.json")]
     assert transfer.main(words) == 0
     runs = json.loads((tmp_path / "made.json").read_text())["runs"]
-    assert [run["kind"] for run in runs] == ["timed", "new cells", "left out"]
+    assert [run["kind"] for run in runs] == ["timed", "new cells", "missing genes", "left out"]
     assert runs[1]["predicted"] > 0.9
-    assert runs[2]["flagged"] > 0.9
+    assert runs[2]["same_0.1"] > 0.9
+    assert runs[3]["flagged"] > 0.9
     assert "200 simulated cells, by a fit of 200: " in (tmp_path / "made.md").read_text()
     assert (tmp_path / "made.md").read_text() in capsys.readouterr().out
     monkeypatch.setattr(scs, "SiameseClu", None)  # what is on record is not run again
