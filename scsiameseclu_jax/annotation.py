@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from scsiameseclu_jax.expression import group_means
-from scsiameseclu_jax.reference import align
+from scsiameseclu_jax.reference import align, plain
 
 _SEEN_IN = 3  # cells that a gene must be seen in to count as found
 _SEEN_SHARE = 0.05  # of a group's cells, or of a cell and its neighbours, to count as seen there
@@ -98,10 +98,15 @@ def find(
         If no type has as many.
     """
     wanted = list(dict.fromkeys(gene for genes in markers.values() for gene in genes))
-    column: dict[str, int] = {}
-    for i, position in enumerate(align(list(names), wanted)):
+    # lists may spell a gene differently: of each spelling that the data lack, one is looked for
+    exact, one_of = set(names), {plain(gene): gene for gene in reversed(wanted)}
+    spelled = {gene: gene if gene in exact else one_of[plain(gene)] for gene in wanted}
+    searched = list(dict.fromkeys(spelled.values()))
+    place: dict[str, int] = {}
+    for i, position in enumerate(align(list(names), searched)):
         if position >= 0 and n_cells[i] >= _SEEN_IN:
-            column.setdefault(wanted[position], i)
+            place.setdefault(searched[position], i)
+    column = {gene: place[other] for gene, other in spelled.items() if other in place}
     if not column:
         msg = (
             f"Expected marker genes among those seen in at least {_SEEN_IN} cells, found none of "

@@ -18,6 +18,7 @@ from scsiameseclu_jax.writing import (
     PLOTS,
     WriteError,
     check_apart,
+    check_separate,
     check_target,
     message,
     save,
@@ -151,6 +152,8 @@ def _check_words(args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[s
     if getattr(args, "save", None) is not None:
         storage.check_target(args.save, overwrite=args.overwrite)
         check_apart(args.source, args.save)
+        for target, _ in targets:
+            check_separate(target, args.save)
     from scsiameseclu_jax import tl
 
     tl.check_threshold(getattr(args, "unassigned_below", None))
@@ -249,32 +252,39 @@ def _print_table(
     seconds: float,
     more: Sequence[tuple[str, str]] = (),
 ) -> None:
+    from scsiameseclu_jax.tl.record import UNASSIGNED
+
     rows = [
         ("cells", f"{adata.n_obs}"),
         ("genes", f"{adata.n_vars}"),
-        ("clusters", f"{found.nunique()} ({why})"),
+        ("clusters", f"{found[found != UNASSIGNED].nunique()} ({why})"),
         *more,
     ]
     if labels is not None:
         from scsiameseclu_jax.metrics import scores
 
-        known = labels.notna().to_numpy()
-        values = scores(labels[known], found[known])
-        rows += [(name, f"{100 * values[name]:.2f} %") for name in ("ACC", "NMI", "ARI")]
+        known, sure = labels.notna().to_numpy(), (found != UNASSIGNED).to_numpy()
         note = f"after training, against the {labels.nunique()} types of {labels.name!r}"
+        if (known & sure).any():
+            values = scores(labels[known & sure], found[known & sure])
+            rows += [(name, f"{100 * values[name]:.2f} %") for name in ("ACC", "NMI", "ARI")]
         if not known.all():
             note += f", without {int((~known).sum())} cells that have none"
+        if not sure.all():
+            note += f", without {int((known & ~sure).sum())} that are {UNASSIGNED}"
         rows.append(("scored", note))
     rows.append(("seconds", f"{seconds:.1f}"))
     print("\n".join(f"{name:<10}{value}" for name, value in rows))
 
 
 def _check_labels(adata: AnnData, column: str, key: str | None, batch_key: str | None) -> None:
+    from scsiameseclu_jax.tl.record import RESULTS
+
     if column not in adata.obs:
         found = [str(name) for name in adata.obs.columns]
         msg = f"Expected --labels to be a column of obs, one of {found}, found {column!r}."
         raise KeyError(msg)
-    if column in (key, f"{key}_confidence"):
+    if column == key or column in {f"{key}_{name}" for name in RESULTS}:
         msg = f"Expected --labels to be another column than the result, found {column!r} for both."
         raise ValueError(msg)
     if column == batch_key:

@@ -87,7 +87,8 @@ class Network:
             # a list from a TOML file would make the config unhashable
             object.__setattr__(self, name, tuple(getattr(self, name)))
             widths = getattr(self, name)
-            _expect(len(widths) > 0 and min(widths, default=0) > 0, name, "positive widths", widths)
+            whole = all(isinstance(width, int) and width > 0 for width in widths)
+            _expect(len(widths) > 0 and whole, name, "positive widths", widths)
         _expect(self.n_latent >= 2, "n_latent", "at least 2", self.n_latent)
 
 
@@ -307,7 +308,7 @@ class Config:
             If it is not TOML, or names what does not exist.
         """
         try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             msg = f"Expected `config` to be a TOML file, found {str(path)!r}: {error}."
             raise ValueError(msg) from error

@@ -60,12 +60,13 @@ def align(names: list[str], wanted: list[str]) -> np.ndarray:
     loose: dict[str, int] = {}
     for i, name in enumerate(wanted):
         if name not in taken:
-            plain = _plain(name)
-            loose[plain] = -1 if plain in loose else i
-    return np.array([exact.get(name, loose.get(_plain(name), -1)) for name in names], dtype=int)
+            key = plain(name)
+            loose[key] = -1 if key in loose else i
+    return np.array([exact.get(name, loose.get(plain(name), -1)) for name in names], dtype=int)
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """Return a gene's name without regard to case and to the version of an Ensembl identifier."""
     upper = name.upper()
     match = _VERSION.match(upper)
     return match.group(1) if match else upper

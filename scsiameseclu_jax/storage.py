@@ -18,6 +18,7 @@ _SETTINGS, _ARRAYS = "model.json", "arrays.safetensors"
 
 Settings = dict[str, Any]
 Arrays = dict[str, np.ndarray]
+_FILES = (_SETTINGS, _ARRAYS)
 
 
 def check_target(directory: str | os.PathLike[str], *, overwrite: bool) -> Path:
@@ -26,7 +27,7 @@ def check_target(directory: str | os.PathLike[str], *, overwrite: bool) -> Path:
     Raises
     ------
     FileExistsError
-        If there is something, and it may not be overwritten or is no model.
+        If there is something, and it may not be overwritten, is no model, or has other files.
     FileNotFoundError
         If the folder it is to be in does not exist.
     PermissionError
@@ -45,6 +46,10 @@ def check_target(directory: str | os.PathLike[str], *, overwrite: bool) -> Path:
             raise FileExistsError(msg)
         if not (path / _SETTINGS).is_file():
             msg = f"Expected {str(path)!r} to be a model, or free, found something else there."
+            raise FileExistsError(msg)
+        more = sorted(file.name for file in path.iterdir() if file.name not in _FILES)
+        if more:
+            msg = f"Expected a model alone in {str(path)!r}, found {more}, which would be lost."
             raise FileExistsError(msg)
     return path
 

@@ -67,6 +67,14 @@ def check_apart(source: Path, target: Path) -> None:
         raise ValueError(msg)
 
 
+def check_separate(target: Path, folder: Path) -> None:
+    """Check that a file is neither a folder that is written, too, nor in it."""
+    one, other = target.resolve(), folder.resolve()
+    if one == other or other in one.parents or one in other.parents:
+        msg = f"Expected outputs apart from each other, found {str(target)!r} and {str(folder)!r}."
+        raise ValueError(msg)
+
+
 def _same(one: Path, other: Path) -> bool:
     return other.exists() and one.samefile(other)
 
@@ -83,7 +91,7 @@ def write(path: Path, saver: Callable[[Path], None]) -> None:
     """Write under a temporary name beside `path`, then replace it: all of it, or nothing."""
     target = path.resolve()
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.stem}.", dir=target.parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.stem[:80]}.", dir=target.parent))
         new, old = folder / f"new{target.suffix}", folder / f"old{target.suffix}"
         try:
             saver(new)

@@ -96,7 +96,8 @@ def _count_type(dtype: np.dtype) -> np.dtype:
 def table(file: h5py.File, key: str, kind: str, n: int) -> pd.DataFrame:
     """Columns and names of the n cells or genes, as far as the file has them."""
     columns = _columns(file[key], n) if key in file else {}
-    names = columns.pop(f"{key}_names", None)
+    index = columns.pop("_index", None)  # a name that AnnData keeps for itself
+    names = columns.pop(f"{key}_names", index)
     if f"{key}_names" in file:
         names = vector(file[f"{key}_names"], n)
     index = numbered(kind, n) if names is None else pd.Index(names).astype(str)

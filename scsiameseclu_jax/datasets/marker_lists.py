@@ -113,7 +113,7 @@ def read_markers(path: str | os.PathLike[str]) -> dict[str, list[str]]:
 def _table(file: Any) -> pd.DataFrame:
     import pandas as pd
 
-    header = file.readline()
+    header = next((line for line in file if line.strip()), "")
     separator = max(",;\t", key=header.count)
     file.seek(0)
     try:

@@ -141,7 +141,7 @@ def _cluster_sizes(n_cells: int, n_clusters: int, size_ratio: float) -> np.ndarr
     while sizes.min() < _MIN_CELLS:
         sizes[sizes.argmax()] -= 1
         sizes[sizes.argmin()] += 1
-    return sizes
+    return np.sort(sizes)[::-1]
 
 
 def _negative_binomial(

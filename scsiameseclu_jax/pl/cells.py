@@ -12,6 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax.pl.evidence import OKABE_ITO, axes
+from scsiameseclu_jax.tl.record import UNASSIGNED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,7 +178,8 @@ def overview(adata: AnnData, key: str = "siameseclu", *, labels: str | None = No
     figure = Figure(figsize=(width, 4.6), layout="constrained")
     for column, name in enumerate(wanted):
         ax = embedding(adata, key, color=name, ax=figure.add_subplot(1, len(wanted), column + 1))
-        n = adata.obs[name].nunique()
+        values = adata.obs[name]
+        n = values[values != UNASSIGNED].nunique() if column == 0 else values.nunique()
         ax.set_title(f"{n} clusters" if column == 0 else f"{name}, {n} labels")
     return figure
 
@@ -228,6 +230,12 @@ def _scatter_categories(
     )
 
 
+def span_of(points: np.ndarray) -> np.ndarray:
+    """Return the width and height [2] of points [n, 2], 1 where there is none; NaN are ignored."""
+    span = np.nanmax(points, axis=0) - np.nanmin(points, axis=0)
+    return np.where(span > 0, span, 1)
+
+
 def places(points: np.ndarray, codes: np.ndarray, n: int) -> list[np.ndarray]:
     """Return where to write the mark of each category: on one of its own cells.
 
@@ -235,8 +243,7 @@ def places(points: np.ndarray, codes: np.ndarray, n: int) -> list[np.ndarray]:
     and among those that keep a distance from the other marks if there are any. Categories of few
     cells choose first.
     """
-    scale = np.ptp(points, axis=0)
-    scale = np.where(scale > 0, scale, 1)
+    scale = span_of(points)
     found: dict[int, np.ndarray] = {}
     for code in np.argsort(np.bincount(codes[codes >= 0], minlength=n), kind="stable"):
         own = points[codes == code]

@@ -67,7 +67,7 @@ def history(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None) 
         ax.plot(steps, _positive(record[name]), label=name.replace("_", " "), **_style(i, steps))
     ax.plot(steps, _positive(record["loss"]), "k", linewidth=2.4, label="loss (sum)")
     ax.set(yscale="log", xlabel="step", ylabel="loss term, before its weight")
-    ax.set_xlim(0.5, len(stages) + 0.5)
+    ax.set_xlim(0.5, max(len(stages), 1) + 0.5)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small")
     return ax
@@ -192,7 +192,9 @@ def _positive(values: np.ndarray) -> np.ndarray:
 
 
 def _shade_stages(ax: Axes, stages: np.ndarray) -> None:
-    starts = [0, *(np.flatnonzero(stages[1:] != stages[:-1]) + 1)] if len(stages) else []
+    if not len(stages):
+        return
+    starts = [0, *(np.flatnonzero(stages[1:] != stages[:-1]) + 1)]
     for i, (start, end) in enumerate(zip(starts, [*starts[1:], len(stages)], strict=True)):
         if i % 2:
             ax.axvspan(start + 0.5, end + 0.5, color="0.93", linewidth=0, zorder=0)

@@ -18,6 +18,7 @@ from scsiameseclu_jax.pl.cells import (
     letters,
     places,
     plane,
+    span_of,
 )
 from scsiameseclu_jax.pl.evidence import axes
 
@@ -87,7 +88,7 @@ def trajectory(
     order = np.random.default_rng(0).permutation(np.flatnonzero(~lost))
     dots = ax.scatter(*points[order].T, c=time[order], cmap="cividis", **options)
     ax.figure.colorbar(dots, ax=ax, label="pseudotime", shrink=0.6, aspect=25)
-    nodes = _apart(np.array(places(points, codes, len(names))), np.ptp(points, axis=0))
+    nodes = _apart(np.array(places(points, codes, len(names))), span_of(points))
     tree, links = np.asarray(record["tree"]) > 0, np.asarray(record["connectivities"])
     _draw_links(ax, nodes, np.triu(np.where(tree | (links >= min_connectivity), links, 0)), tree)
     _draw_nodes(ax, nodes, np.bincount(codes[codes >= 0], minlength=len(names)), names)
@@ -275,8 +276,7 @@ def _explain(ax: Axes, names: list[str]) -> None:
 
 def _point_out(ax: Axes, root: np.ndarray, nodes: np.ndarray, points: np.ndarray) -> None:
     """Write "root" near the cell where there is room, with an arrow to the cell."""
-    span = np.ptp(points, axis=0)
-    span = np.where(span > 0, span, 1)
+    span, points = span_of(points), points[np.isfinite(points).all(axis=1)]
     angles = np.arange(8) * np.pi / 4
     around = 0.14 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     # The arrow and the word keep away from clusters first, then from cells.

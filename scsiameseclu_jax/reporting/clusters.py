@@ -93,7 +93,8 @@ def clusters(result: Result) -> Section:
         parts.append(note(f"{who} were clustered anew; the others keep their group."))
     drawn = cells(result)
     if drawn is not None:
-        text = f"UMAP of {count(result.adata.n_obs)} cells, coloured by {len(result.groups)} groups"
+        n_groups = result.clusters[result.drawn].nunique()
+        text = f"UMAP of {count(result.drawn.sum())} cells, coloured by {n_groups} groups"
         caption = (
             "Each dot is a cell. UMAP of the embedding that the cells were clustered in: "
             "neighbours are alike; distances between clusters, and their areas, mean little."
@@ -108,9 +109,8 @@ def cells(result: Result, *, beside: str | None = None) -> Figure | None:
     adata, name = result.adata, f"X_{result.key}"
     if name not in adata.obsm:
         return None
-    clustered = np.isfinite(np.asarray(adata.obsm[name])).all(axis=1)
-    if not clustered.all():  # Of the others there is no embedding.
-        adata = adata[clustered].copy()
+    if not result.drawn.all():  # Of the others there is no embedding.
+        adata = adata[result.drawn].copy()
     return pl.overview(adata, result.key, labels=beside)
 
 

@@ -8,6 +8,7 @@ from scsiameseclu_jax.reporting.figures import figure
 from scsiameseclu_jax.reporting.markup import Column, Section, count, join, note, paragraphs, table
 from scsiameseclu_jax.reporting.result import Result
 from scsiameseclu_jax.reporting.types import heat_map
+from scsiameseclu_jax.tl.record import UNASSIGNED
 
 _MEANING = {
     "ACC": "Share of cells in the cluster matched to their type, one to one",
@@ -53,7 +54,8 @@ def comparison(result: Result, labels: str | None) -> Section | None:
     if labels is None:
         return None
     types = result.adata.obs[labels]
-    there = (types.notna() & result.clusters.notna()).to_numpy()
+    sure = (result.clusters != UNASSIGNED).to_numpy()
+    there = (types.notna() & result.clusters.notna()).to_numpy() & sure
     n_types = types[there].nunique()
     text = (
         f"The column {labels} was compared with the clusters after training, for this report only: "
@@ -61,7 +63,10 @@ def comparison(result: Result, labels: str | None) -> Section | None:
     )
     parts: list[object] = [note(text)]
     if not there.all():
-        parts.append(paragraphs(f"{count((~there).sum())} cells without a type are left out."))
+        why = "a type" if sure.all() else "a type or a cluster"
+        parts.append(paragraphs(f"{count((~there).sum())} cells without {why} are left out."))
+    if not there.any():
+        return Section("known", "Comparison with known types", join(parts))
     values = scores(types[there].astype(str), result.clusters[there].astype(str))
     rows = [[name, f"{100 * values[name]:.1f} %", _MEANING[name]] for name in values]
     columns = [Column("Score"), Column("Value", numbers=True), Column("What it is")]

@@ -29,8 +29,10 @@ class Result(NamedTuple):
     """[n] name of the most likely cluster, also of cells that are unassigned."""
     names: list[str]
     """[k] names of the clusters of the model, whether cells have them or not."""
+    drawn: np.ndarray
+    """[n] which cells plots of the embedding show: those that were clustered."""
     colors: dict[str, str]
-    """Colour of each cluster in the plots."""
+    """Colour of each group in the plots; grey of groups that none of those cells are in."""
     params: dict[str, Any]
     """What was asked for."""
     manifest: dict[str, Any]
@@ -106,7 +108,7 @@ def find(adata: AnnData, key: str) -> Result:
     if not isinstance(adata, AnnData):
         msg = f"Expected `adata` to be an AnnData object, found {type(adata).__name__}."
         raise TypeError(msg)
-    there = [name for name in map(str, adata.uns) if _is_clustering(adata, name)]
+    there = [name for name in adata.uns if _is_clustering(adata, name)]
     if key not in there:
         found = f"those of the keys {there}" if there else "none"
         msg = (
@@ -124,13 +126,18 @@ def find(adata: AnnData, key: str) -> Result:
     proba = adata.obsm.get(f"{key}_proba")
     names = _names(params, values, proba)
     counts, problem = _counts(adata, params)
+    embedding = adata.obsm.get(f"X_{key}")
+    drawn = np.ones(adata.n_obs, bool)
+    if embedding is not None:  # a clustering of part of the cells has it for those only
+        drawn = np.isfinite(np.asarray(embedding)).all(axis=1)
     return Result(
         adata=adata,
         key=key,
         clusters=values,
         own=_own(values, names, proba),
         names=names,
-        colors=_colors(values),
+        drawn=drawn,
+        colors=_colors(values, drawn),
         params=params,
         manifest=manifest,
         counts=counts,
@@ -138,9 +145,10 @@ def find(adata: AnnData, key: str) -> Result:
     )
 
 
-def _is_clustering(adata: AnnData, name: str) -> bool:
+def _is_clustering(adata: AnnData, name: object) -> bool:
     record = adata.uns[name]
-    return name in adata.obs and isinstance(record, Mapping) and "params" in record
+    held = isinstance(record, Mapping) and "params" in record
+    return held and isinstance(name, str) and name in adata.obs
 
 
 def _names(params: dict, values: pd.Series, proba: np.ndarray | None) -> list[str]:
@@ -175,11 +183,13 @@ def _counts(adata: AnnData, params: dict) -> tuple[sp.csr_matrix | None, str]:
         return None, str(error.args[0])
 
 
-def _colors(values: pd.Series) -> dict[str, str]:
-    from scsiameseclu_jax.pl.cells import palette
+def _colors(values: pd.Series, drawn: np.ndarray) -> dict[str, str]:
+    """Return the colour of each group, as in plots of the cells that are drawn; grey of others."""
+    from scsiameseclu_jax.pl.cells import MISSING, palette
 
-    groups = list(values.cat.categories)
-    return dict(zip(groups, palette(len(groups)), strict=True))
+    shown = list(values[drawn].cat.remove_unused_categories().cat.categories)
+    colors = dict(zip(shown, palette(len(shown)), strict=True))
+    return {group: colors.get(group, MISSING) for group in values.cat.categories}
 
 
 def listed(names: Iterable[str]) -> str:

@@ -47,7 +47,7 @@ def warnings(result: Result) -> Section | None:
     missing = [str(gene) for gene in np.atleast_1d(result.record.get("missing_genes", []))]
     if missing:
         some = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
-        texts.append(f"{len(missing)} genes of the model are missing and taken as 0: {some}.")
+        texts.append(f"{len(missing)} genes of the model are missing and left out: {some}.")
     if not texts:
         return None
     items = tag("ul", *(tag("li", text) for text in texts))

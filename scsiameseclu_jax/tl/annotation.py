@@ -187,6 +187,17 @@ def _lists(markers: Markers) -> tuple[dict[str, list[str]], str]:
     """Return the genes of each type, and what they are called."""
     if isinstance(markers, str) and markers in MARKER_SETS:
         return marker_sets(markers), markers
+    lists, source = _given(markers)
+    if not any(lists.values()) or UNASSIGNED in lists:
+        msg = f"Expected `markers` to be genes by type, none called {UNASSIGNED!r}, found {lists}."
+        raise ValueError(msg)
+    if len({_column(kind) for kind in lists}) < len(lists):
+        msg = f"Expected types that differ by more than '/' and '|', found {list(lists)}."
+        raise ValueError(msg)
+    return lists, source
+
+
+def _given(markers: Markers) -> tuple[dict[str, list[str]], str]:
     if isinstance(markers, str | os.PathLike):
         if not Path(markers).is_file():
             msg = (
@@ -208,9 +219,6 @@ def _lists(markers: Markers) -> tuple[dict[str, list[str]], str]:
             msg = f"Expected a list of genes for {kind!r}, found a single name {genes!r}."
             raise ValueError(msg)
         lists[str(kind)] = [str(gene) for gene in genes]
-    if not any(lists.values()) or UNASSIGNED in lists:
-        msg = f"Expected `markers` to be genes by type, none called {UNASSIGNED!r}, found {lists}."
-        raise ValueError(msg)
     return lists, "given"
 
 
@@ -269,9 +277,13 @@ def _table(
 def _scores(
     kept: list[str], found: annotation.Found, evidence: annotation.Evidence
 ) -> pd.DataFrame:
-    columns = [kind.replace("/", "|") for kind in found.types]
+    columns = [_column(kind) for kind in found.types]
     scores = evidence.scores.astype(np.float32)
     return pd.DataFrame(scores, index=pd.Index(kept, name="cluster"), columns=columns)
+
+
+def _column(kind: str) -> str:
+    return kind.replace("/", "|")  # which no file can store in a name
 
 
 def _markers(names: list[str], found: annotation.Found) -> pd.DataFrame:

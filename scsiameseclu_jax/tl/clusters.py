@@ -13,6 +13,7 @@ from scsiameseclu_jax.cells import in_memory
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.model import SiameseClu
 from scsiameseclu_jax.tl.record import (
+    UNASSIGNED,
     RestrictTo,
     add,
     check_key,
@@ -20,6 +21,7 @@ from scsiameseclu_jax.tl.record import (
     check_writable,
     own,
     restricted,
+    split_of,
     stability_of,
     storable,
 )
@@ -203,12 +205,13 @@ def add_clusters(
         "params": {"n_clusters": asked if asked == "auto" else int(asked)}
         | manifest.pop("input")
         | {name: value for name, value in options.items() if value is not None}
+        | split_of(adata, model.manifest["input"]["layer"])
         | {"config": model.config.to_dict()},
         "history": {name: values.copy() for name, values in model.history.items()},
         "manifest": storable(manifest),
     } | ({} if model.estimate is None else {"estimate": model.estimate._asdict()})
     adata.uns[key_added] |= stability_of(model)
-    found = adata.obs[key_added].nunique()
+    found = len(adata.obs[key_added].cat.categories.drop(UNASSIGNED, errors="ignore"))
     logger.info("found %d clusters and added %r (adata.obs, categorical)", found, key_added)
     return adata if copy else None
 
@@ -281,7 +284,9 @@ def predict(
             "layer": "X" if layer is None else layer,
             "false_flags": float(false_flags),
             "config": model.config.to_dict(),
-        },
+        }
+        | ({} if unassigned_below is None else {"unassigned_below": unassigned_below})
+        | split_of(adata, "X" if layer is None else layer),
         "manifest": storable(model.manifest),
     } | ({"missing_genes": np.array(found.missing_genes)} if found.missing_genes else {})
     logger.info(

@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from scsiameseclu_jax.count_splitting import FIT, TEST
 from scsiameseclu_jax.expression import counts_name, groups, log_expression
-from scsiameseclu_jax.tl.record import UNASSIGNED, check_key, own
+from scsiameseclu_jax.tl.record import UNASSIGNED, check_key, own, split_of
 
 logger = logging.getLogger(__name__)
 
@@ -241,7 +241,11 @@ def _clustered(adata: AnnData, key: str) -> str:
     """Return the counts that groups were found in, as their record says, or ``unknown``."""
     record = adata.uns.get(key)
     params = record.get("params", {}) if isinstance(record, dict) else {}
-    # Features and neighbours that came from elsewhere may have seen all counts.
-    if "layer" not in params or {"use_rep", "neighbors_key"} & set(params):
+    # Features, neighbours, other groups and types from elsewhere may have seen all counts.
+    elsewhere = {"use_rep", "neighbors_key", "restrict_to", "labels_key"} & set(params)
+    if "layer" not in params or "manifest" not in record or elsewhere:
         return "unknown"
-    return counts_name(adata, str(params["layer"]))
+    layer = str(params["layer"])
+    if split_of(adata, layer) != {k: int(v) for k, v in params.items() if k == "split_seed"}:
+        return "unknown"  # the counts were split again since
+    return counts_name(adata, layer)

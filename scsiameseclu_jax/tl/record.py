@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,18 @@ import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax.cells import in_memory
+from scsiameseclu_jax.count_splitting import FIT, TEST
 from scsiameseclu_jax.fitted import Predicted
 from scsiameseclu_jax.model import SiameseClu
 from scsiameseclu_jax.stability import hints
 
 UNASSIGNED = "Unassigned"
+# Columns that a clustering or a prediction writes beside the clusters, named after them.
+RESULTS = ("confidence", "agreement", "consensus", "novelty", "out_of_reference")
 # Columns, named after a clustering, that say something of its clusters or embedding.
 _DERIVED = (
-    *("agreement", "consensus", "pseudotime"),
-    *("novelty", "out_of_reference"),
+    *("agreement", "consensus", "novelty", "out_of_reference"),
+    "pseudotime",
 )
 _ANNOTATED = ("annotation", "annotation_cell", "annotation_cell_score")
 RestrictTo = tuple[str, Sequence[str]]
@@ -155,6 +158,14 @@ def add(
         consensus = np.full(adata.n_obs, None, object)
         consensus[part] = names[found.stability.consensus]
         adata.obs[f"{key}_consensus"] = pd.Categorical(consensus, categories=list(names))
+
+
+def split_of(adata: AnnData, layer: str) -> dict[str, int]:
+    """Return the seed of the split that a layer is a part of; nothing if it is none."""
+    split = adata.uns.get("counts_split")
+    if layer not in (FIT, TEST) or not isinstance(split, Mapping) or "seed" not in split:
+        return {}
+    return {"split_seed": int(split["seed"])}
 
 
 def stability_of(model: SiameseClu) -> dict[str, Any]:
