@@ -94,7 +94,8 @@ class Batches:
         self._prepared, self._n_clusters, self._config = prepared, n_clusters, config
         # in a step, targets stay as they are: they are refreshed for all cells at once
         held = dataclasses.replace(config.transport, refresh_every=0)
-        self._step_config = dataclasses.replace(config, transport=held)
+        steps = dataclasses.replace(config.training, patience=0)
+        self._step_config = dataclasses.replace(config, transport=held, training=steps)
         self.data = device_data(prepared._replace(counts=prepared.counts[:, :0]))
         n_batches = -(-n // config.scale.batch_cells)
         self._parts = graph_parts(

@@ -60,7 +60,8 @@ class Augmentation:
     def __post_init__(self) -> None:
         _expect(self.gene_noise >= 0, "gene_noise", "0 or more", self.gene_noise)
         _expect(0 <= self.edge_removal < 1, "edge_removal", "in [0, 1)", self.edge_removal)
-        _expect(0 < self.alpha < 1, "alpha", "in (0, 1)", self.alpha)
+        # of a smaller one, the series has thousands of terms
+        _expect(1e-3 <= self.alpha < 1, "alpha", "in [0.001, 1)", self.alpha)
         tolerance = self.diffusion_tolerance
         _expect(0 < tolerance < 1, "diffusion_tolerance", "in (0, 1)", tolerance)
 
@@ -261,6 +262,15 @@ class Config:
     training: Training = field(default_factory=Training)
     scale: Scale = field(default_factory=Scale)
 
+    def __post_init__(self) -> None:
+        patience, every = self.training.patience, self.transport.refresh_every
+        _expect(
+            not patience or patience >= every > 0,
+            "training.patience",
+            f"0, or steps with a refresh of the target among them (every {every})",
+            patience,
+        )
+
     @classmethod
     def all_terms(cls) -> Self:
         """Return the defaults with every part of the paper's method on.
@@ -293,7 +303,12 @@ class Config:
             for key, value in settings.items():
                 _expect(key in defaults, f"config.{name}", f"made of {sorted(defaults)}", key)
                 _check_type(f"{name}.{key}", value, defaults[key])
-            made[name] = kind(**settings)
+            made[name] = kind(
+                **{
+                    key: float(value) if isinstance(defaults[key], float) else value
+                    for key, value in settings.items()
+                }
+            )
         return cls(**made)
 
     @classmethod

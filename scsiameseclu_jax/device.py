@@ -39,6 +39,8 @@ def device_data(
 ) -> F.CellData:
     """Pad prepared cells to their shape bucket and put them on the default device.
 
+    Numbers are float32, or float64 under ``jax_enable_x64``, as jax has it.
+
     Parameters
     ----------
     prepared
@@ -60,9 +62,9 @@ def device_data(
     )
     size_factors = np.pad(prepared.size_factors, (0, rows - n), constant_values=1)
     return F.CellData(
-        features=jnp.asarray(np.pad(prepared.features, [(0, rows - n), (0, 0)])),
+        features=jnp.asarray(np.pad(prepared.features, [(0, rows - n), (0, 0)]), float),
         counts=jnp.asarray(_dense(prepared.counts, rows)),
-        size_factors=jnp.asarray(size_factors),
+        size_factors=jnp.asarray(size_factors, float),
         graph=graph,
         n_cells=jnp.asarray(n, jnp.int32),
         n_genes=jnp.asarray(n_genes, jnp.int32),

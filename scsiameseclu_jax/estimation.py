@@ -139,7 +139,7 @@ def estimate(
     own = {name: tried[int(np.argmax(series))] for name, series in criteria.items()}
     favoured = ", ".join(f"{name} {k}" for name, k in own.items())
     why = f"{tried[best]} has the best sum of ranks; alone, the criteria favour: {favoured}"
-    if best == len(tried) - 1:
+    if best == len(wanted) - 1:
         logger.warning(
             "chose %d clusters, the largest number that was tried: there may be more", tried[best]
         )

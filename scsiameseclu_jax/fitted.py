@@ -103,7 +103,8 @@ def keep(
             prepared.size_factors,
             neighbors,
             clusters,
-            scale=None if fixed else config.preprocessing.scale,
+            projection=None if fixed else prepared.frame.projection,
+            scale=config.preprocessing.scale,
         ),
     )
 
@@ -229,7 +230,7 @@ def from_arrays(settings: dict[str, Any], arrays: Arrays) -> Fitted:
     )
     potential = jnp.asarray(arrays["potential"])
     state = F.TrainState(
-        params=_nested(group(arrays, "params/")),
+        params={"fusion": {}, **_nested(group(arrays, "params/"))},  # may have no arrays
         optimizer=None,
         key=jax.random.key(0),
         step=jnp.asarray(0, jnp.int32),

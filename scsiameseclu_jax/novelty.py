@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from scsiameseclu_jax.neighbors import nearest_in, nearest_neighbors
-from scsiameseclu_jax.normalization import components, logarithm, project
+from scsiameseclu_jax.normalization import Projection, components, logarithm, project
 
 _GROUPS = 100
 _GROUP_CELLS = 20  # at least, on average
@@ -63,7 +63,8 @@ def fit_novelty(
     neighbors: np.ndarray,
     clusters: np.ndarray,
     *,
-    scale: bool | None,
+    projection: Projection | None,
+    scale: bool,
 ) -> Novelty:
     """Describe the cells of a fit, and measure how surprising such cells are when they are new.
 
@@ -83,8 +84,10 @@ def fit_novelty(
         [n, k] rows of the nearest other cells.
     clusters
         [n] cluster of each cell.
+    projection
+        That made the features of the fit, but for columns of zeros; None if they were given.
     scale
-        Whether the features are principal components of scaled genes; None if they were given.
+        Whether it is of scaled genes.
     """
     made = _describe(features, counts, size_factors, neighbors, clusters)
     some = np.random.default_rng(0).permutation(len(features))[:_CELLS]
@@ -95,10 +98,11 @@ def fit_novelty(
     for i in range(wanted):
         rest, out = np.sort(some[fold != i]), np.sort(some[fold == i])
         x, new = features[rest], features[out]
-        if scale is not None:
+        if projection is not None:
             logged = logarithm(counts[rest], size_factors[rest])
-            x, projection = components(logged, min(x.shape[1], min(logged.shape) - 1), scale=scale)
-            new = project(logarithm(counts[out], size_factors[out]), projection)
+            most = min(projection.axes.shape[1], min(logged.shape) - 1)
+            x, own_projection = components(logged, most, scale=scale)
+            new = project(logarithm(counts[out], size_factors[out]), own_projection)
         own = nearest_neighbors(x, neighbors.shape[1])[0].reshape(len(x), -1)
         known = _describe(x, counts[rest], size_factors[rest], own, clusters[rest])
         links = nearest_in(x, new, neighbors.shape[1])

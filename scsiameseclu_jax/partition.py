@@ -265,10 +265,12 @@ def _candidates(
     if n_groups <= n_clusters:
         return made
     centers = centers_of(x, groups, n_groups)
-    tree = linkage(unit_rows(centers), method="average", metric="cosine")
     # between one centre for each group, and one for each cell
     weights = np.sqrt(np.bincount(groups))
     merged = KMeans(n_clusters, n_init=2 * n_starts, random_state=seed)
-    made[f"merged by distance, {name}"] = fcluster(tree, n_clusters, criterion="maxclust")[groups]
+    if centers.any(axis=1).all():  # a centre at the origin has no direction
+        tree = linkage(unit_rows(centers), method="average", metric="cosine")
+        cut = fcluster(tree, n_clusters, criterion="maxclust")
+        made[f"merged by distance, {name}"] = cut[groups]
     made[f"merged centres, {name}"] = merged.fit_predict(centers, sample_weight=weights)[groups]
     return {key: np.unique(c, return_inverse=True)[1] for key, c in made.items()}

@@ -219,6 +219,27 @@ def test_genes_whatever_their_case_and_version():
     assert found["markers"]["gene"].tolist() == adata.var_names[:9].tolist()
 
 
+def test_lists_that_spell_a_gene_differently():
+    adata = cells()
+    wanted = scs.tl.annotate_markers(adata, TYPES, "k", copy=True).uns["k_annotation"]
+    mixed = {kind: [*genes, genes[0].upper()] for kind, genes in TYPES.items()}
+    found = scs.tl.annotate_markers(adata, mixed, "k", copy=True).uns["k_annotation"]
+    pd.testing.assert_frame_equal(found["table"], wanted["table"])
+    adata.var_names = [f"{name[0].upper()}{name[1:]}x" for name in adata.var_names]
+    first = next(iter(TYPES))
+    shared = {kind: [f"{gene}X" for gene in genes] for kind, genes in TYPES.items()}
+    shared["other"] = [gene.upper() for gene in shared[first]]
+    found = scs.tl.annotate_markers(adata, shared, "k", copy=True).uns["k_annotation"]
+    genes = found["markers"].groupby("type")["gene"].agg(list)
+    assert genes["other"] == genes[first]
+
+
+def test_a_file_with_a_type_called_unassigned(tmp_path):
+    (tmp_path / "a.csv").write_text("type,gene\nUnassigned,a0\nUnassigned,a1\n")
+    with pytest.raises(ValueError, match="none called 'Unassigned'"):
+        scs.tl.annotate_markers(cells(), tmp_path / "a.csv", "k")
+
+
 def test_lists_from_files(tmp_path):
     adata = cells()
     wanted = scs.tl.annotate_markers(adata, TYPES, "k", copy=True).uns["k_annotation"]
@@ -268,6 +289,8 @@ def test_the_object_stays_as_it_was_and_the_seed_decides():
         ({"markers": {"A": "a0"}}, ValueError, "list of genes"),
         ({"markers": {}}, ValueError, "genes by type"),
         ({"markers": {"Unassigned": ["a0", "a1"]}}, ValueError, "Unassigned"),
+        ({"markers": {"A/B": ["a0"], "A|B": ["a1"]}}, ValueError, "differ by more than"),
+        ({"markers": ["a0", "a1"]}, TypeError, "found list"),
         ({"markers": "brain"}, FileNotFoundError, "'blood', 'pancreas'"),
         ({"key": "other"}, KeyError, "other"),
         ({"use_rep": "other"}, KeyError, "use_rep"),

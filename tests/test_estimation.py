@@ -58,16 +58,17 @@ def test_bounds_are_kept_and_the_upper_one_warned_of(caplog):
 
 @pytest.mark.parametrize(("n", "low", "high"), [(25, 2, 30), (500, 1, 30), (500, 8, 8)])
 def test_nothing_to_choose_from(n, low, high):
-    with pytest.raises(ValueError, match="two numbers to choose from"):
+    with pytest.raises(ValueError, match="two numbers of clusters or more to choose from"):
         k_range(n, low, high)
 
 
-def test_fewer_kinds_of_cells_than_tried():
+def test_fewer_kinds_of_cells_than_tried(caplog):
     # Three kinds of equal cells: no partition into four exists, and none is made up.
     features = np.repeat(np.eye(3, 6) * 5, 40, axis=0) + 1
     found = estimate(features, 10, seed=0)
     assert list(found.candidates) == [2, 3]
     assert found.n_clusters == 3
+    assert "there may be more" not in caplog.text
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,7 @@ def test_too_few_cells_to_choose(clustered):
     adata, _ = clustered
     few = adata[:15].copy()
     config = scs.Config.from_dict({"preprocessing": {"n_components": 5, "n_neighbors": 5}})
-    with pytest.raises(ValueError, match="two numbers to choose from"):
+    with pytest.raises(ValueError, match="two numbers of clusters or more to choose from"):
         scs.SiameseClu("auto", config=config).fit(few, progress=False)
 
 

@@ -137,9 +137,9 @@ def test_all_cells_as_landmarks_are_all_pairs(x64):
 
 def test_landmarks_are_spread_over_the_cells_and_only_where_there_are_many():
     mask = jnp.arange(640) < 600
-    few = scs.Config.from_dict({"scale": {"exact_cells": 640, "landmarks": 7}})
-    assert F.landmarks(mask, config=few) is None
-    many = scs.Config.from_dict({"scale": {"exact_cells": 639, "landmarks": 7}})
+    few = scs.Config.from_dict({"scale": {"exact_cells": 600, "landmarks": 7}})
+    assert F.landmarks(mask, config=few) is None  # 640 rows are what 600 cells are padded to
+    many = scs.Config.from_dict({"scale": {"exact_cells": 570, "landmarks": 7}})
     wanted = [i * 600 // 7 for i in range(7)]
     np.testing.assert_array_equal(F.landmarks(mask, config=many), wanted)
 

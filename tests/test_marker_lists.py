@@ -41,6 +41,7 @@ def test_another_name():
         "type,gene\nB,MS4A1\nB, CD79A\nT,NA\nB,MS4A1\n",
         "gene;Type;note\nMS4A1;B;x\nCD79A;B;\nNA;T;\n;B;no gene\n",
         "\ufefftype\tgene\nB\tMS4A1\nB\tCD79A \nT\tNA\n",
+        "\ntype\tgene\nB\tMS4A1\nB\tCD79A\nT\tNA\n",
     ],
 )
 def test_tables(text, tmp_path):

@@ -187,6 +187,15 @@ def test_columns_of_names_and_numbers_and_another_name():
         )
 
 
+def test_names_of_types_do_not_say_what_counts_the_clusters_are_from():
+    """Annotation read counts, too, but made no groups."""
+    adata = cells()
+    scs.pp.split_counts(adata)
+    adata.uns[KEY] = {"params": {"layer": "counts_fit", "split_seed": 0}}
+    scs.tl.markers(adata, KEY, layer="counts_test")
+    assert adata.uns[f"{KEY}_markers"]["params"]["clustered"] == "unknown"
+
+
 @pytest.mark.parametrize(
     ("params", "layer", "clustered", "wanted"),
     [
@@ -201,6 +210,20 @@ def test_columns_of_names_and_numbers_and_another_name():
             ("unknown", "counts_test", True),
         ),
         (None, "counts_test", None, ("unknown", "counts_test", True)),
+        # Another split shares counts with both parts of this one.
+        (
+            {"layer": "counts_fit", "split_seed": 1},
+            "counts_test",
+            None,
+            ("unknown", "counts_test", True),
+        ),
+        # The other groups are from elsewhere.
+        (
+            {"layer": "counts_fit", "restrict_to": {"k": np.array(["0"])}},
+            "counts_test",
+            None,
+            ("unknown", "counts_test", True),
+        ),
         (None, "counts_test", "counts_fit", ("counts_fit", "counts_test", False)),
     ],
 )
@@ -208,7 +231,8 @@ def test_double_dipping_is_recorded_and_said_once(params, layer, clustered, want
     adata = cells()
     scs.pp.split_counts(adata)
     if params is not None:
-        adata.uns[KEY] = {"params": params}
+        seed = {"split_seed": 0} if params["layer"] != "counts" else {}
+        adata.uns[KEY] = {"params": seed | params, "manifest": {}}
     with caplog.at_level(logging.INFO, "scsiameseclu_jax"):
         scs.tl.markers(adata, KEY, layer=layer, clustered=clustered)
     record = adata.uns[f"{KEY}_markers"]["params"]

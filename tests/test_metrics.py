@@ -109,6 +109,11 @@ def test_no_rare_type_gives_nan():
     assert math.isnan(metrics.rare_type_recall(["a", "b"], [0, 1]))
 
 
+def test_a_type_of_just_so_many_cells_is_rare():
+    labels = ["a"] * 29 + ["b"] * 71
+    assert metrics.rare_type_recall(labels, labels, max_fraction=0.29) == 1
+
+
 def test_containers_and_types_of_names():
     expected = metrics.scores(LABELS, CLUSTERS)
     categorical = pd.Categorical(LABELS, categories=["c", "b", "unused", "a"])

@@ -197,6 +197,38 @@ def test_float64_mode_of_others_changes_not_one_bit(adata, model, tmp_path, x64)
         np.testing.assert_array_equal(one, two)
 
 
+def test_a_fixed_gate_is_saved(adata, tmp_path):
+    """It has no parameters, and files have no empty groups."""
+    config = SHORT.to_dict()
+    config["fusion"]["gate"] = "fixed"
+    config["training"] |= {"graph_steps": 0, "joint_steps": 0, "steps": 0}
+    made = scs.SiameseClu(4, config=scs.Config.from_dict(config)).fit(adata, progress=False)
+    made.save(tmp_path / "model")
+    loaded = scs.SiameseClu.load(tmp_path / "model")
+    for one, two in zip(loaded.predict(adata), made.predict(adata), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({"training": {"patience": 3}}, "with a refresh of the target among them"),
+        ({"training": {"patience": 3}, "transport": {"refresh_every": 0}}, "refresh of the target"),
+        ({"augmentation": {"alpha": 1e-4}}, "`alpha`"),
+        ({"network": {"feature_layers": [16.5]}}, "positive widths"),
+        ({"scale": {"landmarks": 50_000}}, "at most 46340"),
+    ],
+)
+def test_settings_that_would_fail_later(values, wanted):
+    with pytest.raises(ValueError, match=wanted):
+        scs.Config.from_dict(values)
+
+
+def test_equal_settings_have_equal_fingerprints(tmp_path):
+    (tmp_path / "a.toml").write_text("\ufeff[losses]\nzinb = 1\n", encoding="utf-8")
+    assert scs.Config.from_toml(tmp_path / "a.toml").fingerprint() == scs.Config().fingerprint()
+
+
 def test_without_any_step(adata, tmp_path):
     nothing = {"feature_steps": 0, "graph_steps": 0, "joint_steps": 0, "steps": 0}
     config = scs.Config.from_dict({"training": nothing})

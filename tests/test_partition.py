@@ -108,6 +108,12 @@ def test_few_cells_need_no_merging():
     assert len(choice.clusters) == 8
 
 
+def test_cells_without_a_direction():
+    x, truth = groups([60, 60])
+    found = choose(np.concatenate([x, np.zeros((30, x.shape[1]))]), 3).clusters
+    assert adjusted_rand_score([*truth, *30 * [2]], found) == 1
+
+
 def test_cells_that_are_all_alike_are_refused():
     with pytest.raises(ValueError, match="distinct enough for 3 clusters, found 1"):
         choose(np.ones((40, 5)), 3)

@@ -151,6 +151,13 @@ def test_history_draws_losses_and_names_stages():
     assert entries == ["zinb", "clustering", "loss (sum)"]  # no monitors
 
 
+def test_history_of_a_fit_without_steps():
+    adata = result(3)
+    history = adata.uns["siameseclu"]["history"]
+    adata.uns["siameseclu"]["history"] = {name: values[:0] for name, values in history.items()}
+    draw(scs.pl.history(adata))
+
+
 def test_history_after_a_round_trip(tmp_path):
     import anndata as ad
 
@@ -166,6 +173,9 @@ def test_overview(projected):
     assert [len(figure.axes) for figure in (alone, beside)] == [1, 2]
     beside.canvas.draw()
     assert beside.axes[0].get_title() == "3 clusters"
+    unsure = projected.copy()
+    unsure.obs["siameseclu"] = pd.Categorical(["Unassigned", *unsure.obs["siameseclu"][1:]])
+    assert scs.pl.overview(unsure).axes[0].get_title() == "3 clusters"
     legends = beside.axes[1].findobj(Legend)
     assert len(legends) == 1
 

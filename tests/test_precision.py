@@ -7,6 +7,8 @@ import pytest
 
 import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
+from scsiameseclu_jax import pp
+from scsiameseclu_jax.device import device_data
 from tests.problems import CONFIG, K, problem
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -84,6 +86,29 @@ def test_the_setting_reaches_every_other_product():
 def test_a_caller_s_own_default_does_not_leak_in():
     with jax.default_matmul_precision("bfloat16"):
         assert exact(step_products("highest"))
+
+
+@pytest.mark.parametrize("config", [scs.Config(), scs.Config.all_terms()], ids=["default", "all"])
+def test_everything_is_float64_where_that_is_the_default(x64, config):
+    """Traced only: types that do not fit together show there."""
+    adata = scs.datasets.simulate(n_cells=52, n_genes=60, n_clusters=4, rng=0)
+    data = device_data(pp.prepare(adata, 4, config=config))
+
+    def run(state):
+        for stage in ("features", "graph", "joint"):
+            state = F.start_stage(state, stage, config=config)
+            state, _ = F.fit(state, data, config=config, n_steps=2, stage=stage)
+        state = F.remove_edges(state, data, config=config)
+        centers, sizes = np.zeros((4, 20), np.float32), np.ones(4, np.float32)
+        state = F.start_clustering(state, data, centers, sizes, config=config)
+        state, _ = F.fit(
+            F.start_stage(state, "train", config=config), data, config=config, n_steps=2
+        )
+        return state, F.predict(state, data, config=config)
+
+    state = F.init(jax.random.key(0), data, n_clusters=4, config=config)
+    for leaf in jax.tree.leaves((data, state, *jax.eval_shape(run, state))):
+        assert not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype == jnp.float64
 
 
 def test_precision_is_one_of_three():

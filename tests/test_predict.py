@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax import fitted, normalization, novelty, pp, reference, storage
+from scsiameseclu_jax import fitted, normalization, novelty, reference, storage
 
 SHORT = {"feature_steps": 10, "graph_steps": 2, "joint_steps": 2, "steps": 4}
 CONFIG = scs.Config.from_dict({"training": SHORT})
@@ -179,33 +179,6 @@ def test_features_of_the_user(cells):
 
 
 # Surprise.
-
-
-def surprise_of(adata, n_latent):
-    config = scs.Config.from_dict({"network": {"n_latent": n_latent}})
-    made = pp.prepare(adata, 2, config=config)
-    neighbors = made.senders.reshape(len(made.order), -1)
-    clusters = np.arange(len(made.order)) % 2
-    args = made.features, made.counts, made.size_factors, neighbors, clusters
-    return novelty.fit_novelty(*args, scale=True)
-
-
-def test_cells_of_one_depth():
-    cells = scs.datasets.simulate(n_cells=300, n_genes=60, n_clusters=2, rng=0)
-    dense = cells.X.toarray()
-    dense[:, 0] += dense.sum(axis=1).max() - dense.sum(axis=1)
-    cells.X = dense
-    found = surprise_of(cells, 20)
-    np.testing.assert_array_equal(found.depth[:, :2], 0)
-    assert np.isfinite(found.measured).all() and np.isfinite(found.depth).all()
-
-
-@pytest.mark.parametrize("n_cells", [4, 5, 9, 11])
-def test_very_few_cells(n_cells):
-    found = surprise_of(
-        scs.datasets.simulate(n_cells=n_cells, n_genes=60, n_clusters=2, rng=0), n_latent=2
-    )
-    assert np.isfinite(found.measured).all() and found.measured.shape[1] == n_cells
 
 
 def test_a_type_that_was_left_out_is_flagged(cells):

@@ -10,7 +10,8 @@ import pytest
 from anndata import AnnData
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax.reporting import figures
+from scsiameseclu_jax.pl.cells import MISSING, palette
+from scsiameseclu_jax.reporting import figures, result
 from tests.reports import Page, assessed, clustered, marked, typed
 
 HARMFUL = '<script>alert("x")</script> & "$\\frac{1}$"'
@@ -188,7 +189,7 @@ def test_markers_are_found_where_there_are_none(tmp_path, undrawn):
     assert "inflated" in page.text("markers")
     # Clusters from one part of the counts, p-values from the other.
     scs.pp.split_counts(adata)
-    adata.uns["siameseclu"]["params"]["layer"] = "counts_fit"
+    adata.uns["siameseclu"]["params"] |= {"layer": "counts_fit", "split_seed": 0}
     page = read(adata, tmp_path)
     assert "are from counts_fit, p-values from counts_test" in page.text("markers")
     assert "inflated" not in page.text("markers")
@@ -221,11 +222,12 @@ def test_predicted_cells(tmp_path, undrawn):
     del record["history"]
     record["params"] = {"layer": "X", "false_flags": 0.1, "config": scs.Config().to_dict()}
     record["missing_genes"] = np.array(["CD3D"])
+    adata.uns[3] = "not a name that a clustering could have"
     adata.obs["siameseclu_out_of_reference"] = np.arange(90) < 9
     page = read(adata, tmp_path, markers=False)
     assert "out of reference of cells 10.0 %" in page.text("top")
     assert "settled by its fit" in page.text("number")
-    assert "CD3D" in page.text("warnings")
+    assert "1 genes of the model are missing and left out: CD3D" in page.text("warnings")
     assert "scsiameseclu predict model new.h5ad clustered.h5ad --false-flags 0.1 --layer X" in (
         page.text("run")
     )
@@ -241,6 +243,9 @@ def test_cells_of_a_part(tmp_path, undrawn):
     )
     adata.obs["siameseclu_confidence"] = np.where(part, 0.9, np.nan).astype(np.float32)
     adata.uns["siameseclu"]["params"]["restrict_to"] = {"cell_type": np.array(["b"])}
+    found = result.find(adata, "siameseclu")
+    assert found.colors == {"other": MISSING, "b,0": palette(2)[0], "b,1": palette(2)[1]}
+    np.testing.assert_array_equal(found.drawn, part)
     page = read(adata, tmp_path, markers=False)
     assert "Only the cells of b in the column cell_type" in page.text("clusters")
     assert "no counterpart of restrict_to" in page.text("run")

@@ -86,6 +86,10 @@ def test_no_cluster_is_smaller_than_two(n_cells, n_clusters):
     assert sizes.sum() == n_cells
 
 
+def test_the_first_cluster_is_the_largest_whatever_the_rest_is_filled_from():
+    assert simulation._cluster_sizes(11, 5, 10.0).tolist() == [3, 2, 2, 2, 2]
+
+
 def test_equal_sizes():
     assert simulation._cluster_sizes(90, 3, 1.0).tolist() == [30, 30, 30]
 

@@ -16,7 +16,14 @@ from jax import Array
 from jax.custom_batching import sequential_vmap
 
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.functional.graph import Series, diffuse, normalize, pagerank_series, propagate
+from scsiameseclu_jax.functional.graph import (
+    Series,
+    bucket,
+    diffuse,
+    normalize,
+    pagerank_series,
+    propagate,
+)
 from scsiameseclu_jax.functional.networks import (
     Operator,
     Params,
@@ -140,7 +147,7 @@ def landmarks(mask: Array, *, config: Config) -> Array | None:
     config
         ``scale.exact_cells`` and ``scale.landmarks``.
     """
-    if mask.shape[0] <= config.scale.exact_cells:
+    if mask.shape[0] <= bucket(config.scale.exact_cells):  # there are rows of padding
         return None
     wanted = config.scale.landmarks
     n_cells = jnp.sum(mask > 0)
@@ -215,9 +222,9 @@ def gate(params: Params, z_features: Array, z_graph: Array, *, config: Config) -
         ``fusion.gate`` says where a and b come from. Computed from the latents, ``b = 1 - a``,
         it can serve unseen cells; free for each cell is the paper's way.
     """
-    own = params["fusion"]
     if config.fusion.gate == "fixed":
         return 0.5 * (z_features + z_graph)
+    own = params["fusion"]
     if config.fusion.gate == "per_cell":
         return own["a"] * z_features + own["b"] * z_graph
     both = jnp.concatenate([z_features, z_graph], axis=1)

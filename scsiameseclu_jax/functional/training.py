@@ -56,6 +56,8 @@ def init(key: Array, data: CellData, *, n_clusters: int, config: Config) -> Trai
         n_cells=n,
         config=config,
     )
+    # of one type with the data, whatever the default is
+    params = jax.tree.map(lambda p: p.astype(data.features.dtype), params)
     weights = {
         name: jnp.asarray(value, data.features.dtype)
         for name, value in config.to_dict()["losses"].items()
@@ -68,8 +70,8 @@ def init(key: Array, data: CellData, *, n_clusters: int, config: Config) -> Trai
         step=jnp.asarray(0, jnp.int32),
         weights=weights,
         kept=jnp.ones_like(data.graph.graph.edges),
-        proportions=jnp.full(n_clusters, 1 / n_clusters),
-        plan=empty_plan(n, n_clusters),
+        proportions=jnp.full(n_clusters, 1 / n_clusters, data.features.dtype),
+        plan=empty_plan(n, n_clusters, data.features.dtype),
     )
 
 
@@ -107,10 +109,11 @@ def start_clustering(
     config
         Static settings.
     """
-    shares = proportions / jnp.sum(proportions)
+    dtype = data.features.dtype
+    shares = (proportions / jnp.sum(proportions)).astype(dtype)
     plan = state.plan._replace(potential=jnp.zeros_like(shares))
     started = state._replace(
-        params={**state.params, "centers": centers},
+        params={**state.params, "centers": jnp.asarray(centers, dtype)},
         proportions=shares,
         plan=plan,
     )

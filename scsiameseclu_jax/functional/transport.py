@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 from ott.geometry.geometry import Geometry
 from ott.problems.linear.linear_problem import LinearProblem
 from ott.solvers.linear.acceleration import Momentum
@@ -62,12 +63,12 @@ def assign(log_q: Array, potential: Array, *, config: Transport) -> Array:
     return jax.nn.softmax(config.sharpness * (log_q + potential))
 
 
-def empty_plan(n_cells: int, n_clusters: int) -> Plan:
+def empty_plan(n_cells: int, n_clusters: int, dtype: DTypeLike = float) -> Plan:
     """Return the plan before there is one: no target, potential 0, not converged."""
     return Plan(
-        target=jnp.zeros((n_cells, n_clusters)),
-        potential=jnp.zeros(n_clusters),
-        error=jnp.asarray(jnp.inf),
+        target=jnp.zeros((n_cells, n_clusters), dtype),
+        potential=jnp.zeros(n_clusters, dtype),
+        error=jnp.asarray(jnp.inf, dtype),
         iterations=jnp.asarray(0, jnp.int32),
         converged=jnp.asarray(False),  # noqa: FBT003
     )
@@ -150,8 +151,8 @@ def occupied(log_q: Array, potential: Array, proportions: Array, mask: Array) ->
 
     Returns
     -------
-    [k] potential, the same where every cluster has cells. Of clusters with one and the same centre
-    one can stay empty.
+    [k] potential, the same where every cluster has cells. Of clusters whose centres are the same,
+    or so near that no potential parts them, one can stay empty.
     """
     k = len(potential)
     n = jnp.sum(mask).astype(jnp.int32)

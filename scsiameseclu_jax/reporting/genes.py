@@ -70,7 +70,7 @@ def _found(result: Result) -> AnnData:
         obs=pd.DataFrame({result.key: result.clusters}),
         var=pd.DataFrame(index=adata.var_names),
         layers={name: adata.layers[name] for name in adata.layers if name is not None},
-        uns={result.key: {"params": result.params}},
+        uns={name: adata.uns[name] for name in (result.key, "counts_split") if name in adata.uns},
     )
     tested = TEST if layer == FIT and TEST in part.layers else layer
     logger.info("looking for marker genes")
