@@ -246,5 +246,6 @@ def test_readme_snippets_run_one_after_the_other(tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_examples_run(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(path)])  # else it reads those of pytest
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out
