@@ -178,6 +178,7 @@ def test_bad_batches(adata, change, options, error, words):
     assert "siameseclu" not in changed.obs
 
 
+@pytest.mark.slow
 def test_benchmark_runs_on_cells_with_batches(adata, tmp_path, monkeypatch, capsys):
     bare = ad.AnnData(adata.X, obs=adata.obs[["batch"]], var=adata.var)
     labels = adata.obs["cell_type"].to_numpy().astype(str)

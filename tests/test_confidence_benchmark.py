@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 import scsiameseclu_jax as scs
 from benchmarks import confidence, real_data
@@ -17,6 +18,7 @@ def test_a_type_has_one_cluster_only():
     np.testing.assert_array_equal(confidence.matched(labels, clusters), [1, 1, 0, 1, 1, 0])
 
 
+@pytest.mark.slow
 def test_it_runs_and_resumes(tmp_path, monkeypatch, capsys):
     adata = scs.datasets.simulate(n_cells=200, n_genes=100, n_clusters=3, difficulty=0.4, rng=0)
     labels = adata.obs.pop("cell_type").to_numpy().astype(str)

@@ -78,6 +78,7 @@ def test_the_grid_changes_one_setting_at_a_time():
         assert config != scs.Config()
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_and_on_record(tmp_path, monkeypatch, capsys):
     adata = scs.datasets.simulate(n_cells=200, n_genes=150, n_clusters=3, difficulty=0.1, rng=0)
     labels = adata.obs["cell_type"].to_numpy().astype(str)

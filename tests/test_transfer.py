@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 import scsiameseclu_jax as scs
 from benchmarks import real_data, transfer
@@ -47,6 +48,7 @@ def test_table_of_missing_genes():
     assert rows[-1] == "| mean | 6.0% | 98.0% | 4.0% | 90.0% | 0.0% |"
 
 
+@pytest.mark.slow
 def test_it_runs_and_resumes(tmp_path, monkeypatch, capsys):
     adata = scs.datasets.simulate(n_cells=400, n_genes=100, n_clusters=3, difficulty=0.2, rng=0)
     labels = adata.obs.pop("cell_type").to_numpy().astype(str)
