@@ -12,6 +12,11 @@ def in_memory(adata: AnnData) -> AnnData:
     return adata.to_memory() if adata.isbacked else adata.copy()
 
 
+def layer_of(adata: AnnData, name: str) -> str | None:
+    """Return the `layer` that a name stands for in a record: "X" is X, if no layer is called so."""
+    return None if name == "X" and "X" not in adata.layers else name
+
+
 def counts(adata: AnnData, *, layer: str | None = "counts") -> sp.csr_matrix:
     """Return the raw counts after checking that they are raw counts.
 

@@ -100,6 +100,7 @@ def predict(args: argparse.Namespace) -> None:
     _check_words(args, [(args.out, OUTPUTS)])
 
     import scsiameseclu_jax as scs
+    from scsiameseclu_jax.cells import layer_of
 
     key = args.key_added
     scs.tl.check_key(key)
@@ -110,7 +111,7 @@ def predict(args: argparse.Namespace) -> None:
         scs.tl.predict(
             adata,
             model,
-            layer=_layer(args, adata),
+            layer=layer_of(adata, args.layer),
             false_flags=args.false_flags,
             unassigned_below=args.unassigned_below,
             key_added=key,
@@ -180,15 +181,12 @@ def _read(args: argparse.Namespace) -> AnnData:
     return adata
 
 
-def _layer(args: argparse.Namespace, adata: AnnData) -> str | None:
-    return None if args.layer == "X" and "X" not in adata.layers else args.layer
-
-
 def _fit_model(
     adata: AnnData, args: argparse.Namespace, config: Config | None
 ) -> tuple[SiameseClu, float]:
     import scsiameseclu_jax as scs
     from scsiameseclu_jax import stability
+    from scsiameseclu_jax.cells import layer_of
 
     started = time.perf_counter()
     model = scs.SiameseClu(args.n_clusters, config=config)
@@ -196,7 +194,7 @@ def _fit_model(
         stability.check(args.refits, adata.n_obs, args.n_clusters, model.config)
     model.fit(
         adata,
-        layer=_layer(args, adata),
+        layer=layer_of(adata, args.layer),
         use_rep=args.use_rep,
         batch_key=args.batch_key,
         rng=args.seed,

@@ -12,6 +12,7 @@ import numpy as np
 from anndata import AnnData
 
 from scsiameseclu_jax import pp
+from scsiameseclu_jax.cells import layer_of
 from scsiameseclu_jax.config import Config
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "jraph", "numpy", "scanpy", "anndata")
@@ -111,11 +112,7 @@ def check_cells(adata: AnnData, found: dict[str, Any], *, counts: bool) -> None:
 
 def as_given(found: dict[str, Any], adata: AnnData) -> dict[str, Any]:
     """Return where a fit read its input from, of its manifest, as options for another."""
-    options = dict(found["input"])
-    # "X" stands for no layer, unless there is a layer of that name
-    if options["layer"] == "X" and "X" not in adata.layers:
-        options["layer"] = None
-    return options
+    return found["input"] | {"layer": layer_of(adata, found["input"]["layer"])}
 
 
 def _rows(order: np.ndarray) -> str:

@@ -72,6 +72,24 @@ def plain(name: str) -> str:
     return match.group(1) if match else upper
 
 
+def to_genes(raw: sp.csr_matrix, found: np.ndarray, n_genes: int) -> sp.csr_matrix:
+    """Return counts [m, b] of other genes, those of a gene that is there twice added up.
+
+    Parameters
+    ----------
+    raw
+        [m, a] counts.
+    found
+        [a] position of each gene among the others, from :func:`align`; -1 for none.
+    n_genes
+        Number b of others.
+    """
+    here = np.flatnonzero(found >= 0)
+    shape = len(found), n_genes
+    where = sp.csr_matrix((np.ones(len(here)), (here, found[here])), shape=shape)
+    return sp.csr_matrix(raw.astype(np.float64) @ where)
+
+
 def new_cells(
     adata: AnnData,
     frame: pp.Frame,
@@ -115,7 +133,7 @@ def new_cells(
         msg = f"Expected `adata` to be an AnnData object, found {type(adata).__name__}."
         raise TypeError(msg)
     raw = pp.counts(adata, layer=layer)
-    raw, missing = _of_genes(raw, [str(name) for name in adata.var_names], frame)
+    raw, present = _of_genes(raw, [str(name) for name in adata.var_names], frame)
     totals = np.asarray(raw.sum(axis=1), np.float64).ravel()
     empty = np.flatnonzero(totals == 0)
     if empty.size:
@@ -124,8 +142,6 @@ def new_cells(
             f"without, the first {adata.obs_names[empty[0]]!r}; leave them out."
         )
         raise ValueError(msg)
-    lacking = set(missing)
-    present = np.array([frame.genes[i] not in lacking for i in frame.selected])
     size_factors = totals / _total(frame, profile[~present])
     selected = raw[:, frame.selected]
     if frame.projection is None:
@@ -142,23 +158,21 @@ def new_cells(
         counts=selected,
         size_factors=size_factors.astype(np.float32),
         neighbors=nearest_in(features, x, n_neighbors),
-        missing=missing,
+        missing=[frame.genes[i] for i in frame.selected[~present]],
         present=present,
     )
 
 
 def _of_genes(
     raw: sp.csr_matrix, names: list[str], frame: pp.Frame
-) -> tuple[sp.csr_matrix, list[str]]:
-    """Return counts [m, G] of the fit's genes, and which selected ones are missing."""
+) -> tuple[sp.csr_matrix, np.ndarray]:
+    """Return counts [m, G] of the fit's genes, and which selected ones [g] are present."""
     found = align(names, frame.genes)
-    here = np.flatnonzero(found >= 0)
-    shape = len(names), len(frame.genes)
-    where = sp.csr_matrix((np.ones(len(here)), (here, found[here])), shape=shape)
-    held = np.asarray(where.sum(axis=0)).ravel()
+    held = np.bincount(found[found >= 0], minlength=len(frame.genes))
     if (held > 1).any():
         logger.info("added up the counts of %d genes that are there more than once", sum(held > 1))
-    missing = [frame.genes[i] for i in frame.selected if not held[i]]
+    present = held[frame.selected] > 0
+    missing = [frame.genes[i] for i in frame.selected[~present]]
     if len(missing) > _MOST_MISSING * len(frame.selected):
         some = ", ".join(missing[:_NAMED])
         msg = (
@@ -171,7 +185,7 @@ def _of_genes(
         logger.warning(
             "%d of %d genes are missing: they are left out", len(missing), len(frame.selected)
         )
-    return sp.csr_matrix(raw.astype(np.float64) @ where), missing
+    return to_genes(raw, found, len(frame.genes)), present
 
 
 def _total(frame: pp.Frame, lost: np.ndarray) -> float:

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax import pl, tl
+from scsiameseclu_jax.cells import layer_of
 from scsiameseclu_jax.count_splitting import FIT, TEST
 from scsiameseclu_jax.reporting.figures import figure
 from scsiameseclu_jax.reporting.markup import (
@@ -74,8 +75,7 @@ def _found(result: Result) -> AnnData:
     )
     tested = TEST if layer == FIT and TEST in part.layers else layer
     logger.info("looking for marker genes")
-    in_x = tested == "X" and "X" not in part.layers
-    tl.markers(part, result.key, layer=None if in_x else tested)
+    tl.markers(part, result.key, layer=layer_of(part, tested))
     return part
 
 

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scsiameseclu_jax import pp
+from scsiameseclu_jax.cells import layer_of
 from scsiameseclu_jax.reporting.markup import Html, tag
 
 UNASSIGNED = "Unassigned"
@@ -173,12 +174,11 @@ def _own(values: pd.Series, names: list[str], proba: np.ndarray | None) -> np.nd
 
 
 def _counts(adata: AnnData, params: dict) -> tuple[sp.csr_matrix | None, str]:
-    layer = str(params.get("layer", "counts"))
-    layer_or_none = None if layer == "X" and "X" not in adata.layers else layer
-    if adata.X is None and layer_or_none is None:
+    layer = layer_of(adata, str(params.get("layer", "counts")))
+    if adata.X is None and layer is None:
         return None, "there is no matrix"
     try:
-        return pp.counts(adata, layer=layer_or_none), ""
+        return pp.counts(adata, layer=layer), ""
     except (KeyError, TypeError, ValueError) as error:
         return None, str(error.args[0])
 

@@ -67,7 +67,7 @@ def estimate_n_clusters(
     5
     """
     check_key(key_added)
-    own(adata, copy=False)
+    adata = own(adata, copy=False)
     settings = Config() if config is None else config
     seed = as_seed(rng)
     k_range(adata.n_obs, k_min, k_max)

@@ -19,10 +19,7 @@ UNASSIGNED = "Unassigned"
 # Columns that a clustering or a prediction writes beside the clusters, named after them.
 RESULTS = ("confidence", "agreement", "consensus", "novelty", "out_of_reference")
 # Columns, named after a clustering, that say something of its clusters or embedding.
-_DERIVED = (
-    *("agreement", "consensus", "novelty", "out_of_reference"),
-    "pseudotime",
-)
+_DERIVED = (*RESULTS[1:], "pseudotime")  # confidence is always written anew
 _ANNOTATED = ("annotation", "annotation_cell", "annotation_cell_score")
 RestrictTo = tuple[str, Sequence[str]]
 
@@ -76,13 +73,14 @@ def restricted(adata: AnnData, restrict_to: RestrictTo) -> np.ndarray:
     if isinstance(groups, str):
         msg = f"Expected `restrict_to` to be (column, [groups]), found a single group {groups!r}."
         raise TypeError(msg)
-    names = adata.obs[column].astype(str)[adata.obs[column].notna()]
-    unknown = sorted(set(map(str, groups)) - set(names))
+    there = adata.obs[column].notna()
+    names = adata.obs[column].astype(str)
+    known = set(names[there])
+    unknown = sorted(set(map(str, groups)) - known)
     if unknown or not len(groups):
-        msg = f"Expected groups of obs[{column!r}], {sorted(set(names))}, found {unknown}."
+        msg = f"Expected groups of obs[{column!r}], {sorted(known)}, found {unknown}."
         raise ValueError(msg)
-    rows = adata.obs[column].astype(str).isin(list(map(str, groups)))
-    return (rows & adata.obs[column].notna()).to_numpy()
+    return (there & names.isin(list(map(str, groups)))).to_numpy()
 
 
 def check_writable(adata: AnnData, *, copy: bool) -> None:

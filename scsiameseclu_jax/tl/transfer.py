@@ -13,7 +13,7 @@ from scsiameseclu_jax import pp
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.model import SiameseClu
 from scsiameseclu_jax.provenance import as_seed
-from scsiameseclu_jax.reference import align
+from scsiameseclu_jax.reference import align, to_genes
 from scsiameseclu_jax.tl.classification import FOLDS, components_of, record_of, write_types
 from scsiameseclu_jax.tl.heads import (
     Method,
@@ -198,13 +198,14 @@ def _joined(
             found = sorted(map(str, one.obs))
             msg = f"Expected `batch_key` in obs of `{name}`, one of {found}, found {batch_key!r}."
             raise KeyError(msg)
-    old, new = (pp.counts(one, layer=layer).astype(np.float64) for one in (reference, adata))
+    old, new = (pp.counts(one, layer=layer) for one in (reference, adata))
     named = [str(name) for name in reference.var_names]
     genes = list(dict.fromkeys(named))
     where = align([str(name) for name in adata.var_names], genes)
     shape = len(where), len(genes)
     # Counts of a gene that is there twice, in either, are added.
-    old, new = old @ _to_genes(align(named, genes), genes), new @ _to_genes(where, genes)
+    old = to_genes(old, align(named, genes), len(genes))
+    new = to_genes(new, where, len(genes))
     shared = np.unique(where[where >= 0])
     if len(shared) < _SHARED * min(shape):
         msg = (
@@ -221,10 +222,3 @@ def _joined(
     matrix = sp.vstack([old[:, shared], new[:, shared]], format="csr")
     var = pd.DataFrame(index=pd.Index([genes[i] for i in shared], dtype=object))
     return AnnData(sp.csr_matrix(matrix, dtype=np.float32), obs=obs, var=var)
-
-
-def _to_genes(where: np.ndarray, genes: list[str]) -> sp.csr_matrix:
-    """Return the matrix [a, b] that puts genes [a] into their places among others [b], -1 none."""
-    here = np.flatnonzero(where >= 0)
-    shape = len(where), len(genes)
-    return sp.csr_matrix((np.ones(len(here)), (here, where[here])), shape=shape)
