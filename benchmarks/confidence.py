@@ -1,7 +1,7 @@
 """Does a model know how sure it is?
 
 ``python -m benchmarks.confidence`` fits each labelled data set at hand (`real_data.py`), assesses
-it by refits of parts of the cells (`SiameseClu.assess`), and prints the expected calibration error
+it by refits (`SiameseClu.assess`), and prints the expected calibration error
 of the confidence against refits that it was not made from, beside that of the plain soft
 assignment, and the accuracy of the cells with a confidence of 0.9 or more beside that of all.
 Labels score, nothing else. It resumes; ``--fresh`` repeats all. Writes
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 OUT = Path(__file__).resolve().parent / "results" / "confidence.json"
 SETS = ["kidney", "cite_cbmc", "pbmc4k", "worm", "baron_mouse1"]
-REFITS = 5
+REFITS = 10
 BARS = {"error": 0.05, "gain": 0.05}
 SURE = 0.9
 

@@ -10,7 +10,7 @@ k = scs.tl.estimate_n_clusters(adata)
 print(f"{k} clusters: {adata.uns['n_clusters']['why']}")
 scs.pl.n_clusters(adata).figure.savefig("n_clusters.png")
 
-# Two fits of 80 % of the cells each are compared with the fit of all; take five or more in earnest.
+# Two fits of 80 % of the cells each are compared with the fit of all; take ten in earnest.
 scs.tl.siameseclu(adata, k, n_refits=2, unassigned_below=0.5, config=config)
 print(adata.obs["siameseclu"].value_counts())
 stability = adata.uns["siameseclu"]["stability"]

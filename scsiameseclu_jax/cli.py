@@ -207,8 +207,9 @@ def _add_fitting(command: Any) -> None:
         type=int,
         default=0,
         metavar="R",
-        help="fits of parts of the cells, to say how stable clusters are and calibrate their "
-        "confidence: 0 or at least 2, each as long as the fit (default: %(default)s)",
+        help="fits of 80 %% of the cells from other plausible partitions, to say how stable "
+        "clusters are and calibrate their confidence: 0 or at least 2, better 10, each about as "
+        "long as the fit (default: %(default)s)",
     )
     add("--use-rep", metavar="KEY", help="features in obsm to use instead of principal components")
     add("--batch-key", metavar="COLUMN", help="batches in obs that are to be looked past")

@@ -186,8 +186,14 @@ class Training:
     """Cells in a batch of the feature autoencoder's pre-training."""
     zinb_batch: int = 512
     """Cells, drawn anew each step, whose counts enter the ZINB term."""
+    first_partition: Literal["consensus", "candidate"] = "consensus"
+    """What training starts from: the consensus of the candidate partitions that rank high, or one
+    of those; refits start from one each."""
 
     def __post_init__(self) -> None:
+        options = ("consensus", "candidate")
+        value = self.first_partition
+        _expect(value in options, "first_partition", f"one of {options}", value)
         for name in ("feature_steps", "graph_steps", "joint_steps", "steps", "patience"):
             _expect(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         for name in ("pretrain_rate", "rate", "gradient_norm"):

@@ -1,7 +1,8 @@
 """One partition from several: matched by their overlap, cells by the majority.
 
-A single choice among candidates is noisy: which groups it merges and splits turns on a few cells.
-So the choice is made on several random draws of the cells, and the partitions are put together.
+A single choice among candidates is noisy: which groups it merges and splits turns on a few cells,
+and the first of the ranking is not better than those just behind it. So candidates are ranked on
+several random draws of the cells, and those that rank high are put together.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import numpy as np
 
 from scsiameseclu_jax.partition import (
     Representation,
-    best_candidate,
     centers_of,
     criteria,
+    ranked_candidates,
     representation,
     small_problems,
     sum_of_ranks,
@@ -25,6 +26,7 @@ from scsiameseclu_jax.partition import (
 )
 
 _DRAWS = 20
+_PLAUSIBLE = 0.25  # of the candidates, best first: those that might as well be chosen
 _SHARE = 0.8  # of the cells in a draw, at most
 _STARTS = 2  # of k-means; the draws make up for more
 _ROUNDS = 3
@@ -51,12 +53,12 @@ def first_partition(
     batch: np.ndarray | None = None,
     seed: int,
 ) -> Consensus:
-    """Choose among candidate partitions on draws of the cells, and combine the choices.
+    """Rank candidate partitions on draws of the cells, and combine those that rank high.
 
     Each of twenty draws has 3000 cells (20 sqrt(n) if that is more, 80 % at most), its own
-    neighbour graphs and its own best candidate. The other cells join the cluster with the nearest
-    centre in the embedding. The best of the twenty on one more draw leads; the others are matched
-    to it and vote.
+    neighbour graphs and its own candidates. The other cells join the cluster with the nearest
+    centre in the embedding. The best quarter of each draw's candidates votes, matched to the one
+    that leads: of the best of each draw, the one that is best on one more draw.
 
     Parameters
     ----------
@@ -80,43 +82,103 @@ def first_partition(
     """
     from threadpoolctl import threadpool_limits
 
-    n = len(embedding)
-    unit = unit_rows(embedding)
-    most = max(3000, round(20 * n**0.5))
-
-    def sample(draw: int, size: int) -> tuple[np.ndarray, list[Representation], int]:
-        rng = np.random.default_rng([seed, draw])
-        rows = np.sort(rng.permutation(n)[:size])
-        codes = None if batch is None else np.unique(batch[rows], return_inverse=True)[1]
-        spaces = [representation(x[rows], n_neighbors, codes) for x in features]
-        return rows, spaces, int(rng.integers(2**31))
-
-    def choose(draw: int) -> np.ndarray | None:
-        rows, spaces, start = sample(draw, min(round(_SHARE * n), most))
-        try:
-            choice = best_candidate(
-                embedding[rows], spaces, n_clusters, seed=start, n_starts=_STARTS
-            )
-        except ValueError:
-            return None  # too few kinds of cells among them
-        centers = unit_rows(centers_of(embedding[rows], choice.clusters, n_clusters))
-        clusters = np.argmax(unit @ centers.T, axis=1)
-        clusters[rows] = choice.clusters
-        return clusters
-
+    draws = _Draws(embedding, features, n_clusters, n_neighbors, batch, seed)
+    size = min(round(_SHARE * len(embedding)), draws.most)
     # OpenMP has a limit for each thread, so it is set in those too.
     limit = partial(threadpool_limits, limits=1)
     with small_problems():
         with ThreadPoolExecutor(_workers(), initializer=limit) as pool:
-            found = [made for made in pool.map(choose, range(_DRAWS)) if made is not None]
+            made_of = pool.map(partial(draws.plausible, size=size), range(_DRAWS))
+            found = [made for made in made_of if made]
         if found:
-            rows, spaces, _ = sample(_DRAWS, min(n, most))
-            made, agreement = majority(found, n_clusters, lead=_best(found, rows, spaces))
+            rows, spaces, _ = draws.sample(_DRAWS, draws.most)
+            best = _best([made[0].clusters for made in found], rows, spaces)
+            lead = sum(len(made) for made in found[:best])
+            voters = [one.clusters for made in found for one in made]
+            made, agreement = majority(voters, n_clusters, lead=lead)
             if len(np.unique(made)) == n_clusters:  # not if the lead has an empty one
-                return Consensus(made, agreement, f"consensus of {len(found)} draws")
+                name = f"consensus of {len(voters)} candidates in {len(found)} draws"
+                return Consensus(made, agreement, name)
         spaces = [representation(x, n_neighbors, batch) for x in features]
-        choice = best_candidate(embedding, spaces, n_clusters, seed=seed)
-    return Consensus(choice.clusters, np.ones(n), choice.name)
+        ranked = ranked_candidates(embedding, spaces, n_clusters, seed=seed)
+    return Consensus(ranked.clusters[0], np.ones(len(embedding)), next(iter(ranked.scores)))
+
+
+def plausible_partition(
+    embedding: np.ndarray,
+    features: list[np.ndarray],
+    n_clusters: int,
+    *,
+    n_neighbors: int,
+    batch: np.ndarray | None = None,
+    seed: int,
+) -> Consensus:
+    """Pick one of the candidates that would vote in :func:`first_partition`, of one draw.
+
+    For the parameters and errors see there; it stands in where no candidate has that many clusters.
+    """
+    draws = _Draws(embedding, features, n_clusters, n_neighbors, batch, seed)
+    with small_problems():
+        found = draws.plausible(0, size=draws.most)
+    if not found:
+        return first_partition(
+            embedding, features, n_clusters, n_neighbors=n_neighbors, batch=batch, seed=seed
+        )
+    one = found[np.random.default_rng([seed, _DRAWS]).integers(len(found))]
+    return Consensus(one.clusters, np.ones(len(embedding)), one.name)
+
+
+class _Plausible(NamedTuple):
+    """A candidate that might as well be chosen."""
+
+    name: str
+    clusters: np.ndarray
+    """[n] cluster of each cell, int32, none empty."""
+
+
+class _Draws(NamedTuple):
+    """Random draws of the cells, and candidates of each; see `first_partition`."""
+
+    embedding: np.ndarray
+    features: list[np.ndarray]
+    n_clusters: int
+    n_neighbors: int
+    batch: np.ndarray | None
+    seed: int
+
+    @property
+    def most(self) -> int:
+        """Cells in a draw, at most."""
+        return min(len(self.embedding), max(3000, round(20 * len(self.embedding) ** 0.5)))
+
+    def sample(self, draw: int, size: int) -> tuple[np.ndarray, list[Representation], int]:
+        """Return rows, their representations, and a seed."""
+        rng = np.random.default_rng([self.seed, draw])
+        rows = np.sort(rng.permutation(len(self.embedding))[:size])
+        batch = self.batch
+        codes = None if batch is None else np.unique(batch[rows], return_inverse=True)[1]
+        spaces = [representation(x[rows], self.n_neighbors, codes) for x in self.features]
+        return rows, spaces, int(rng.integers(2**31))
+
+    def plausible(self, draw: int, *, size: int) -> list[_Plausible]:
+        """Return the best quarter of a draw's candidates, the best first, with all cells in them.
+
+        Empty if there are too few kinds of cells among those drawn.
+        """
+        rows, spaces, seed = self.sample(draw, size)
+        z, k = self.embedding, self.n_clusters
+        try:
+            ranked = ranked_candidates(z[rows], spaces, k, seed=seed, n_starts=_STARTS)
+        except ValueError:
+            return []
+        unit, made = unit_rows(z), []
+        names = list(ranked.scores)[: max(1, round(_PLAUSIBLE * len(ranked.scores)))]
+        for name, own in zip(names, ranked.clusters, strict=False):
+            centers = unit_rows(centers_of(z[rows], own, k))
+            clusters = np.argmax(unit @ centers.T, axis=1).astype(np.int32)
+            clusters[rows] = own
+            made.append(_Plausible(name, clusters))
+        return made
 
 
 def _workers() -> int:
@@ -164,16 +226,21 @@ def majority(
     reference = partitions[lead]
     agreement = [_shared(reference, other, n_clusters) for other in partitions]
     voters = [partitions[i] for i in np.argsort(agreement, kind="stable")[::-1]]
-    each = np.eye(n_clusters)
+    cells = np.arange(len(reference))
     while True:
         made = reference
         for _ in range(_ROUNDS):
-            named = [match(made, other, n_clusters)[other] for other in voters]
-            votes = sum(each[clusters] for clusters in named)
-            made = np.argmax(votes + 0.5 * each[made], axis=1)
-        sizes = np.median([np.bincount(x, minlength=n_clusters) for x in named], axis=0)
-        if len(voters) == 1 or np.all(np.bincount(made, minlength=n_clusters) >= sizes / 2):
-            return made, votes[np.arange(len(made)), made] / len(voters)
+            votes, sizes = np.zeros((len(cells), n_clusters)), []
+            for other in voters:
+                named = match(made, other, n_clusters)[other]
+                votes[cells, named] += 1
+                sizes.append(np.bincount(named, minlength=n_clusters))
+            votes[cells, made] += 0.5
+            before, made = made, np.argmax(votes, axis=1)
+            votes[cells, before] -= 0.5
+        usual = np.median(sizes, axis=0)
+        if len(voters) == 1 or np.all(np.bincount(made, minlength=n_clusters) >= usual / 2):
+            return made, votes[cells, made] / len(voters)
         voters = voters[: len(voters) // 2]
 
 

@@ -1,7 +1,7 @@
 """The first partition: where the cluster centres and proportions of the transport come from.
 
 No single recipe serves balanced and unbalanced data. So a small pool of candidates is made, from
-the learned embedding and from several normalisations of the counts, and one is chosen by two
+the learned embedding and from several normalisations of the counts, and they are ranked by two
 label-free criteria that correct each other: modularity, which likes balance, and cosine silhouette,
 which likes small islands. Each normalisation has its say in both.
 """
@@ -35,15 +35,13 @@ class Representation(NamedTuple):
     """[n, n] symmetric, normalised graph with self loops."""
 
 
-class Choice(NamedTuple):
-    """The chosen partition and the evidence for it."""
+class Candidates(NamedTuple):
+    """Candidate partitions and what speaks for them, the best first."""
 
-    clusters: np.ndarray
-    """[n] cluster of each cell, 0 to k - 1, none empty."""
-    name: str
-    """Which candidate was chosen."""
+    clusters: list[np.ndarray]
+    """Each [n], cluster of each cell, 0 to k - 1, none empty."""
     scores: dict[str, tuple[float, ...]]
-    """Modularity and silhouette of each candidate, in one representation after the other."""
+    """Modularity and silhouette of each by its name, in one representation after the other."""
 
 
 def representation(
@@ -65,15 +63,15 @@ def representation(
     return Representation(features, sp.csr_matrix(scale @ links @ scale))
 
 
-def best_candidate(
+def ranked_candidates(
     embedding: np.ndarray,
     representations: list[Representation],
     n_clusters: int,
     *,
     seed: int,
     n_starts: int = 10,
-) -> Choice:
-    """Make candidate partitions and choose one without labels.
+) -> Candidates:
+    """Make candidate partitions and rank them without labels.
 
     Parameters
     ----------
@@ -90,7 +88,7 @@ def best_candidate(
 
     Returns
     -------
-    The candidate with the best sum of ranks over both criteria in all representations, of those
+    Candidates in the order of the sum of ranks over both criteria in all representations: those
     without a cluster of one cell, or of less than 0.1 % of the cells, if there are any.
 
     Raises
@@ -99,13 +97,13 @@ def best_candidate(
         If no candidate has that many clusters, because too many cells are alike.
     """
     units = [unit_rows(one.features) for one in representations]
-    made = _candidates("embedding", embedding, n_clusters, seed, n_starts)
+    made = _candidates_of("embedding", embedding, n_clusters, seed, n_starts)
     for i, (unit, one) in enumerate(zip(units, representations, strict=True)):
         near = unit_rows(smooth(one.links, unit, 4))
         far = unit_rows(smooth(one.links, near, 12))
         for name, x in (("as it is", unit), ("smoothed 4", near), ("smoothed 16", far)):
             name = f"representation {i + 1} {name}"
-            made |= _candidates(name, x, n_clusters, seed, n_starts)
+            made |= _candidates_of(name, x, n_clusters, seed, n_starts)
     candidates = {name: c for name, c in made.items() if len(np.unique(c)) == n_clusters}
     if not candidates:
         found = max(len(np.unique(clusters)) for clusters in made.values())
@@ -115,8 +113,8 @@ def best_candidate(
     whole = {name: c for name, c in candidates.items() if np.bincount(c).min() >= least}
     candidates = whole or candidates
     scores = {name: criteria(c, units, representations) for name, c in candidates.items()}
-    best = list(scores)[int(np.argmax(sum_of_ranks(scores)))]
-    return Choice(candidates[best], best, scores)
+    ranked = np.array(list(scores))[np.argsort(-sum_of_ranks(scores), kind="stable")]
+    return Candidates([candidates[i] for i in ranked], {str(i): scores[i] for i in ranked})
 
 
 def sum_of_ranks(scores: dict[str, tuple[float, ...]]) -> np.ndarray:
@@ -243,7 +241,7 @@ def _without_singles(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return np.unique(joins[groups], return_inverse=True)[1]
 
 
-def _candidates(
+def _candidates_of(
     name: str, x: np.ndarray, n_clusters: int, seed: int, n_starts: int
 ) -> dict[str, np.ndarray]:
     """Cluster directly, and by merging many small groups: by distance, by weighted centres.

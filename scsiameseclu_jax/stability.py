@@ -1,10 +1,16 @@
-"""How sure is a partition? Fits of parts of the cells, compared with the fit of all."""
+"""How sure is a partition? Fits of parts of the cells, compared with the fit of all.
+
+Which of the plausible candidates a fit starts from decides which groups are joined and split, and
+other cells hardly change that. So each refit starts from another one: what differs between them is
+what the data leave open.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -104,6 +110,11 @@ def refit(
     return found
 
 
+def refit_config(config: Config) -> Config:
+    """Return the settings of refits: each starts from a plausible candidate of its own."""
+    return replace(config, training=replace(config.training, first_partition="candidate"))
+
+
 def check(n_refits: int, n_cells: int, n_clusters: int | str, config: Config) -> None:
     """Check, before any fit, that refits can be made.
 
@@ -145,7 +156,7 @@ def compare(proba: np.ndarray, refits: np.ndarray) -> Stability:
     Clusters of refits are matched to those of the partition by the largest overlap. Confidence is
     the probability of a cell's own cluster in a refit, modelled as ``softmax(log q / t) M``: soft
     assignments q, sharpened or softened, and M, how refits move whole clusters. Both maximise the
-    likelihood of the refits; M also of one more refit, in which no cell moves.
+    likelihood of the refits; M also of one more refit, in which all clusters move alike.
 
     Parameters
     ----------
@@ -223,21 +234,22 @@ def _calibrate(
 ) -> tuple[float, np.ndarray]:
     """Maximise the likelihood of the refits: the temperature by search, the transitions by EM.
 
-    Whole clusters move together in a refit, so a few refits say little of how often. One more, in
-    which no cell moves, keeps the transitions from being taken for certain.
+    Whole clusters move together in a refit, so a few refits say little of how often each does. One
+    more, in which the cells of every cluster move as all do on average, speaks for what is usual.
     """
     from scipy.optimize import minimize_scalar
 
     n, k = proba.shape
     counts = sum(np.eye(k)[row] for row in matched)
-    stays = np.diag(np.bincount(clusters, minlength=k)).astype(float)
-    moved = sum(overlap(clusters, row, k) for row in matched) + stays + 0.1
+    sizes, stay = np.bincount(clusters, minlength=k), (matched == clusters).mean()
+    usual = stay * np.diag(sizes) + (1 - stay) * np.outer(sizes, sizes / n)
+    moved = sum(overlap(clusters, row, k) for row in matched) + usual + 0.1
     start = moved / moved.sum(axis=1, keepdims=True)
 
     def transitions(soft: np.ndarray) -> np.ndarray:
         made = start
         for _ in range(_EM_STEPS):
-            made = made * (soft.T @ (counts / (soft @ made + _TINY))) + stays
+            made = made * (soft.T @ (counts / (soft @ made + _TINY))) + usual
             made = made / made.sum(axis=1, keepdims=True)
         return made
 

@@ -1,10 +1,13 @@
 """The consensus of draws: matching, majority, and the partition it makes."""
 
+import re
+
 import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from scsiameseclu_jax import consensus
+from scsiameseclu_jax.partition import ranked_candidates, small_problems
 
 
 def groups(sizes, spread=0.25, seed=0):
@@ -24,7 +27,7 @@ def test_finds_clear_groups_of_like_and_of_unlike_size(sizes):
     found = first(x, len(sizes))
     assert adjusted_rand_score(truth, found.clusters) > 0.95
     assert set(found.clusters) == set(range(len(sizes)))
-    assert found.name == "consensus of 20 draws"
+    assert re.fullmatch(r"consensus of \d{2,3} candidates in 20 draws", found.name)
     assert found.agreement.mean() > 0.95
 
 
@@ -50,10 +53,38 @@ def test_agreement_is_less_where_groups_overlap(seed):
     assert 0.5 < overlapping < apart - 0.03
 
 
+def test_a_plausible_partition_is_one_of_the_best_quarter():
+    x, _ = groups([80, 80, 90, 90], spread=0.6)
+    draws = consensus._Draws(x, [x, x**3], 5, 10, None, seed=0)
+    names = set()
+    for seed in range(8):
+        found = consensus.plausible_partition(x, [x, x**3], 5, n_neighbors=10, seed=seed)
+        rows, spaces, start = draws._replace(seed=seed).sample(0, draws.most)
+        with small_problems():
+            ranked = ranked_candidates(x[rows], spaces, 5, seed=start, n_starts=2)
+        at = list(ranked.scores).index(found.name)
+        assert at < 0.25 * len(ranked.scores) + 0.5
+        # those drawn are all cells here
+        np.testing.assert_array_equal(found.clusters[rows], ranked.clusters[at])
+        names.add(found.name)
+    assert len(names) > 3
+    again = consensus.plausible_partition(x, [x, x**3], 5, n_neighbors=10, seed=7)
+    np.testing.assert_array_equal(again.clusters, found.clusters)
+
+
+def test_a_plausible_partition_of_clear_groups_is_those_groups():
+    x, truth = groups([60, 60, 60, 60])
+    for seed in range(3):
+        found = consensus.plausible_partition(x, [x], 4, n_neighbors=10, seed=seed)
+        assert adjusted_rand_score(truth, found.clusters) > 0.95
+
+
 def test_too_few_kinds_of_cells_is_said():
     x = np.repeat(np.eye(3, 12), 20, axis=0)
     with pytest.raises(ValueError, match="distinct enough"):
         first(x, 5)
+    with pytest.raises(ValueError, match="distinct enough"):
+        consensus.plausible_partition(x, [x], 5, n_neighbors=10, seed=0)
 
 
 def test_match_undoes_renaming():

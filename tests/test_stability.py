@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax import cli, stability
+from scsiameseclu_jax import cli, consensus, fitting, stability
 from scsiameseclu_jax.tl.record import UNASSIGNED
 
 # one stage: there is less to compile
@@ -128,7 +128,21 @@ def adata():
 @pytest.fixture(scope="module")
 def assessed(adata):
     model = scs.SiameseClu(4, config=SHORT).fit(adata, progress=False)
-    return model.assess(adata, n_refits=2, progress=False)
+    starts = []
+
+    def plausible(*given, **options):
+        starts.append(consensus.plausible_partition(*given, **options).name)
+        return consensus.plausible_partition(*given, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "plausible_partition", plausible)
+        model.assess(adata, n_refits=2, progress=False)
+    # refits start from a candidate each; the model's own settings stay
+    assert len(starts) == 2
+    assert not any("consensus" in name for name in starts)
+    assert model.config == SHORT
+    assert model.manifest["first_partition"].startswith("consensus of ")
+    return model
 
 
 def test_what_is_written(adata, assessed, tmp_path):

@@ -63,9 +63,9 @@ def _meaning(result: Result) -> Html:
     if result.stability is not None:
         error = float(result.stability.get("calibration_error", np.nan))
         return paragraphs(
-            "Confidence is the probability that another fit puts a cell into the same cluster, "
-            "calibrated by refits to parts of the cells. Against refits left out of the "
-            f"calibration it is off by {decimal(error, 3)} on average.",
+            "Confidence is the probability that another fit puts a cell into the same cluster: "
+            "one that sees other cells and starts from another plausible partition. Against refits "
+            f"left out of the calibration it is off by {decimal(error, 3)} on average.",
             "It says how repeatable a cell's cluster is, not whether the cluster is a cell type.",
         )
     if result.n_refits is not None:
@@ -76,7 +76,7 @@ def _meaning(result: Result) -> Html:
     return note(
         "Confidence without refits is not calibrated. It is a cell's largest soft assignment: of "
         "the cells at 0.9, more or fewer than nine in ten may stay where they are in another fit. "
-        "Read it as an order, from sure to unsure. Refits calibrate it (--refits 5, or n_refits=5)."
+        "Read it as an order, from sure to unsure. Refits calibrate it (--refits 10, n_refits=10)."
     )
 
 
@@ -108,10 +108,11 @@ def stability(result: Result) -> Section | None:
     n = "again" if result.n_refits is None else f"again {result.n_refits} times"
     parts: list[object] = [
         paragraphs(
-            f"The cells were clustered {n}, from 80 % of them each time, the others predicted. The "
-            "Jaccard index of a cluster is the share of cells that it has in common with its match "
-            "in a refit, the mean over refits. As a rule of thumb (Hennig 2007), a cluster is "
-            f"stable from {_STABLE} on, and below {_PATTERN} should not be relied on."
+            f"The cells were clustered {n}, each time from 80 % of them, the others predicted, and "
+            "from another of the plausible first partitions. The Jaccard index of a cluster is the "
+            "share of cells that it has in common with its match in a refit, the mean over refits. "
+            f"As a rule of thumb (Hennig 2007), a cluster is stable from {_STABLE} on, and below "
+            f"{_PATTERN} should not be relied on."
         ),
         *_hints(result, made),
     ]

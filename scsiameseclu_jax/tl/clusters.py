@@ -68,8 +68,9 @@ def siameseclu(
         Column of ``obs`` and groups in it: only their cells are clustered, the others keep their
         group. New clusters are called ``"3-5,0"``, say; results for other cells are NaN.
     n_refits
-        Fits of parts of the cells to compare with, 0 or at least 2: each takes as long as the fit;
-        see :meth:`scsiameseclu_jax.SiameseClu.assess`.
+        Fits to compare with, 0 or at least 2 (10 say more): each sees 80 % of the cells, starts
+        from another plausible partition, and takes about as long as the fit; see
+        :meth:`scsiameseclu_jax.SiameseClu.assess`.
     unassigned_below
         Confidence below which a cell's cluster is written as ``"Unassigned"``. Without `n_refits`
         confidence is not calibrated.
