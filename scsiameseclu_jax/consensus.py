@@ -38,8 +38,8 @@ class Consensus(NamedTuple):
 
     clusters: np.ndarray
     """[n] cluster of each cell, 0 to k - 1, none empty."""
-    agreement: np.ndarray
-    """[n] share of the draws that have a cell there."""
+    votes: np.ndarray | None
+    """[n, k] share of the candidates that put a cell into each cluster; None if one decided."""
     name: str
     """How it was found."""
 
@@ -95,13 +95,13 @@ def first_partition(
             best = _best([made[0].clusters for made in found], rows, spaces)
             lead = sum(len(made) for made in found[:best])
             voters = [one.clusters for made in found for one in made]
-            made, agreement = majority(voters, n_clusters, lead=lead)
+            made, votes = majority(voters, n_clusters, lead=lead)
             if len(np.unique(made)) == n_clusters:  # not if the lead has an empty one
                 name = f"consensus of {len(voters)} candidates in {len(found)} draws"
-                return Consensus(made, agreement, name)
+                return Consensus(made, votes, name)
         spaces = [representation(x, n_neighbors, batch) for x in features]
         ranked = ranked_candidates(embedding, spaces, n_clusters, seed=seed)
-    return Consensus(ranked.clusters[0], np.ones(len(embedding)), next(iter(ranked.scores)))
+    return Consensus(ranked.clusters[0], None, next(iter(ranked.scores)))
 
 
 def plausible_partition(
@@ -125,7 +125,7 @@ def plausible_partition(
             embedding, features, n_clusters, n_neighbors=n_neighbors, batch=batch, seed=seed
         )
     one = found[np.random.default_rng([seed, _DRAWS]).integers(len(found))]
-    return Consensus(one.clusters, np.ones(len(embedding)), one.name)
+    return Consensus(one.clusters, None, one.name)
 
 
 class _Plausible(NamedTuple):
@@ -217,11 +217,12 @@ def overlap(clusters: np.ndarray, other: np.ndarray, n_clusters: int) -> np.ndar
 def majority(
     partitions: list[np.ndarray], n_clusters: int, *, lead: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cluster [n] that most of the partitions, each [n], put a cell into; their share.
+    """Return the cluster [n] that most of the partitions, each [n], put a cell into; all shares.
 
     They are matched to the leading one, then to the majority itself, which breaks ties. Where they
     differ so much that a cluster is lost (its majority has less than half the cells it has in most
-    of them), the half that agrees best with the leading one decides.
+    of them), the half that agrees best with the leading one decides. The shares [n, k] of the
+    clusters, float32, are of those that decided.
     """
     reference = partitions[lead]
     agreement = [_shared(reference, other, n_clusters) for other in partitions]
@@ -240,7 +241,7 @@ def majority(
             votes[cells, before] -= 0.5
         usual = np.median(sizes, axis=0)
         if len(voters) == 1 or np.all(np.bincount(made, minlength=n_clusters) >= usual / 2):
-            return made, votes[cells, made] / len(voters)
+            return made, (votes / len(voters)).astype(np.float32)
         voters = voters[: len(voters) // 2]
 
 

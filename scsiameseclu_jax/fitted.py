@@ -34,7 +34,7 @@ class Predicted(NamedTuple):
     proba: np.ndarray
     """[m, k] soft assignment, rows sum to 1, float32."""
     confidence: np.ndarray
-    """[m] the largest soft assignment; if the model was assessed, the chance of agreement."""
+    """[m] chance that another plausible fit agrees; see `SiameseClu.confidence`."""
     embedding: np.ndarray
     """[m, d] fused embedding, rows of length sqrt(d), float32."""
     novelty: np.ndarray

@@ -41,6 +41,8 @@ class Fit(NamedTuple):
     """The cells, padded."""
     history: dict[str, np.ndarray]
     """Loss terms and monitors, a value for each step."""
+    votes: np.ndarray | None
+    """[n, k] share of the votes for each cluster that the first partition came from, if it did."""
     findings: dict[str, Any]
     """What was decided on the way, and warnings; plain types."""
     first_step: float | None
@@ -221,17 +223,20 @@ def fit(
     if not bool(state.plan.converged):
         notes.append(_not_converged(state.plan, config))
         logger.warning(notes[-1])
+    votes = start.partition.votes
     findings: dict[str, Any] = {
         "first_partition": start.partition.name,
-        "draws_agree": round(float(start.partition.agreement.mean()), 4),
+        "confidence": "not calibrated" if votes is None else "calibrated by its votes",
         "pairs": _pairs(data, config),
         "cells_per_step": run.source.cells_per_step,
         "neighbors": prepared.search,
         "training_steps": sum(len(r["loss"]) for r in run.rows if r["stage"][0] == "train"),
         "warnings": notes,
     }
+    if votes is not None:
+        findings["votes_agree"] = round(float(votes.max(axis=1).mean()), 4)
     state = F.occupy(state, data, config=config)
-    return Fit(state, data, _stack(run.rows), findings, run.first_step)
+    return Fit(state, data, _stack(run.rows), votes, findings, run.first_step)
 
 
 def _pairs(data: F.CellData, config: Config) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax import estimation, fitted, fitting, pp, stability, storage
 from scsiameseclu_jax.batch_effects import read_batches
+from scsiameseclu_jax.calibration import calibrate, confidence
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.device import in_float32
 from scsiameseclu_jax.estimation import Estimate
@@ -47,7 +48,7 @@ class SiameseClu:
     proba
         [n, k] soft assignment, rows sum to 1.
     confidence
-        [n] the largest soft assignment, between 1 / k and 1; after :meth:`assess`, calibrated.
+        [n] chance that another plausible fit puts a cell into the same cluster, 0 to 1.
     history
         One array for each loss term and monitor, a value for each step; NaN where a stage has
         no such term. ``stage`` names the stage of each step.
@@ -117,8 +118,7 @@ class SiameseClu:
         rng
             Seed, or a generator that the seed is drawn from.
         progress
-            Show a bar (True), nothing (False), or a bar on a terminal and log lines elsewhere
-            (None).
+            Show a bar (True), nothing (False), or a bar on a terminal, else log lines (None).
 
         Raises
         ------
@@ -153,7 +153,7 @@ class SiameseClu:
             k = chosen.n_clusters
             logger.info("%d clusters: %s", k, chosen.why)
         made = fitting.fit(prepared, k, config=self.config, seed=seed, progress=progress)
-        findings = made.findings
+        findings, votes = made.findings, made.votes
         if made.first_step is not None:
             findings["seconds_to_first_step"] = round(made.first_step - started, 3)
         prediction = F.predict(made.state, made.data, config=self.config)
@@ -164,6 +164,7 @@ class SiameseClu:
         labels, rank = fitted.by_size(prediction.labels[:n], k)
         fitted.check_sizes(labels, k, findings["warnings"])
         proba = prediction.proba[:n][:, rank][back].astype(np.float32)
+        votes = None if votes is None else votes[:, rank][back]
         self._fitted = fitted.keep(made.state, made.data, prepared, labels, rank, self.config)
         self._results = {
             "labels": labels[back],
@@ -171,6 +172,8 @@ class SiameseClu:
             "embedding": prediction.embedding[:n][back].astype(np.float32),
             "history": made.history,
             "estimate": chosen,
+            "votes": votes,
+            "calibration": None if votes is None else calibrate(proba, votes),
             "stability": None,
             "manifest": manifest(
                 prepared,
@@ -195,8 +198,8 @@ class SiameseClu:
         """Measure how stable the clusters are, and calibrate their confidence by that.
 
         Fits 80 % of the cells from another plausible first partition, predicts the others, and
-        compares, `n_refits` times: each takes about as long as :meth:`fit`. Afterwards
-        :attr:`confidence`, also that of :meth:`predict`, is the probability that a refit agrees.
+        compares, `n_refits` times: each takes about as long as :meth:`fit`. Then
+        :attr:`confidence`, also that of :meth:`predict`, is calibrated by these refits, too.
 
         Parameters
         ----------
@@ -229,8 +232,10 @@ class SiameseClu:
         key, layer = given.get("batch_key"), given["layer"]
         batch = None if key is None else read_batches(adata, key)[0]
         refits = stability.refit(adata, n_refits, again, layer=layer, batch=batch, seed=seed)
-        self._results["stability"] = stability.compare(self.proba, refits)
-        self._results["manifest"] = self.manifest | {"n_refits": int(n_refits)}
+        found, calibration = stability.compare(self.proba, self._result("votes"), refits)
+        self._results |= {"stability": found, "calibration": calibration}
+        known = {"n_refits": int(n_refits), "confidence": "calibrated by refits, too"}
+        self._results["manifest"] = self.manifest | known
         return self
 
     def check_cells(self, adata: AnnData) -> None:
@@ -283,9 +288,7 @@ class SiameseClu:
             false_flags=false_flags,
             config=self.config,
         )
-        if self.stability is None:
-            return made
-        return made._replace(confidence=stability.confidence(self.stability, made.proba))
+        return made._replace(confidence=confidence(self._result("calibration"), made.proba))
 
     def save(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Save the model to a folder: arrays and settings, no pickle, no AnnData.
@@ -316,9 +319,7 @@ class SiameseClu:
             settings["estimate"] = estimation.to_plain(self.estimate)
         arrays |= {f"history/{name}": values for name, values in history.items()}
         arrays |= {f"results/{name}": self._results[name] for name in _CELL_RESULTS}
-        if self.stability is not None:
-            found = self.stability._asdict()
-            arrays |= {f"stability/{name}": np.asarray(value) for name, value in found.items()}
+        arrays |= stability.to_arrays(self._results)
         storage.write(directory, settings, arrays, overwrite=overwrite)
 
     @classmethod
@@ -338,8 +339,7 @@ class SiameseClu:
         made._results = {name: arrays[f"results/{name}"] for name in _CELL_RESULTS}
         made._results["history"] = history | {"stage": np.array(settings["stage"])}
         made._results["manifest"] = settings["manifest"]
-        found = fitted.group(arrays, "stability/")
-        made._results["stability"] = stability.from_arrays(found) if found else None
+        made._results |= stability.from_arrays(arrays)
         chosen = settings.get("estimate")
         made._results["estimate"] = None if chosen is None else estimation.from_plain(chosen)
         made._fitted = fitted.from_arrays(settings, arrays)
@@ -361,10 +361,11 @@ class SiameseClu:
 
     @property
     def confidence(self) -> np.ndarray:
-        """[n] largest soft assignment; after :meth:`assess`, the chance that a refit agrees."""
-        if self.stability is None:
-            return self.proba.max(axis=1)
-        return stability.confidence(self.stability, self.proba)
+        """[n] chance that another plausible fit puts a cell into the same cluster.
+
+        Learned from the votes for the first partition; after :meth:`assess`, also from refits.
+        """
+        return confidence(self._result("calibration"), self.proba)
 
     @property
     def stability(self) -> Stability | None:

@@ -11,11 +11,12 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from anndata import AnnData
 
+from scsiameseclu_jax.calibration import Calibration, calibrate, confidence, expected_error
 from scsiameseclu_jax.cells import in_memory
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.consensus import match, overlap
@@ -25,13 +26,11 @@ logger = logging.getLogger(__name__)
 
 _SHARE = 0.8  # of the cells that a refit sees
 _TOGETHER = 0.5  # share of pairs of cells in one cluster, from which two clusters are as one
-_BINS = 10
-_EM_STEPS = 30
-_TINY = 1e-12
+_VOTES = 3.0  # refits that the votes for the first partition count for
 
 
 class Stability(NamedTuple):
-    """Agreement of a partition with refits, and what confidence follows from it."""
+    """Agreement of a partition with refits."""
 
     agreement: np.ndarray
     """[n] share of the refits that put a cell into its own cluster, float32."""
@@ -42,10 +41,6 @@ class Stability(NamedTuple):
     together: np.ndarray
     """[k, k] share of pairs of cells, one of each cluster, that a refit puts together; 0 for a
     cluster without cells."""
-    temperature: float
-    """What the logarithms of soft assignments are divided by."""
-    transitions: np.ndarray
-    """[k, k] how refits move whole clusters: probability of each, for a cell sure of its own."""
     calibration_error: float
     """Expected calibration error of the confidence, against refits that it was not made from."""
 
@@ -150,47 +145,68 @@ def check(n_refits: int, n_cells: int, n_clusters: int | str, config: Config) ->
         raise ValueError(msg)
 
 
-def compare(proba: np.ndarray, refits: np.ndarray) -> Stability:
-    """Compare a partition with refits and calibrate its confidence.
+def compare(
+    proba: np.ndarray, votes: np.ndarray | None, refits: np.ndarray
+) -> tuple[Stability, Calibration]:
+    """Compare a partition with refits, and calibrate its confidence.
 
-    Clusters of refits are matched to those of the partition by the largest overlap. Confidence is
-    the probability of a cell's own cluster in a refit, modelled as ``softmax(log q / t) M``: soft
-    assignments q, sharpened or softened, and M, how refits move whole clusters. Both maximise the
-    likelihood of the refits; M also of one more refit, in which all clusters move alike.
+    Clusters of refits are matched to those of the partition by the largest overlap. Whole clusters
+    move together in a refit, so a few refits say little of how often each does: the votes for the
+    first partition count as three more.
 
     Parameters
     ----------
     proba
         [n, k] soft assignments.
+    votes
+        [n, k] share of the votes for each cluster; None if there are none.
     refits
         [r, n] clusters of the same cells, 0 to k - 1, two or more rows.
     """
     k = proba.shape[1]
-    clusters = proba.argmax(axis=1)
+    clusters, each = proba.argmax(axis=1), np.eye(k)
     matched = np.array([match(clusters, other, k)[other] for other in refits])
-    # ties go to the fit of all cells
-    counts = 1.5 * np.eye(k)[clusters] + sum(np.eye(k)[row] for row in matched)
-    temperature, transitions = _calibrate(proba, clusters, matched)
-    return Stability(
+    went = sum(each[row] for row in matched)
+    usual = each[clusters] if votes is None else _VOTES * votes
+    # each refit in turn is left out, and compared with what the others say
+    stated = [confidence(calibrate(proba, went + usual - each[row]), proba) for row in matched]
+    found = Stability(
         agreement=(matched == clusters).mean(axis=0).astype(np.float32),
-        consensus=counts.argmax(axis=1),
+        # ties go to the fit of all cells
+        consensus=(went + 1.5 * each[clusters]).argmax(axis=1),
         jaccard=np.mean([_jaccard(clusters, row, k) for row in matched], axis=0),
         together=_together(clusters, refits, k),
-        temperature=temperature,
-        transitions=transitions,
-        calibration_error=_left_out_error(proba, clusters, matched),
+        calibration_error=expected_error(np.concatenate(stated), (matched == clusters).ravel()),
     )
+    return found, calibrate(proba, went + usual)
 
 
-def from_arrays(arrays: dict[str, np.ndarray]) -> Stability:
-    """Return what was saved as arrays; numbers may have come back as arrays of one."""
-    numbers = {name: float(arrays[name].item()) for name in ("temperature", "calibration_error")}
-    return Stability(**(arrays | numbers))
+def to_arrays(results: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return what a model knows of its confidence as named arrays; nothing of what it does not."""
+    made = {} if results["votes"] is None else {"results/votes": results["votes"]}
+    for name in ("calibration", "stability"):
+        found = {} if results[name] is None else results[name]._asdict()
+        made |= {f"{name}/{field}": np.asarray(value) for field, value in found.items()}
+    return made
 
 
-def confidence(stability: Stability, proba: np.ndarray) -> np.ndarray:
-    """Return the probability [n] that a refit agrees with the largest of each row of [n, k]."""
-    return _confidence(proba, stability.temperature, stability.transitions)
+def from_arrays(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return what was saved as arrays; numbers may have come back as arrays of one.
+
+    Earlier models have a calibration by refits only, kept with the stability.
+    """
+
+    def read(kind: Any, *prefixes: str) -> Any:
+        names = [(field, f"{above}/{field}") for above in prefixes for field in kind._fields]
+        found = {field: arrays[name] for field, name in names if name in arrays}
+        plain = {name: a.item() if a.size == 1 else a for name, a in found.items()}
+        return kind(**plain) if found else None
+
+    return {
+        "votes": arrays.get("results/votes"),
+        "calibration": read(Calibration, "calibration", "stability"),
+        "stability": read(Stability, "stability"),
+    }
 
 
 def hints(stability: Stability) -> tuple[list[tuple[int, int]], list[int]]:
@@ -200,18 +216,6 @@ def hints(stability: Stability) -> tuple[list[tuple[int, int]], list[int]]:
     merge = np.argwhere(np.triu(together > _TOGETHER, k=1))
     split = np.flatnonzero((cohesion > 0) & (cohesion < _TOGETHER))
     return [(int(a), int(b)) for a, b in merge], [int(a) for a in split]
-
-
-def expected_error(stated: np.ndarray, agrees: np.ndarray) -> float:
-    """Return the expected calibration error of confidences in ten bins of equal width.
-
-    References
-    ----------
-    Guo et al., ICML 2017.
-    """
-    bins = np.minimum((stated * _BINS).astype(int), _BINS - 1)
-    gaps = np.bincount(bins, stated - agrees, minlength=_BINS)
-    return float(np.abs(gaps).sum() / len(stated))
 
 
 def _jaccard(clusters: np.ndarray, other: np.ndarray, k: int) -> np.ndarray:
@@ -227,57 +231,3 @@ def _together(clusters: np.ndarray, refits: np.ndarray, k: int) -> np.ndarray:
         shares = both / np.maximum(both.sum(axis=1, keepdims=True), 1)
         found += shares @ shares.T
     return found / len(refits)
-
-
-def _calibrate(
-    proba: np.ndarray, clusters: np.ndarray, matched: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Maximise the likelihood of the refits: the temperature by search, the transitions by EM.
-
-    Whole clusters move together in a refit, so a few refits say little of how often each does. One
-    more, in which the cells of every cluster move as all do on average, speaks for what is usual.
-    """
-    from scipy.optimize import minimize_scalar
-
-    n, k = proba.shape
-    counts = sum(np.eye(k)[row] for row in matched)
-    sizes, stay = np.bincount(clusters, minlength=k), (matched == clusters).mean()
-    usual = stay * np.diag(sizes) + (1 - stay) * np.outer(sizes, sizes / n)
-    moved = sum(overlap(clusters, row, k) for row in matched) + usual + 0.1
-    start = moved / moved.sum(axis=1, keepdims=True)
-
-    def transitions(soft: np.ndarray) -> np.ndarray:
-        made = start
-        for _ in range(_EM_STEPS):
-            made = made * (soft.T @ (counts / (soft @ made + _TINY))) + usual
-            made = made / made.sum(axis=1, keepdims=True)
-        return made
-
-    def loss(log_temperature: float) -> float:
-        soft = _tempered(proba, np.exp(log_temperature))
-        return -float((counts * np.log(soft @ transitions(soft) + _TINY)).sum() / n)
-
-    best = minimize_scalar(loss, bounds=(-3.0, 4.0), method="bounded", options={"xatol": 0.01})
-    temperature = float(np.exp(best.x))
-    return temperature, transitions(_tempered(proba, temperature))
-
-
-def _tempered(proba: np.ndarray, temperature: float) -> np.ndarray:
-    logits = np.log(np.maximum(proba.astype(np.float64), 1e-30)) / temperature
-    made = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return made / made.sum(axis=1, keepdims=True)
-
-
-def _confidence(proba: np.ndarray, temperature: float, transitions: np.ndarray) -> np.ndarray:
-    stated = _tempered(proba, temperature) @ transitions
-    return stated[np.arange(len(proba)), proba.argmax(axis=1)].astype(np.float32)
-
-
-def _left_out_error(proba: np.ndarray, clusters: np.ndarray, matched: np.ndarray) -> float:
-    """Calibrate on all refits but one, compare with that one, in turn."""
-    stated, agrees = [], []
-    for i, row in enumerate(matched):
-        others = np.delete(matched, i, axis=0)
-        stated.append(_confidence(proba, *_calibrate(proba, clusters, others)))
-        agrees.append(row == clusters)
-    return expected_error(np.concatenate(stated), np.concatenate(agrees))

@@ -61,8 +61,6 @@ def assessed(adata, key="siameseclu"):
     adata.uns[key]["stability"] = {
         "jaccard": np.linspace(0.9, 0.3, k),
         "together": together,
-        "temperature": 1.0,
-        "transitions": np.eye(k),
         "calibration_error": 0.021,
         "merge": np.array(["0 + 1"]),
         "split": np.array([str(k - 1)]),

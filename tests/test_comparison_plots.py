@@ -171,6 +171,8 @@ def test_confidence_by_cluster():
     assert len(figure.axes) == 1
     assert texts.count("60") == 4  # cells of each
     assert "confidence (not calibrated)" in texts
+    adata.uns["siameseclu"]["manifest"] = {"confidence": "calibrated by its votes"}
+    assert "confidence (another fit agrees)" in drawn(scs.pl.confidence(adata))
     middle = adata.obs.groupby("siameseclu", observed=True)["siameseclu_confidence"].median()
     medians = [line.get_xdata()[0] for line in figure.axes[0].lines[1::2]]
     np.testing.assert_allclose(medians, middle, rtol=1e-6)

@@ -139,10 +139,20 @@ def test_what_the_page_says(page):
     assert "warnings" not in sections(page)
 
 
-def test_without_refits_confidence_is_said_not_to_be_calibrated(tmp_path, undrawn):
-    page = read(clustered(), tmp_path, markers=False)
-    assert "without refits is not calibrated" in page.text("confidence")
-    assert "confidence" not in page.text("top").partition("Skip")[2].partition("Contents")[0]
+@pytest.mark.parametrize("how", ["calibrated by its votes", "not calibrated"])
+def test_confidence_without_refits(tmp_path, undrawn, how):
+    adata = clustered()
+    adata.uns["siameseclu"]["manifest"]["confidence"] = how
+    page = read(adata, tmp_path, markers=False)
+    first = page.text("top").partition("Skip")[2].partition("Contents")[0]
+    if how == "not calibrated":
+        assert "is not calibrated here" in page.text("confidence")
+        assert "Confidence is not calibrated." in page.text("clusters")
+        assert "confidence" not in first
+    else:
+        assert "candidates say that voted" in page.text("confidence")
+        assert "not calibrated" not in page.text()
+        assert "median, calibrated" in first
     assert not {"stability", "known", "markers"} & set(sections(page))
     assert "cell_type" not in page.text()
 

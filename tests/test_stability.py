@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax import cli, consensus, fitting, stability
+from scsiameseclu_jax import calibration, cli, consensus, fitting, stability
 from scsiameseclu_jax.tl.record import UNASSIGNED
 
 # one stage: there is less to compile
@@ -25,16 +25,15 @@ def test_names_of_the_refits_clusters_do_not_matter():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 300)
     refits = np.array([rng.permutation(4)[labels] for _ in range(3)])
-    found = stability.compare(soft(labels, 4, 0.7), refits)
+    found, made = stability.compare(soft(labels, 4, 0.7), None, refits)
     np.testing.assert_array_equal(found.agreement, 1)
     np.testing.assert_array_equal(found.consensus, labels)
     np.testing.assert_array_equal(found.jaccard, 1)
     np.testing.assert_array_equal(found.together, np.eye(4))
-    np.testing.assert_array_equal(found.transitions, np.eye(4))
     assert found.calibration_error < 0.02
     assert stability.hints(found) == ([], [])
     # All refits agree, so a stated 0.7 is far too little.
-    assert stability.confidence(found, soft(labels, 4, 0.7)).min() > 0.98
+    assert calibration.confidence(made, soft(labels, 4, 0.7)).min() > 0.98
 
 
 def test_clusters_that_refits_merge_and_split():
@@ -42,12 +41,12 @@ def test_clusters_that_refits_merge_and_split():
     # Cluster 1 goes with 0, cluster 2 falls into three: names 1, 2 and 0.
     other = np.r_[np.zeros(160, int), np.repeat([1, 2], 40)]
     thirds = np.r_[np.zeros(160, int), np.arange(80) % 3]
-    found = stability.compare(soft(labels, 3, 0.8), np.array([other, thirds, thirds]))
+    found, made = stability.compare(soft(labels, 3, 0.8), None, np.array([other, thirds, thirds]))
     assert stability.hints(found) == ([(0, 1)], [2])
     assert found.together[0, 1] == 1
     assert found.together[2, 2] == pytest.approx(np.mean([0.5, 1 / 3, 1 / 3]), abs=1e-3)
     assert found.jaccard[0] == pytest.approx(np.mean([100 / 160, 100 / 187, 100 / 187]))
-    np.testing.assert_allclose(found.transitions.sum(axis=1), 1)
+    np.testing.assert_allclose(made.transitions.sum(axis=1), 1)
 
 
 @pytest.mark.parametrize("certainty", [0.6, 0.99])
@@ -62,19 +61,50 @@ def test_confidence_is_the_share_of_refits_that_agree(certainty):
     refits = np.array([[rng.choice(k, p=row) for row in true] for _ in range(6)])
     scale = {0.6: 0.3, 0.99: 3.0}[certainty]
     stated = np.exp(scale * logits) / np.exp(scale * logits).sum(axis=1, keepdims=True)
-    raw = stability.expected_error(stated.max(axis=1), (refits == labels).mean(axis=0))
-    found = stability.compare(stated, refits)
+    raw = calibration.expected_error(stated.max(axis=1), (refits == labels).mean(axis=0))
+    found, learned = stability.compare(stated, None, refits)
     assert raw > 0.1
     assert found.calibration_error < 0.06 < raw
-    made = stability.confidence(found, stated)
+    made = calibration.confidence(learned, stated)
     assert np.corrcoef(made, true.max(axis=1))[0, 1] > 0.9
+
+
+def test_votes_calibrate_as_refits_do():
+    # Soft assignments that know of the second cluster's cells only that they are near its centre.
+    rng = np.random.default_rng(2)
+    labels, stays = rng.integers(0, 3, 3000), np.array([0.95, 0.6, 0.8])
+    votes = np.full((3000, 3), 0.0)
+    votes[np.arange(3000), labels] = stays[labels]
+    votes[np.arange(3000), (labels + 1) % 3] = 1 - stays[labels]
+    made = calibration.calibrate(soft(labels, 3, 0.99), votes)
+    found = calibration.confidence(made, soft(labels, 3, 0.99))
+    np.testing.assert_allclose(found, stays[labels], atol=0.01)
+    moved = rng.random((5, 3000)) > stays[labels]
+    refits = np.where(moved, (labels + 1) % 3, labels)
+    _, both = stability.compare(soft(labels, 3, 0.99), votes, refits)
+    found = calibration.confidence(both, soft(labels, 3, 0.99))
+    np.testing.assert_allclose(found, stays[labels], atol=0.02)
+
+
+def test_without_a_calibration_confidence_is_the_soft_assignment():
+    proba = soft(np.array([0, 2, 1]), 3, 0.7)
+    np.testing.assert_array_equal(calibration.confidence(None, proba), proba.max(axis=1))
+
+
+def test_the_calibration_of_a_cluster_without_cells():
+    labels = np.repeat([0, 1], 50)
+    votes = np.repeat([[0.8, 0.2, 0.0], [0.0, 1.0, 0.0]], 50, axis=0)
+    made = calibration.calibrate(soft(labels, 3, 0.9), votes)
+    np.testing.assert_allclose(made.transitions.sum(axis=1), 1)
+    found = calibration.confidence(made, soft(labels, 3, 0.9))
+    np.testing.assert_allclose(found, np.repeat([0.8, 1.0], 50), atol=0.02)
 
 
 def test_error_is_that_of_bins():
     stated = np.array([0.05, 0.05, 0.95, 1.0])
     agrees = np.array([0.0, 1.0, 1.0, 1.0])
     wanted = (2 * 0.45 + 2 * 0.025) / 4
-    assert stability.expected_error(stated, agrees) == pytest.approx(wanted)
+    assert calibration.expected_error(stated, agrees) == pytest.approx(wanted)
 
 
 def test_refits_see_four_fifths_and_predict_the_rest():
@@ -169,9 +199,8 @@ def test_it_is_saved_and_serves_new_cells(adata, assessed, tmp_path):
     assessed.save(tmp_path / "model")
     loaded = scs.SiameseClu.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.confidence, assessed.confidence)
-    for name in ("temperature", "calibration_error"):
-        assert isinstance(getattr(loaded.stability, name), float)
-        assert getattr(loaded.stability, name) == getattr(assessed.stability, name)
+    assert isinstance(loaded.stability.calibration_error, float)
+    assert loaded.stability.calibration_error == assessed.stability.calibration_error
     new = adata[:40].copy()
     found = loaded.predict(new)
     np.testing.assert_array_equal(found.confidence, assessed.predict(new).confidence)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scsiameseclu_jax.calibration import is_calibrated
 from scsiameseclu_jax.expression import groups
 from scsiameseclu_jax.tl.record import UNASSIGNED
 
@@ -67,13 +68,13 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> Figure:
     made = made if isinstance(made, dict) else {}
     record = made.get("stability")
     agreement = f"{key}_agreement"
-    calibrated = record is not None and agreement in adata.obs
+    assessed = record is not None and agreement in adata.obs
 
-    height = max(2.8 if not calibrated else 3.4, 1.0 + _ROW * len(names))
+    height = max(2.8 if not assessed else 3.4, 1.0 + _ROW * len(names))
     width = 5.2 + 0.075 * max(map(len, names))
-    figure = Figure(figsize=(width + (3.8 if calibrated else 0), height))
+    figure = Figure(figsize=(width + (3.8 if assessed else 0), height))
     figure.set_layout_engine("constrained", w_pad=0.12)
-    widths = [width, 3.8] if calibrated else [width]
+    widths = [width, 3.8] if assessed else [width]
     grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
     ax = figure.add_subplot(grid[0])
     parts = [sure[here & (own == cluster)] for cluster in names]
@@ -85,10 +86,9 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> Figure:
     _write_columns(ax, columns)
     ax.set_yticks(np.arange(len(names)), names, fontsize="small")
     title = f"{100 * left[here].mean():.1f} % of cells unassigned" if left.any() else ""
-    assessed = record is not None or "n_refits" in made.get("manifest", {})
-    what = "a refit agrees" if assessed else "not calibrated"
+    what = "another fit agrees" if is_calibrated(made) else "not calibrated"
     ax.set(title=title, xlabel=f"confidence ({what})", ylabel=key)
-    if record is not None and calibrated:
+    if record is not None and assessed:
         agrees = adata.obs[agreement].to_numpy(np.float64, na_value=np.nan)
         _draw_reliability(figure.add_subplot(grid[1]), sure, agrees, record)
     return figure

@@ -26,6 +26,7 @@ from scsiameseclu_jax.reporting.markup import (
 from scsiameseclu_jax.reporting.result import UNASSIGNED, Result, listed
 
 _UNSURE = 0.5
+_REPEATABLE = "It says how repeatable a cell's cluster is, not whether the cluster is a cell type."
 # Hennig, C. (2007). Cluster-wise assessment of cluster stability. CSDA 52, 258-271.
 _STABLE, _PATTERN = 0.75, 0.6
 _VERDICTS = {"good": "stable", "fair": "weak", "poor": "unstable"}
@@ -66,17 +67,24 @@ def _meaning(result: Result) -> Html:
             "Confidence is the probability that another fit puts a cell into the same cluster: "
             "one that sees other cells and starts from another plausible partition. Against refits "
             f"left out of the calibration it is off by {decimal(error, 3)} on average.",
-            "It says how repeatable a cell's cluster is, not whether the cluster is a cell type.",
+            _REPEATABLE,
         )
-    if result.n_refits is not None:
+    if result.calibrated and result.predicted:
         return paragraphs(
             "Confidence is the probability that another fit of the model's cells puts a cell into "
             "the same cluster. It says nothing of cells unlike those of the fit."
         )
+    if result.calibrated:
+        return paragraphs(
+            "Confidence is the probability that another fit puts a cell into the same cluster, as "
+            "the candidates say that voted for the first partition. Refits check that, and say how "
+            "stable each cluster is (--refits 10, n_refits=10).",
+            _REPEATABLE,
+        )
     return note(
-        "Confidence without refits is not calibrated. It is a cell's largest soft assignment: of "
-        "the cells at 0.9, more or fewer than nine in ten may stay where they are in another fit. "
-        "Read it as an order, from sure to unsure. Refits calibrate it (--refits 10, n_refits=10)."
+        "Confidence is not calibrated here. It is a cell's largest soft assignment: of the cells "
+        "at 0.9, more or fewer than nine in ten may stay where they are in another fit. Read it as "
+        "an order, from sure to unsure."
     )
 
 

@@ -44,9 +44,9 @@ def key_figures(result: Result) -> Html:
     totals, confidence = result.totals, result.column("confidence")
     if totals is not None:
         rows.append(("counts per cell", count(np.median(totals)), "median"))
-    if result.stability is not None:  # Without, confidence is no probability.
-        if confidence is not None:
-            rows.append(("confidence", decimal(np.nanmedian(confidence)), "median, calibrated"))
+    if result.calibrated and confidence is not None:  # else it is no probability
+        rows.append(("confidence", decimal(np.nanmedian(confidence)), "median, calibrated"))
+    if result.stability is not None:
         jaccard = float(np.mean(result.stability["jaccard"]))
         rows.append(("Jaccard index with refits", decimal(jaccard), "mean"))
     unassigned = (result.clusters == UNASSIGNED).mean()
@@ -150,7 +150,7 @@ def _sizes(result: Result) -> Html:
         known = [values.get(str(name), "–") for values in more]
         rows.append([result.chip(name), count(size), share, *known])
     text = "Counts, genes and confidence are medians over the cells of each cluster."
-    if result.stability is None and confidence is not None and not result.predicted:
+    if confidence is not None and not result.calibrated:
         text += " Confidence is not calibrated."
     return join([table("Clusters and their cells", columns, rows), small(text)])
 

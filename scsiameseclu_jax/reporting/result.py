@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scsiameseclu_jax import pp
+from scsiameseclu_jax.calibration import is_calibrated
 from scsiameseclu_jax.cells import layer_of
 from scsiameseclu_jax.reporting.markup import Html, tag
 
@@ -59,6 +60,11 @@ class Result(NamedTuple):
         return self.record.get("stability")
 
     @property
+    def calibrated(self) -> bool:
+        """Whether confidence is the chance that another fit agrees."""
+        return is_calibrated(self.record)
+
+    @property
     def groups(self) -> list[str]:
         """Clusters that cells have, in their order."""
         return list(self.clusters.cat.categories)
@@ -75,7 +81,7 @@ class Result(NamedTuple):
 
     @property
     def n_refits(self) -> int | None:
-        """Number of refits that calibrated the confidence, here or of the model; None without."""
+        """Number of refits, here or of the model; None without."""
         found = self.record.get("manifest", {}).get("n_refits")
         return None if found is None else int(found)
 

@@ -81,9 +81,9 @@ def training(result: Result) -> Section | None:
         parts.append(table("Monitors of training", columns, rows))
         parts.append(small("The course of each is drawn from its least to its largest value."))
     found = [(t, str(result.manifest[n])) for n, t in _FINDINGS.items() if n in result.manifest]
-    if "draws_agree" in result.manifest:
-        agree = percent(float(result.manifest["draws_agree"]))
-        found.append(("Agreement of its draws", agree))
+    if "votes_agree" in result.manifest:
+        agree = percent(float(result.manifest["votes_agree"]))
+        found.append(("Agreement of its votes", agree))
     parts.append(pairs(found))
     return Section("training", "Training", join(parts))
 

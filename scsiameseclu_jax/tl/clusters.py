@@ -72,8 +72,7 @@ def siameseclu(
         from another plausible partition, and takes about as long as the fit; see
         :meth:`scsiameseclu_jax.SiameseClu.assess`.
     unassigned_below
-        Confidence below which a cell's cluster is written as ``"Unassigned"``. Without `n_refits`
-        confidence is not calibrated.
+        Confidence below which a cell's cluster is written as ``"Unassigned"``.
     rng
         Seed, or a generator that the seed is drawn from.
     key_added
@@ -93,7 +92,8 @@ def siameseclu(
     ``adata.obs[key_added]``
         Cluster of each cell, categorical of strings, ``'0'`` the largest.
     ``adata.obs[f"{key_added}_confidence"]``
-        Largest soft assignment, float32; with `n_refits`, the probability that a refit agrees.
+        Chance that another plausible fit puts the cell into the same cluster, float32; see
+        :class:`scsiameseclu_jax.SiameseClu`.
     ``adata.obsm[f"X_{key_added}"]``
         Embedding [n, d], float32; rows have length sqrt(d).
     ``adata.obsm[f"{key_added}_proba"]``
@@ -111,8 +111,8 @@ def siameseclu(
         Share of the refits that put a cell into its own cluster; the cluster it is most often in.
     ``adata.uns[key_added]["stability"]``
         ``jaccard`` of each cluster, ``together`` (share of pairs of cells of two clusters that
-        refits put together), ``merge`` and ``split`` (hints, if there are any),
-        ``temperature``, ``transitions`` and ``calibration_error`` of the confidence.
+        refits put together), ``merge`` and ``split`` (hints, if there are any), and
+        ``calibration_error`` of the confidence, against refits that it was not made from.
 
     Raises
     ------
@@ -254,8 +254,8 @@ def predict(
     ``adata.obs[key_added]``
         Cluster of each cell, categorical with all names of the fit, whether cells have them or not.
     ``adata.obs[f"{key_added}_confidence"]``
-        Largest soft assignment, float32; if the model was assessed, the probability that a refit
-        agrees.
+        Chance that another plausible fit of the model's cells puts the cell into the same cluster,
+        float32.
     ``adata.obs[f"{key_added}_novelty"]``
         Share of the fit's cells that are less surprising, float32, 0 to 1.
     ``adata.obs[f"{key_added}_out_of_reference"]``

@@ -176,8 +176,6 @@ def stability_of(model: SiameseClu) -> dict[str, Any]:
         "stability": {
             "jaccard": made.jaccard,
             "together": made.together,
-            "temperature": made.temperature,
-            "transitions": made.transitions,
             "calibration_error": made.calibration_error,
         }
         | ({"merge": np.array([f"{a} + {b}" for a, b in merge])} if merge else {})
