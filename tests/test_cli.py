@@ -166,7 +166,7 @@ def trained(model, adata, **_):
     model._results = {
         "labels": labels,
         "proba": np.eye(k, dtype=np.float32)[labels],
-        **{"estimate": None, "stability": None},
+        **dict.fromkeys(("estimate", "stability", "calibration", "votes")),
         "embedding": np.zeros((n, 2), np.float32),
         "history": {"loss": np.ones(3), "stage": np.repeat("train", 3)},
         "manifest": {"input": {"layer": "counts"}, "seed": 0, "n_cells": n, "data": ""},

@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax import fitted, normalization, novelty, reference, storage
+from scsiameseclu_jax import calibration, fitted, normalization, novelty, reference, storage
 
 SHORT = {"feature_steps": 10, "graph_steps": 2, "joint_steps": 2, "steps": 4}
 CONFIG = scs.Config.from_dict({"training": SHORT})
@@ -45,7 +45,10 @@ def test_new_cells_find_their_clusters(cells, model, found):
     assert adjusted_rand_score(truth[500:], found.labels) > 0.85
     assert found.proba.shape == (200, 4)
     np.testing.assert_allclose(found.proba.sum(axis=1), 1, rtol=1e-5)
-    np.testing.assert_array_equal(found.confidence, found.proba.max(axis=1))
+    learned = model._results["calibration"]
+    wanted = calibration.confidence(learned, found.proba)
+    np.testing.assert_array_equal(found.confidence, wanted)
+    assert not np.array_equal(wanted, found.proba.max(axis=1))
     np.testing.assert_allclose((found.embedding**2).mean(axis=1), 1, rtol=1e-4)
     assert found.missing_genes == []
 

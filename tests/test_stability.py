@@ -199,6 +199,7 @@ def test_it_is_saved_and_serves_new_cells(adata, assessed, tmp_path):
     assessed.save(tmp_path / "model")
     loaded = scs.SiameseClu.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.confidence, assessed.confidence)
+    np.testing.assert_array_equal(loaded._results["votes"], assessed._results["votes"])
     assert isinstance(loaded.stability.calibration_error, float)
     assert loaded.stability.calibration_error == assessed.stability.calibration_error
     new = adata[:40].copy()
@@ -207,6 +208,20 @@ def test_it_is_saved_and_serves_new_cells(adata, assessed, tmp_path):
     assert not np.array_equal(found.confidence, found.proba.max(axis=1))
     scs.tl.predict(new, loaded, unassigned_below=1.0)
     assert (new.obs["siameseclu"] == UNASSIGNED).any()
+
+
+def test_confidence_of_earlier_models(assessed):
+    """They were calibrated by refits only, and kept that with the stability."""
+    made = assessed._results["calibration"]
+    arrays = stability.to_arrays(assessed._results | {"votes": None, "calibration": None})
+    assert stability.from_arrays(arrays)["calibration"] is None
+    arrays |= {"stability/temperature": np.array([made.temperature])}
+    arrays |= {"stability/transitions": made.transitions}
+    found = stability.from_arrays(arrays)
+    assert found["votes"] is None
+    assert found["calibration"].temperature == made.temperature
+    np.testing.assert_array_equal(found["calibration"].transitions, made.transitions)
+    np.testing.assert_array_equal(found["stability"].jaccard, assessed.stability.jaccard)
 
 
 def test_refits_from_the_tool_and_the_command_line(adata, assessed, tmp_path, monkeypatch):
