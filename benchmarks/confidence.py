@@ -1,10 +1,10 @@
 """Does a model know how sure it is?
 
 ``python -m benchmarks.confidence`` fits each labelled data set at hand (`real_data.py`), assesses
-it by refits (`SiameseClu.assess`), and prints the expected calibration error
-of the confidence against refits that it was not made from, beside that of the plain soft
-assignment, and the accuracy of the cells with a confidence of 0.9 or more beside that of all.
-Labels score, nothing else. It resumes; ``--fresh`` repeats all. Writes
+it by refits (`SiameseClu.assess`), and prints the expected calibration error against refits of the
+plain soft assignment, of the confidence that a fit has, and of that with refits (against others
+than those it was made from); and the accuracy of all cells and of those with a confidence of 0.9 or
+more. Labels score, nothing else. It resumes; ``--fresh`` repeats all. Writes
 ``benchmarks/results/confidence.json`` and ``.md``.
 """
 
@@ -48,24 +48,29 @@ def matched(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 def run(set_name: str, n_refits: int) -> Run:
     """Fit, assess, and compare with the labels."""
     import scsiameseclu_jax as scs
-    from scsiameseclu_jax.stability import expected_error, hints
+    from scsiameseclu_jax.calibration import expected_error
+    from scsiameseclu_jax.stability import hints
 
     adata, labels = real_data.load(set_name)
     start = time.perf_counter()
     model = scs.SiameseClu(len(set(labels))).fit(adata, progress=False)
     fitted = time.perf_counter()
+    alone = model.confidence
     model.assess(adata, n_refits=n_refits, progress=False)
     done = time.perf_counter()
     found = cast("Stability", model.stability)
     right = matched(labels, model.labels)
-    sure = model.confidence >= SURE
+    sure, sure_alone = (values >= SURE for values in (model.confidence, alone))
     merge, split = hints(found)
     return {
         "set": set_name,
         "n_refits": n_refits,
         "error_plain": expected_error(model.proba.max(axis=1), found.agreement),
+        "error_alone": expected_error(alone, found.agreement),
         "error": found.calibration_error,
         "accuracy": float(right.mean()),
+        "share_sure_alone": float(sure_alone.mean()),
+        "accuracy_sure_alone": float(right[sure_alone].mean()) if sure_alone.any() else None,
         "share_sure": float(sure.mean()),
         "accuracy_sure": float(right[sure].mean()) if sure.any() else None,
         "mean_jaccard": float(found.jaccard.mean()),
@@ -79,19 +84,21 @@ def run(set_name: str, n_refits: int) -> Run:
 def table(runs: list[Run]) -> str:
     """Return the figures in Markdown."""
     lines = [
-        "| data | calibration error, plain soft assignment | calibrated | accuracy, all cells | "
-        f"confidence >= {SURE} | share of cells | mean Jaccard of clusters |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| data | calibration error, plain soft assignment | confidence of a fit | with refits | "
+        f"accuracy, all cells | confidence of a fit >= {SURE} | share of cells | with refits >= "
+        f"{SURE} | share of cells | mean Jaccard of clusters |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
 
     def row(name: str, own: list[Run]) -> str:
-        keys = ("accuracy", "accuracy_sure", "share_sure")
+        keys = ["accuracy", "accuracy_sure_alone", "share_sure_alone"]
+        keys += ["accuracy_sure", "share_sure"]
         numbers = [[r[key] for r in own if r[key] is not None] for key in keys]
         shares = " | ".join(f"{np.mean(values):.1%}" if values else "-" for values in numbers)
-        plain, error, jaccard = (
-            np.mean([r[key] for r in own]) for key in ("error_plain", "error", "mean_jaccard")
-        )
-        return f"| {name} | {plain:.3f} | {error:.3f} | {shares} | {jaccard:.2f} |"
+        keys = ["error_plain", "error_alone", "error"]
+        errors = " | ".join(f"{np.mean([r[key] for r in own]):.3f}" for key in keys)
+        jaccard = np.mean([r["mean_jaccard"] for r in own])
+        return f"| {name} | {errors} | {shares} | {jaccard:.2f} |"
 
     lines += [row(r["set"], [r]) for r in runs]
     return "\n".join([*lines, row("mean", runs)]) + "\n"
