@@ -82,7 +82,7 @@ def first_partition(
     """
     from threadpoolctl import threadpool_limits
 
-    draws = _Draws(embedding, features, n_clusters, n_neighbors, batch, seed)
+    draws = _Draws(embedding, unit_rows(embedding), features, n_clusters, n_neighbors, batch, seed)
     size = min(round(_SHARE * len(embedding)), draws.most)
     # OpenMP has a limit for each thread, so it is set in those too.
     limit = partial(threadpool_limits, limits=1)
@@ -117,7 +117,7 @@ def plausible_partition(
 
     For the parameters and errors see there; it stands in where no candidate has that many clusters.
     """
-    draws = _Draws(embedding, features, n_clusters, n_neighbors, batch, seed)
+    draws = _Draws(embedding, unit_rows(embedding), features, n_clusters, n_neighbors, batch, seed)
     with small_problems():
         found = draws.plausible(0, size=draws.most)
     if not found:
@@ -140,6 +140,7 @@ class _Draws(NamedTuple):
     """Random draws of the cells, and candidates of each; see `first_partition`."""
 
     embedding: np.ndarray
+    unit: np.ndarray
     features: list[np.ndarray]
     n_clusters: int
     n_neighbors: int
@@ -171,11 +172,11 @@ class _Draws(NamedTuple):
             ranked = ranked_candidates(z[rows], spaces, k, seed=seed, n_starts=_STARTS)
         except ValueError:
             return []
-        unit, made = unit_rows(z), []
+        made = []
         names = list(ranked.scores)[: max(1, round(_PLAUSIBLE * len(ranked.scores)))]
         for name, own in zip(names, ranked.clusters, strict=False):
             centers = unit_rows(centers_of(z[rows], own, k))
-            clusters = np.argmax(unit @ centers.T, axis=1).astype(np.int32)
+            clusters = np.argmax(self.unit @ centers.T, axis=1).astype(np.int32)
             clusters[rows] = own
             made.append(_Plausible(name, clusters))
         return made

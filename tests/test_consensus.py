@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from scsiameseclu_jax import consensus
+from scsiameseclu_jax import consensus, partition
 from scsiameseclu_jax.partition import ranked_candidates, small_problems
 
 
@@ -58,7 +58,7 @@ def test_agreement_is_less_where_groups_overlap(seed):
 
 def test_a_plausible_partition_is_one_of_the_best_quarter():
     x, _ = groups([80, 80, 90, 90], spread=0.6)
-    draws = consensus._Draws(x, [x, x**3], 5, 10, None, seed=0)
+    draws = consensus._Draws(x, partition.unit_rows(x), [x, x**3], 5, 10, None, seed=0)
     names = set()
     for seed in range(8):
         found = consensus.plausible_partition(x, [x, x**3], 5, n_neighbors=10, seed=seed)
