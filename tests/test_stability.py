@@ -187,12 +187,21 @@ def test_what_is_written(adata, assessed, tmp_path):
     assert kept["jaccard"].shape == (4,)
     assert made.uns["siameseclu"]["params"]["unassigned_below"] == 0.9
     assert made.uns["siameseclu"]["manifest"]["n_refits"] == 2
+    assert made.uns["siameseclu"]["manifest"]["confidence"] == "calibrated by refits, too"
     made.obs["siameseclu_annotation"] = made.uns["siameseclu_annotation"] = "old"
     # A new result without refits leaves nothing of the old one behind.
     plain = scs.SiameseClu(4, config=SHORT).fit(adata, progress=False)
     scs.tl.add_clusters(made, plain)
     assert not {"siameseclu_agreement", "siameseclu_annotation"} & {*made.obs, *made.uns}
     assert "stability" not in made.uns["siameseclu"]
+    # Its confidence comes from the votes for its first partition.
+    assert made.uns["siameseclu"]["manifest"]["confidence"] == "calibrated by its votes"
+    votes = plain._results["votes"]
+    np.testing.assert_allclose(votes.sum(axis=1), 1, rtol=1e-5)
+    wanted = calibration.confidence(calibration.calibrate(plain.proba, votes), plain.proba)
+    np.testing.assert_array_equal(made.obs["siameseclu_confidence"], wanted)
+    own = votes[np.arange(len(votes)), plain.labels]
+    assert abs(wanted.mean() - own.mean()) < 0.02
 
 
 def test_it_is_saved_and_serves_new_cells(adata, assessed, tmp_path):
