@@ -223,7 +223,7 @@ def majority(
     They are matched to the leading one, then to the majority itself, which breaks ties. Where they
     differ so much that a cluster is lost (its majority has less than half the cells it has in most
     of them), the half that agrees best with the leading one decides. The shares [n, k] of the
-    clusters, float32, are of those that decided.
+    clusters, float32, are of all partitions, whether they decided or not.
     """
     reference = partitions[lead]
     agreement = [_shared(reference, other, n_clusters) for other in partitions]
@@ -232,18 +232,26 @@ def majority(
     while True:
         made = reference
         for _ in range(_ROUNDS):
-            votes, sizes = np.zeros((len(cells), n_clusters)), []
-            for other in voters:
-                named = match(made, other, n_clusters)[other]
-                votes[cells, named] += 1
-                sizes.append(np.bincount(named, minlength=n_clusters))
+            votes, sizes = _count(made, voters, n_clusters)
             votes[cells, made] += 0.5
-            before, made = made, np.argmax(votes, axis=1)
-            votes[cells, before] -= 0.5
+            made = np.argmax(votes, axis=1)
         usual = np.median(sizes, axis=0)
         if len(voters) == 1 or np.all(np.bincount(made, minlength=n_clusters) >= usual / 2):
-            return made, (votes / len(voters)).astype(np.float32)
+            votes, _ = _count(made, partitions, n_clusters)
+            return made, votes / len(partitions)
         voters = voters[: len(voters) // 2]
+
+
+def _count(
+    clusters: np.ndarray, partitions: list[np.ndarray], n_clusters: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Match partitions to clusters [n]; return votes for each [n, k], and sizes [k] in each."""
+    votes, sizes = np.zeros((len(clusters), n_clusters), np.float32), []
+    for other in partitions:
+        named = match(clusters, other, n_clusters)[other]
+        votes[np.arange(len(clusters)), named] += 1
+        sizes.append(np.bincount(named, minlength=n_clusters))
+    return votes, sizes
 
 
 def _shared(clusters: np.ndarray, other: np.ndarray, n_clusters: int) -> int:

@@ -124,8 +124,11 @@ def test_no_cluster_is_lost():
         one = truth.copy()
         one[np.flatnonzero(truth == group)[:20]] = 3
         halves.append(one)
-    made, _ = consensus.majority(halves, 4, lead=0)
+    made, votes = consensus.majority(halves, 4, lead=0)
     assert set(made) == {0, 1, 2, 3}
+    # The lead decided alone, but all voted.
+    np.testing.assert_allclose(votes.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(votes[made == 3, 3], 1 / 3, rtol=1e-6)
 
 
 def test_the_best_partition_leads_though_others_are_more():
