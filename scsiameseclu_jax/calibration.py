@@ -7,8 +7,7 @@ partition, and in refits, if there are any.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -74,19 +73,6 @@ def confidence(calibration: Calibration | None, proba: np.ndarray) -> np.ndarray
         return proba.max(axis=1)
     stated = _tempered(proba, calibration.temperature) @ calibration.transitions
     return stated[np.arange(len(proba)), proba.argmax(axis=1)].astype(np.float32)
-
-
-def is_calibrated(record: Mapping[str, Any]) -> bool:
-    """Whether the confidence of a clustering is, by what ``uns`` holds of it.
-
-    Results of earlier versions were calibrated by refits only, and do not say how.
-    """
-    manifest = record.get("manifest", {})
-    return (
-        str(manifest.get("confidence", "")).startswith("calibrated")
-        or "n_refits" in manifest
-        or "stability" in record
-    )
 
 
 def expected_error(stated: np.ndarray, agrees: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -51,6 +51,7 @@ def first_partition(
     *,
     n_neighbors: int,
     batch: np.ndarray | None = None,
+    how: Literal["consensus", "candidate"] = "consensus",
     seed: int,
 ) -> Consensus:
     """Rank candidate partitions on draws of the cells, and combine those that rank high.
@@ -72,6 +73,8 @@ def first_partition(
         Neighbours of each cell in a draw.
     batch
         [n] batch of each cell, if there are several.
+    how
+        ``"candidate"`` picks one of those that would vote, of one draw.
     seed
         Seed of draws and starts.
 
@@ -80,52 +83,14 @@ def first_partition(
     ValueError
         If no candidate has that many clusters, because too many cells are alike.
     """
-    from threadpoolctl import threadpool_limits
-
-    draws = _Draws(embedding, unit_rows(embedding), features, n_clusters, n_neighbors, batch, seed)
-    size = min(round(_SHARE * len(embedding)), draws.most)
-    # OpenMP has a limit for each thread, so it is set in those too.
-    limit = partial(threadpool_limits, limits=1)
-    with small_problems():
-        with ThreadPoolExecutor(_workers(), initializer=limit) as pool:
-            made_of = pool.map(partial(draws.plausible, size=size), range(_DRAWS))
-            found = [made for made in made_of if made]
-        if found:
-            rows, spaces, _ = draws.sample(_DRAWS, draws.most)
-            best = _best([made[0].clusters for made in found], rows, spaces)
-            lead = sum(len(made) for made in found[:best])
-            voters = [one.clusters for made in found for one in made]
-            made, votes = majority(voters, n_clusters, lead=lead)
-            if len(np.unique(made)) == n_clusters:  # not if the lead has an empty one
-                name = f"consensus of {len(voters)} candidates in {len(found)} draws"
-                return Consensus(made, votes, name)
-        spaces = [representation(x, n_neighbors, batch) for x in features]
-        ranked = ranked_candidates(embedding, spaces, n_clusters, seed=seed)
-    return Consensus(ranked.clusters[0], None, next(iter(ranked.scores)))
-
-
-def plausible_partition(
-    embedding: np.ndarray,
-    features: list[np.ndarray],
-    n_clusters: int,
-    *,
-    n_neighbors: int,
-    batch: np.ndarray | None = None,
-    seed: int,
-) -> Consensus:
-    """Pick one of the candidates that would vote in :func:`first_partition`, of one draw.
-
-    For the parameters and errors see there; it stands in where no candidate has that many clusters.
-    """
     draws = _Draws(embedding, unit_rows(embedding), features, n_clusters, n_neighbors, batch, seed)
     with small_problems():
-        found = draws.plausible(0, size=draws.most)
-    if not found:
-        return first_partition(
-            embedding, features, n_clusters, n_neighbors=n_neighbors, batch=batch, seed=seed
-        )
-    one = found[np.random.default_rng([seed, _DRAWS]).integers(len(found))]
-    return Consensus(one.clusters, None, one.name)
+        made = (draws.candidate() if how == "candidate" else None) or draws.consensus()
+        if made is None:
+            spaces = [representation(x, n_neighbors, batch) for x in features]
+            ranked = ranked_candidates(embedding, spaces, n_clusters, seed=seed)
+            made = Consensus(ranked.clusters[0], None, next(iter(ranked.scores)))
+    return made
 
 
 class _Plausible(NamedTuple):
@@ -180,6 +145,36 @@ class _Draws(NamedTuple):
             clusters[rows] = own
             made.append(_Plausible(name, clusters))
         return made
+
+    def consensus(self) -> Consensus | None:
+        """Let the best candidates of all draws vote; None if that leaves too few clusters."""
+        from threadpoolctl import threadpool_limits
+
+        size = min(round(_SHARE * len(self.embedding)), self.most)
+        # OpenMP has a limit for each thread, so it is set in those too.
+        limit = partial(threadpool_limits, limits=1)
+        with ThreadPoolExecutor(_workers(), initializer=limit) as pool:
+            made_of = pool.map(partial(self.plausible, size=size), range(_DRAWS))
+            found = [made for made in made_of if made]
+        if not found:
+            return None
+        rows, spaces, _ = self.sample(_DRAWS, self.most)
+        best = _best([made[0].clusters for made in found], rows, spaces)
+        lead = sum(len(made) for made in found[:best])
+        voters = [one.clusters for made in found for one in made]
+        clusters, votes = majority(voters, self.n_clusters, lead=lead)
+        if len(np.unique(clusters)) < self.n_clusters:  # the lead has an empty one
+            return None
+        name = f"consensus of {len(voters)} candidates in {len(found)} draws"
+        return Consensus(clusters, votes, name)
+
+    def candidate(self) -> Consensus | None:
+        """Pick one of the best candidates of one draw; None if there are none."""
+        found = self.plausible(0, size=self.most)
+        if not found:
+            return None
+        one = found[np.random.default_rng([self.seed, _DRAWS]).integers(len(found))]
+        return Consensus(one.clusters, None, one.name)
 
 
 def _workers() -> int:

@@ -17,7 +17,7 @@ import scsiameseclu_jax.functional as F
 from scsiameseclu_jax import pp
 from scsiameseclu_jax.batches import Batches
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.consensus import Consensus, first_partition, plausible_partition
+from scsiameseclu_jax.consensus import Consensus, first_partition
 from scsiameseclu_jax.device import device_data
 from scsiameseclu_jax.partition import centers_of
 from scsiameseclu_jax.progress import Progress
@@ -137,13 +137,13 @@ class _Run:
         state = F.remove_edges(state, data, config=self.config)
         z = np.asarray(F.predict(state, data, config=self.config).embedding)
         z = z[: len(self.prepared.order)]
-        consensus = self.config.training.first_partition == "consensus"
-        partition = (first_partition if consensus else plausible_partition)(
+        partition = first_partition(
             z,
             [self.prepared.features, *self.prepared.others],
             self.n_clusters,
             n_neighbors=self.config.preprocessing.n_neighbors,
             batch=self.prepared.batch,
+            how=self.config.training.first_partition,
             seed=self.seed,
         )
         logger.info("first partition: %s", partition.name)

@@ -17,8 +17,8 @@ def groups(sizes, spread=0.25, seed=0):
     return centers[truth] + spread * rng.normal(size=(len(truth), 12)), truth
 
 
-def first(x, k, seed=0, batch=None):
-    return consensus.first_partition(x, [x], k, n_neighbors=10, batch=batch, seed=seed)
+def first(x, k, seed=0, batch=None, how="consensus"):
+    return consensus.first_partition(x, [x], k, n_neighbors=10, batch=batch, how=how, seed=seed)
 
 
 @pytest.mark.parametrize("sizes", [[60, 60, 60, 60], [300, 60, 30, 15]])
@@ -57,8 +57,14 @@ def test_a_plausible_partition_is_one_of_the_best_quarter():
     x, _ = groups([80, 80, 90, 90], spread=0.6)
     draws = consensus._Draws(x, partition.unit_rows(x), [x, x**3], 5, 10, None, seed=0)
     names = set()
+
+    def pick(seed):
+        return consensus.first_partition(
+            x, [x, x**3], 5, n_neighbors=10, how="candidate", seed=seed
+        )
+
     for seed in range(8):
-        found = consensus.plausible_partition(x, [x, x**3], 5, n_neighbors=10, seed=seed)
+        found = pick(seed)
         rows, spaces, start = draws._replace(seed=seed).sample(0, draws.most)
         with small_problems():
             ranked = ranked_candidates(x[rows], spaces, 5, seed=start, n_starts=2)
@@ -68,14 +74,13 @@ def test_a_plausible_partition_is_one_of_the_best_quarter():
         np.testing.assert_array_equal(found.clusters[rows], ranked.clusters[at])
         names.add(found.name)
     assert len(names) > 3
-    again = consensus.plausible_partition(x, [x, x**3], 5, n_neighbors=10, seed=7)
-    np.testing.assert_array_equal(again.clusters, found.clusters)
+    np.testing.assert_array_equal(pick(7).clusters, found.clusters)
 
 
 def test_a_plausible_partition_of_clear_groups_is_those_groups():
     x, truth = groups([60, 60, 60, 60])
     for seed in range(3):
-        found = consensus.plausible_partition(x, [x], 4, n_neighbors=10, seed=seed)
+        found = first(x, 4, seed, how="candidate")
         assert adjusted_rand_score(truth, found.clusters) > 0.95
 
 
@@ -84,7 +89,7 @@ def test_too_few_kinds_of_cells_is_said():
     with pytest.raises(ValueError, match="distinct enough"):
         first(x, 5)
     with pytest.raises(ValueError, match="distinct enough"):
-        consensus.plausible_partition(x, [x], 5, n_neighbors=10, seed=0)
+        first(x, 5, how="candidate")
 
 
 def test_match_undoes_renaming():

@@ -160,12 +160,13 @@ def assessed(adata):
     model = scs.SiameseClu(4, config=SHORT).fit(adata, progress=False)
     starts = []
 
-    def plausible(*given, **options):
-        starts.append(consensus.plausible_partition(*given, **options).name)
-        return consensus.plausible_partition(*given, **options)
+    def seen(*given, **options):
+        found = consensus.first_partition(*given, **options)
+        starts.append(found.name)
+        return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "plausible_partition", plausible)
+        patch.setattr(fitting, "first_partition", seen)
         model.assess(adata, n_refits=2, progress=False)
     # refits start from a candidate each; the model's own settings stay
     assert len(starts) == 2

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.calibration import is_calibrated
 from scsiameseclu_jax.expression import groups
-from scsiameseclu_jax.tl.record import UNASSIGNED
+from scsiameseclu_jax.tl.record import UNASSIGNED, is_calibrated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,9 +11,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scsiameseclu_jax import pp
-from scsiameseclu_jax.calibration import is_calibrated
 from scsiameseclu_jax.cells import layer_of
 from scsiameseclu_jax.reporting.markup import Html, tag
+from scsiameseclu_jax.tl.record import is_calibrated
 
 UNASSIGNED = "Unassigned"
 

@@ -183,6 +183,19 @@ def stability_of(model: SiameseClu) -> dict[str, Any]:
     }
 
 
+def is_calibrated(record: Mapping[str, Any]) -> bool:
+    """Whether the confidence of a clustering is, by what ``uns`` holds of it.
+
+    Results of earlier versions were calibrated by refits only, and do not say how.
+    """
+    manifest = record.get("manifest", {})
+    return (
+        str(manifest.get("confidence", "")).startswith("calibrated")
+        or "n_refits" in manifest
+        or "stability" in record
+    )
+
+
 def storable(manifest: dict[str, Any]) -> dict[str, Any]:
     """Return a manifest without empty lists, which no file can store."""
     return {name: value for name, value in manifest.items() if value != []}
