@@ -213,6 +213,9 @@ def _add_fitting(command: Any) -> None:
     )
     add("--use-rep", metavar="KEY", help="features in obsm to use instead of principal components")
     add("--batch-key", metavar="COLUMN", help="batches in obs that are to be looked past")
+    for name, meaning in (("--must-link", "one cluster"), ("--cannot-link", "different ones")):
+        text = f"table of two columns without header, names of cells that belong to {meaning}"
+        add(name, type=Path, metavar="FILE.csv", help=text)
     add("--config", type=Path, metavar="FILE.toml", help="all other settings, a table per section")
 
 

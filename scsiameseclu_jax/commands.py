@@ -187,7 +187,10 @@ def _fit_model(
     import scsiameseclu_jax as scs
     from scsiameseclu_jax import stability
     from scsiameseclu_jax.cells import layer_of
+    from scsiameseclu_jax.datasets import read_pairs
 
+    files = {"must_link": args.must_link, "cannot_link": args.cannot_link}
+    known = {name: None if file is None else read_pairs(file) for name, file in files.items()}
     started = time.perf_counter()
     model = scs.SiameseClu(args.n_clusters, config=config)
     if args.refits:
@@ -197,6 +200,8 @@ def _fit_model(
         layer=layer_of(adata, args.layer),
         use_rep=args.use_rep,
         batch_key=args.batch_key,
+        must_link=known["must_link"],
+        cannot_link=known["cannot_link"],
         rng=args.seed,
         progress=False if args.quiet else None,
     )

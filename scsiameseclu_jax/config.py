@@ -135,6 +135,8 @@ class Losses:
     """Jensen-Shannon divergence of graph layers before and after one more propagation."""
     clustering: float = 1.0
     """KL divergence of the soft assignment from its transport target."""
+    pairs: float = 1.0
+    """Likelihood of the pairs of cells that were given, if any were."""
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from scsiameseclu_jax.pairs import CellPairs, broken
 from scsiameseclu_jax.partition import (
     Representation,
     centers_of,
@@ -51,6 +52,7 @@ def first_partition(
     *,
     n_neighbors: int,
     batch: np.ndarray | None = None,
+    pairs: CellPairs | None = None,
     how: Literal["consensus", "candidate"] = "consensus",
     seed: int,
 ) -> Consensus:
@@ -59,7 +61,8 @@ def first_partition(
     Each of twenty draws has 3000 cells (20 sqrt(n) if that is more, 80 % at most), its own
     neighbour graphs and its own candidates. The other cells join the cluster with the nearest
     centre in the embedding. The best quarter of each draw's candidates votes, matched to the one
-    that leads: of the best of each draw, the one that is best on one more draw.
+    that leads: of the best of each draw, the one that is best on one more draw. Where pairs of
+    cells are known, candidates that break fewer of them come first.
 
     Parameters
     ----------
@@ -73,6 +76,8 @@ def first_partition(
         Neighbours of each cell in a draw.
     batch
         [n] batch of each cell, if there are several.
+    pairs
+        Pairs of cells known to be of one cluster, or of two, if there are any.
     how
         ``"candidate"`` picks one of those that would vote, of one draw.
     seed
@@ -83,7 +88,8 @@ def first_partition(
     ValueError
         If no candidate has that many clusters, because too many cells are alike.
     """
-    draws = _Draws(embedding, unit_rows(embedding), features, n_clusters, n_neighbors, batch, seed)
+    unit = unit_rows(embedding)
+    draws = _Draws(embedding, unit, features, n_clusters, n_neighbors, batch, pairs, seed)
     with small_problems():
         made = (draws.candidate() if how == "candidate" else None) or draws.consensus()
         if made is None:
@@ -110,6 +116,7 @@ class _Draws(NamedTuple):
     n_clusters: int
     n_neighbors: int
     batch: np.ndarray | None
+    pairs: CellPairs | None
     seed: int
 
     @property
@@ -138,13 +145,18 @@ class _Draws(NamedTuple):
         except ValueError:
             return []
         made = []
-        names = list(ranked.scores)[: max(1, round(_PLAUSIBLE * len(ranked.scores)))]
-        for name, own in zip(names, ranked.clusters, strict=False):
+        few = max(1, round(_PLAUSIBLE * len(ranked.scores)))
+        tried = few if self.pairs is None else len(ranked.scores)
+        for name, own in zip(list(ranked.scores)[:tried], ranked.clusters, strict=False):
             centers = unit_rows(centers_of(z[rows], own, k))
             clusters = np.argmax(self.unit @ centers.T, axis=1).astype(np.int32)
             clusters[rows] = own
             made.append(_Plausible(name, clusters))
-        return made
+        return sorted(made, key=lambda one: self.broken(one.clusters))[:few]
+
+    def broken(self, clusters: np.ndarray) -> int:
+        """Return how many of the known pairs clusters [n] of all cells break."""
+        return 0 if self.pairs is None else int(broken(clusters, self.pairs).sum())
 
     def consensus(self) -> Consensus | None:
         """Let the best candidates of all draws vote; None if that leaves too few clusters."""
@@ -159,7 +171,10 @@ class _Draws(NamedTuple):
         if not found:
             return None
         rows, spaces, _ = self.sample(_DRAWS, self.most)
-        best = _best([made[0].clusters for made in found], rows, spaces)
+        firsts = [made[0].clusters for made in found]
+        wrong = np.array([self.broken(first) for first in firsts])
+        least = np.flatnonzero(wrong == wrong.min())
+        best = int(least[_best([firsts[i] for i in least], rows, spaces)])
         lead = sum(len(made) for made in found[:best])
         voters = [one.clusters for made in found for one in made]
         clusters, votes = majority(voters, self.n_clusters, lead=lead)

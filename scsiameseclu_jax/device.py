@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 import scsiameseclu_jax.functional as F
+from scsiameseclu_jax.pairs import CellPairs
 from scsiameseclu_jax.pp import Prepared
 
 _ROWS = 4096  # cells made dense at a time
@@ -68,6 +69,7 @@ def device_data(
         graph=graph,
         n_cells=jnp.asarray(n, jnp.int32),
         n_genes=jnp.asarray(n_genes, jnp.int32),
+        pairs=None if prepared.pairs is None else _padded(prepared.pairs),
     )
 
 
@@ -78,6 +80,16 @@ def links(graph: F.CellGraph, n_cells: int) -> sp.csr_matrix:
     ends = np.asarray(g.receivers)[real], np.asarray(g.senders)[real]
     shape = (n_cells, n_cells)
     return sp.csr_matrix((np.asarray(g.edges, np.float64)[real], ends), shape=shape)
+
+
+def _padded(pairs: CellPairs) -> F.Pairs:
+    m = len(pairs.linked)
+    more = F.bucket(m) - m
+    return F.Pairs(
+        cells=jnp.asarray(np.pad(pairs.rows, [(0, more), (0, 0)]), jnp.int32),
+        linked=jnp.asarray(np.pad(pairs.linked, (0, more))),
+        weights=jnp.asarray(np.pad(np.ones(m), (0, more)), float),
+    )
 
 
 def _dense(counts: sp.csr_matrix, n_rows: int) -> np.ndarray:

@@ -28,7 +28,7 @@ _CHUNK = 10  # steps between two looks at the losses, at most
 # Loss terms that no stage before training has.
 TRAINING_TERMS = (
     *("cell_correlation_features", "cell_correlation_graph", "latent_correlation"),
-    *("propagation", "clustering"),
+    *("propagation", "clustering", "pairs"),
 )
 
 
@@ -143,6 +143,7 @@ class _Run:
             self.n_clusters,
             n_neighbors=self.config.preprocessing.n_neighbors,
             batch=self.prepared.batch,
+            pairs=self.prepared.pairs,
             how=self.config.training.first_partition,
             seed=self.seed,
         )

@@ -10,13 +10,14 @@ import jax
 import numpy as np
 
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax import estimation, fitted, fitting, pp, stability, storage
+from scsiameseclu_jax import estimation, fitted, fitting, pairs, pp, stability, storage
 from scsiameseclu_jax.batch_effects import read_batches
 from scsiameseclu_jax.calibration import calibrate, confidence
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.device import in_float32
 from scsiameseclu_jax.estimation import Estimate
 from scsiameseclu_jax.fitted import Fitted, Predicted
+from scsiameseclu_jax.pairs import PairsLike
 from scsiameseclu_jax.provenance import as_given, as_seed, check_cells, manifest
 from scsiameseclu_jax.stability import Stability
 
@@ -95,6 +96,8 @@ class SiameseClu:
         use_rep: str | None = None,
         neighbors_key: str | None = None,
         batch_key: str | None = None,
+        must_link: PairsLike | None = None,
+        cannot_link: PairsLike | None = None,
         rng: int | np.random.Generator = 0,
         progress: bool | None = None,
     ) -> Self:
@@ -115,6 +118,10 @@ class SiameseClu:
             Column in ``obs`` of batches: features are centred within each, and each cell is
             linked to cells of all of them. For batches that hold very different cells, an
             embedding of Harmony or scVI as `use_rep` can do better.
+        must_link, cannot_link
+            [m, 2] pairs of names in ``obs_names``, of cells that belong to one cluster, or to two.
+            They hold, if they can, for these cells, and guide the choice for all others; the
+            manifest says how many were kept.
         rng
             Seed, or a generator that the seed is drawn from.
         progress
@@ -133,15 +140,11 @@ class SiameseClu:
         seed = as_seed(rng)
         keys = {"use_rep": use_rep, "neighbors_key": neighbors_key, "batch_key": batch_key}
         given = {"layer": layer or "X"} | {key: name for key, name in keys.items() if name}
+        links: dict[str, Any] = {"must_link": must_link, "cannot_link": cannot_link}
+        given |= pairs.plain(**links)
         started = time.perf_counter()
         prepared = pp.prepare(
-            adata,
-            self.n_clusters,
-            layer=layer,
-            use_rep=use_rep,
-            neighbors_key=neighbors_key,
-            batch_key=batch_key,
-            config=self.config,
+            adata, self.n_clusters, layer=layer, **keys, **links, config=self.config
         )
         n, n_features = prepared.features.shape
         logger.info("%d cells, %d genes, %d features", n, len(prepared.frame.selected), n_features)
@@ -159,11 +162,12 @@ class SiameseClu:
         prediction = F.predict(made.state, made.data, config=self.config)
         prediction = jax.tree.map(np.asarray, prediction)
 
-        back = np.empty(n, int)
-        back[prepared.order] = np.arange(n)
-        labels, rank = fitted.by_size(prediction.labels[:n], k)
+        back = np.argsort(prepared.order)
+        proba = pairs.constrain(prediction.proba[:n], prepared.pairs)
+        labels, rank = fitted.by_size(proba.argmax(axis=1), k)
         fitted.check_sizes(labels, k, findings["warnings"])
-        proba = prediction.proba[:n][:, rank][back].astype(np.float32)
+        findings |= pairs.kept(labels, prepared.pairs)
+        proba = proba[:, rank][back].astype(np.float32)
         votes = None if votes is None else votes[:, rank][back]
         self._fitted = fitted.keep(made.state, made.data, prepared, labels, rank, self.config)
         self._results = {
@@ -224,29 +228,22 @@ class SiameseClu:
         stability.check(n_refits, adata.n_obs, k, self.config)
         check_cells(adata, self.manifest, counts=True)
         given = as_given(self.manifest, adata)
+        known = {name: self.manifest["input"].get(name) for name in pairs.OPTIONS}
+        pairs.find_pairs(adata, **known)
 
         def again(part: AnnData, seed: int) -> SiameseClu:
             other = SiameseClu(k, config=stability.refit_config(self.config))
-            return other.fit(part, rng=seed, progress=progress, **given)
+            options = given | pairs.among(known, part)
+            return other.fit(part, rng=seed, progress=progress, **options)
 
         key, layer = given.get("batch_key"), given["layer"]
         batch = None if key is None else read_batches(adata, key)[0]
         refits = stability.refit(adata, n_refits, again, layer=layer, batch=batch, seed=seed)
         found, calibration = stability.compare(self.proba, self._result("votes"), refits)
         self._results |= {"stability": found, "calibration": calibration}
-        known = {"n_refits": int(n_refits), "confidence": "calibrated by refits, too"}
-        self._results["manifest"] = self.manifest | known
+        done = {"n_refits": int(n_refits), "confidence": "calibrated by refits, too"}
+        self._results["manifest"] = self.manifest | done
         return self
-
-    def check_cells(self, adata: AnnData) -> None:
-        """Check that these are as many cells as in the fit, and not the same in another order.
-
-        Raises
-        ------
-        ValueError
-            If they are not.
-        """
-        check_cells(adata, self.manifest, counts=False)
 
     def predict(
         self, adata: AnnData, *, layer: str | None = "counts", false_flags: float = 0.05

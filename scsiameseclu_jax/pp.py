@@ -18,6 +18,7 @@ from scsiameseclu_jax.count_splitting import split_counts
 from scsiameseclu_jax.estimation import K_MAX, k_range
 from scsiameseclu_jax.memory import check_memory
 from scsiameseclu_jax.neighbors import nearest_neighbors, search_of
+from scsiameseclu_jax.pairs import CellPairs, PairsLike, find_pairs
 
 __all__ = ["Frame", "Prepared", "check", "counts", "identify", "prepare", "split_counts"]
 
@@ -70,6 +71,8 @@ class Prepared(NamedTuple):
     """How the links were found: ``"exact"``, ``"approximate"`` or ``"given"``."""
     batch: np.ndarray | None
     """[n] batch of each cell, if there are several; the links are then balanced over them."""
+    pairs: CellPairs | None
+    """Pairs of cells known to be of one cluster, or of two, if there are any."""
     order: np.ndarray
     """[n] row of the AnnData that each cell came from."""
     frame: Frame
@@ -147,6 +150,8 @@ def prepare(
     use_rep: str | None = None,
     neighbors_key: str | None = None,
     batch_key: str | None = None,
+    must_link: PairsLike | None = None,
+    cannot_link: PairsLike | None = None,
     config: Config,
 ) -> Prepared:
     """Check the input and make features, counts and links.
@@ -165,6 +170,8 @@ def prepare(
         Key in ``uns`` of a neighbour graph to use (``"neighbors"`` for scanpy's default).
     batch_key
         Column in ``obs`` of batches to centre features within and to balance links over.
+    must_link, cannot_link
+        See :func:`scsiameseclu_jax.pairs.find_pairs`.
     config
         Static settings.
 
@@ -181,6 +188,7 @@ def prepare(
         msg = "Expected `batch_key` or `neighbors_key`, found both: a given graph is used as it is."
         raise ValueError(msg)
     batch, names = (None, []) if batch_key is None else read_batches(adata, batch_key)
+    pairs = find_pairs(adata, must_link, cannot_link)
     given, mean = (None, np.zeros(0)) if use_rep is None else _representation(adata, use_rep)
     links = None if neighbors_key is None else _connectivities(adata, neighbors_key)
     expressed = raw.getnnz(axis=0) > 0
@@ -188,6 +196,8 @@ def prepare(
     order, fingerprint = _canonical_order(raw, batch, given)
     raw = raw[order]
     batch = None if batch is None else batch[order]
+    if pairs is not None:
+        pairs = pairs._replace(rows=np.argsort(order)[pairs.rows])
 
     totals = np.asarray(raw.sum(axis=1), dtype=np.float64).ravel()
     median = float(np.median(totals))
@@ -232,6 +242,7 @@ def prepare(
         weights=weights,
         search=search,
         batch=batch,
+        pairs=pairs,
         order=order,
         frame=Frame(
             genes=[str(name) for name in adata.var_names[expressed]],

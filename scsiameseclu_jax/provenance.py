@@ -14,6 +14,7 @@ from anndata import AnnData
 from scsiameseclu_jax import pp
 from scsiameseclu_jax.cells import layer_of
 from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.pairs import OPTIONS
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "jraph", "numpy", "scanpy", "anndata")
 
@@ -22,7 +23,7 @@ def manifest(
     prepared: pp.Prepared,
     n_clusters: int,
     *,
-    given: dict[str, str],
+    given: dict[str, Any],
     seed: int,
     seconds: float,
     findings: dict[str, Any],
@@ -37,7 +38,7 @@ def manifest(
     n_clusters
         Number of clusters, given or chosen.
     given
-        Where counts, features, links and batches came from.
+        Where counts, features, links and batches came from, and known pairs.
     seed
         The seed.
     seconds
@@ -111,8 +112,9 @@ def check_cells(adata: AnnData, found: dict[str, Any], *, counts: bool) -> None:
 
 
 def as_given(found: dict[str, Any], adata: AnnData) -> dict[str, Any]:
-    """Return where a fit read its input from, of its manifest, as options for another."""
-    return found["input"] | {"layer": layer_of(adata, found["input"]["layer"])}
+    """Return where a fit read its input from, of its manifest, as options; not the known pairs."""
+    given = {key: name for key, name in found["input"].items() if key not in OPTIONS}
+    return given | {"layer": layer_of(adata, given["layer"])}
 
 
 def _rows(order: np.ndarray) -> str:

@@ -55,7 +55,7 @@ def test_agreement_is_less_where_groups_overlap(seed):
 
 def test_a_plausible_partition_is_one_of_the_best_quarter():
     x, _ = groups([80, 80, 90, 90], spread=0.6)
-    draws = consensus._Draws(x, partition.unit_rows(x), [x, x**3], 5, 10, None, seed=0)
+    draws = consensus._Draws(x, partition.unit_rows(x), [x, x**3], 5, 10, None, None, seed=0)
     names = set()
 
     def pick(seed):

@@ -110,7 +110,8 @@ def test_every_kind_of_counts_gives_the_same_and_stays_as_it_was(kind):
     assert not (difference.nnz if sparse.issparse(difference) else difference.any())
     assert kind == "view" or adata.uns["rank_genes_groups"] == {"mine": 1}
     assert adata.obs.columns.tolist() == [KEY]
-    assert set(adata.layers) == ({"counts"} if kind == "layer" else set())
+    # anndata 0.13 has X among the layers, as None
+    assert set(adata.layers) - {None} == ({"counts"} if kind == "layer" else set())
 
 
 def test_no_counts_is_an_error_that_says_so():

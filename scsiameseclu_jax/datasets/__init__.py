@@ -2,6 +2,7 @@
 
 from scsiameseclu_jax.datasets.bundled import pbmc68k_reduced
 from scsiameseclu_jax.datasets.marker_lists import marker_sets, read_markers
+from scsiameseclu_jax.datasets.pair_lists import read_pairs
 from scsiameseclu_jax.datasets.paper import PaperDataset, paper
 from scsiameseclu_jax.datasets.readers import read
 from scsiameseclu_jax.datasets.simulation import simulate
@@ -13,5 +14,6 @@ __all__ = [
     "pbmc68k_reduced",
     "read",
     "read_markers",
+    "read_pairs",
     "simulate",
 ]

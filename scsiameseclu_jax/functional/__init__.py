@@ -27,6 +27,7 @@ from scsiameseclu_jax.functional.losses import (
     cell_correlation,
     latent_correlation,
     mean_squared_error,
+    pair_likelihood,
     propagation_divergence,
 )
 from scsiameseclu_jax.functional.monitors import mean_cosine, silhouette
@@ -63,6 +64,7 @@ from scsiameseclu_jax.functional.types import (
     CellGraph,
     Embeddings,
     NewCells,
+    Pairs,
     Plan,
     Prediction,
     StepInfo,
@@ -75,6 +77,7 @@ __all__ = [
     "CellGraph",
     "Embeddings",
     "NewCells",
+    "Pairs",
     "Plan",
     "Prediction",
     "Stage",
@@ -117,6 +120,7 @@ __all__ = [
     "occupied",
     "occupy",
     "pagerank_series",
+    "pair_likelihood",
     "predict",
     "pretrain_step",
     "propagate",

@@ -9,7 +9,7 @@ from jax.custom_batching import sequential_vmap
 
 from scsiameseclu_jax.functional.fusion import landmark_weights, map_rows
 from scsiameseclu_jax.functional.graph import no_gradient, propagate
-from scsiameseclu_jax.functional.types import CellGraph
+from scsiameseclu_jax.functional.types import CellGraph, Pairs
 
 _HIGHEST = jax.lax.Precision.HIGHEST  # tf32 loses what the sums of squares are about
 
@@ -126,6 +126,30 @@ def _divergence_backward(saved: tuple[Array, Array, Array], g: Array) -> tuple[A
 
 
 _divergence.defvjp(_divergence_forward, _divergence_backward)
+
+
+def pair_likelihood(log_q: Array, pairs: Pairs) -> Array:
+    """Mean negative log-likelihood of what is known of pairs, cells assigned independently.
+
+    ``-log sum_c q_ic q_jc`` for two cells of one cluster, ``-log (1 - sum_c q_ic q_jc)`` of two.
+
+    Parameters
+    ----------
+    log_q
+        [n, k] logarithm of soft assignments.
+    pairs
+        The pairs.
+
+    References
+    ----------
+    Tian et al., Nature Communications 2021 (scDCC).
+    """
+    one, two = log_q[pairs.cells[:, 0]], log_q[pairs.cells[:, 1]]
+    together = jax.nn.logsumexp(one + two, axis=1)
+    # 0, which two equal rows of one 1 reach, would make the other logarithm infinite
+    together = jnp.minimum(together, -1e-6)
+    value = jnp.where(pairs.linked, together, jnp.log(-jnp.expm1(together)))
+    return -jnp.sum(pairs.weights * value) / jnp.maximum(jnp.sum(pairs.weights), 1)
 
 
 def adjacency_error(z: Array, graph: CellGraph, mask: Array, rows: Array | None = None) -> Array:

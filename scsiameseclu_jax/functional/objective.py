@@ -160,4 +160,6 @@ def training_terms(
     if _on(config, "clustering"):
         value = losses.assignment_divergence(state.plan.target, log_q, data.mask)
         terms["clustering"] = value
+    if _on(config, "pairs") and data.pairs is not None:
+        terms["pairs"] = losses.pair_likelihood(log_q, data.pairs)
     return terms, z.fused

@@ -61,7 +61,7 @@ def init(key: Array, data: CellData, *, n_clusters: int, config: Config) -> Trai
     weights = {
         name: jnp.asarray(value, data.features.dtype)
         for name, value in config.to_dict()["losses"].items()
-        if value > 0
+        if value > 0 and (name != "pairs" or data.pairs is not None)
     }
     return TrainState(
         params=params,

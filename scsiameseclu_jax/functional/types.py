@@ -32,6 +32,17 @@ class CellGraph(NamedTuple):
         return self.neighbors.shape[0] - self.owners.shape[0]
 
 
+class Pairs(NamedTuple):
+    """Pairs of cells known to be of one cluster, or of two."""
+
+    cells: Array
+    """[m, 2] rows of the two cells."""
+    linked: Array
+    """[m] whether they are of one cluster."""
+    weights: Array
+    """[m] 1 for pairs, 0 for padding."""
+
+
 class CellData(NamedTuple):
     """What training sees of the cells. Rows past ``n_cells`` and genes past ``n_genes`` pad."""
 
@@ -47,6 +58,8 @@ class CellData(NamedTuple):
     """[] how many rows are cells."""
     n_genes: Array
     """[] how many columns of ``counts`` are genes."""
+    pairs: Pairs | None = None
+    """What is known of pairs of the cells, if anything is."""
 
     @property
     def mask(self) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.pairs import OPTIONS
 from scsiameseclu_jax.reporting.markup import (
     Column,
     Html,
@@ -132,6 +133,7 @@ def shell(result: Result) -> str:
         options["--refits"] = result.n_refits
         options["--use-rep"] = params.get("use_rep")
         options["--batch-key"] = params.get("batch_key")
+        options |= {f"--{o.replace('_', '-')}": f"{o}.csv" for o in OPTIONS if o in params}
         if differing(plain(params.get("config", {}))):
             options["--config"] = "settings.toml"
     if params.get("layer", "counts") != "counts":
@@ -172,6 +174,8 @@ def python(result: Result) -> str:
         for name in ("use_rep", "neighbors_key", "batch_key"):
             if name in params:
                 options[name] = str(params[name])
+        pairs = [name for name in OPTIONS if name in params]
+        lines += [f'{name} = scs.datasets.read_pairs("{name}.csv")' for name in pairs]
         if "restrict_to" in params:
             ((column, groups),) = params["restrict_to"].items()
             options["restrict_to"] = (str(column), [str(group) for group in groups])
@@ -185,6 +189,7 @@ def python(result: Result) -> str:
         options["key_added"] = result.key
     changed = differing(plain(params.get("config", {})))
     words += [f"{name}={value!r}" for name, value in options.items()]
+    words += [] if result.predicted else [f"{name}={name}" for name in pairs]
     if changed and not result.predicted:
         lines.append(_call("config = scs.Config.from_dict", [repr(changed)]))
         words.append("config=config")

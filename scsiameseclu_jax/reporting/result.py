@@ -170,7 +170,7 @@ def _names(params: dict, values: pd.Series, proba: np.ndarray | None) -> list[st
 
 
 def _own(values: pd.Series, names: list[str], proba: np.ndarray | None) -> np.ndarray:
-    own = values.astype(object).to_numpy()
+    own = values.astype(object).to_numpy(copy=True)
     if proba is not None:
         unassigned = own == UNASSIGNED
         own[unassigned] = np.array(names, dtype=object)[

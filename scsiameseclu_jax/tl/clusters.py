@@ -12,6 +12,8 @@ from scsiameseclu_jax import stability
 from scsiameseclu_jax.cells import in_memory
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.model import SiameseClu
+from scsiameseclu_jax.pairs import OPTIONS, PairsLike
+from scsiameseclu_jax.provenance import check_cells
 from scsiameseclu_jax.tl.record import (
     UNASSIGNED,
     RestrictTo,
@@ -37,6 +39,8 @@ def siameseclu(
     use_rep: str | None = None,
     neighbors_key: str | None = None,
     batch_key: str | None = None,
+    must_link: PairsLike | None = None,
+    cannot_link: PairsLike | None = None,
     restrict_to: RestrictTo | None = None,
     n_refits: int = 0,
     unassigned_below: float | None = None,
@@ -64,6 +68,9 @@ def siameseclu(
     batch_key
         Column in ``obs`` of batches to be looked past; see
         :meth:`scsiameseclu_jax.SiameseClu.fit`.
+    must_link, cannot_link
+        Pairs of names in ``obs_names``, of cells that belong to one cluster, or to two: what is
+        known of cells, from a lineage barcode, say. See :meth:`scsiameseclu_jax.SiameseClu.fit`.
     restrict_to
         Column of ``obs`` and groups in it: only their cells are clustered, the others keep their
         group. New clusters are called ``"3-5,0"``, say; results for other cells are NaN.
@@ -139,6 +146,8 @@ def siameseclu(
         use_rep=use_rep,
         neighbors_key=neighbors_key,
         batch_key=batch_key,
+        must_link=must_link,
+        cannot_link=cannot_link,
         rng=rng,
         progress=progress,
     )
@@ -193,18 +202,20 @@ def add_clusters(
     """
     check_key(key_added)
     check_threshold(unassigned_below)
-    model.check_cells(adata if restrict_to is None else adata[restricted(adata, restrict_to)])
+    cells = adata if restrict_to is None else adata[restricted(adata, restrict_to)]
+    check_cells(cells, model.manifest, counts=False)
     adata = own(adata, copy=copy)
     embedding = model.get_latent_representation()
     options: dict[str, Any] = {"restrict_to": restrict_to, "unassigned_below": unassigned_below}
     add(adata, key_added, model, embedding, **options)
     adata.obs[key_added] = adata.obs[key_added].cat.remove_unused_categories()
     manifest, asked = dict(model.manifest), model.n_clusters
+    given = {k: np.array(v) if k in OPTIONS else v for k, v in manifest.pop("input").items()}
     if restrict_to is not None:
         options["restrict_to"] = {restrict_to[0]: np.array(list(map(str, restrict_to[1])))}
     adata.uns[key_added] = {
         "params": {"n_clusters": asked if asked == "auto" else int(asked)}
-        | manifest.pop("input")
+        | given
         | {name: value for name, value in options.items() if value is not None}
         | split_of(adata, model.manifest["input"]["layer"])
         | {"config": model.config.to_dict()},

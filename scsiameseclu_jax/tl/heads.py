@@ -70,7 +70,7 @@ def known_types(adata: AnnData, labels_key: str, unlabeled: str) -> np.ndarray:
         msg = f"Expected `labels_key` to be a column of obs, one of {found}, found {labels_key!r}."
         raise KeyError(msg)
     column = adata.obs[labels_key]
-    names = column.astype(str).to_numpy(dtype=object)
+    names = column.astype(str).to_numpy(dtype=object, copy=True)  # pandas may lend its own
     names[column.isna().to_numpy() | (names == unlabeled)] = None
     types = sorted({name for name in names if name is not None})
     if len(types) < 2 or "Unassigned" in types:
