@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _MODULES = [
     *("batch_effects", "batches", "config", "device", "estimation", "fitted", "fitting"),
     *("metrics/clustering", "model", "neighbors", "normalization", "novelty", "partition", "pp"),
-    *("reference", "consensus", "provenance", "stability"),
+    *("reference", "consensus", "pairs", "provenance", "stability"),
 ]
 
 PACKAGES = [

@@ -41,7 +41,8 @@ def weights() -> dict[str, float]:
     """Return the default's loss weights that are not 0."""
     import scsiameseclu_jax as scs
 
-    return {name: w for name, w in scs.Config().to_dict()["losses"].items() if w}
+    found = scs.Config().to_dict()["losses"]
+    return {name: w for name, w in found.items() if w and name != "pairs"}  # none are given
 
 
 def default_of(setting: str) -> float:
