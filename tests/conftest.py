@@ -10,7 +10,10 @@ def pytest_configure(config):
 
     Compiled programs are kept on disk: modules forget those in memory, and many are the same. A
     folder for each process, because one that reads what another is writing would warn.
+
+    Whatever the version of pandas, it lends arrays read-only, as it always does from 3 on.
     """
+    os.environ["PANDAS_COPY_ON_WRITE"] = "1"  # nothing has imported pandas yet
     if "not slow" in config.option.markexpr:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         jax.config.update("jax_disable_most_optimizations", True)

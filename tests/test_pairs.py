@@ -123,6 +123,15 @@ def test_pairs_hold_and_guide_other_cells(adata, known, model):
     np.testing.assert_allclose(model.proba.sum(axis=1), 1, rtol=1e-5)
 
 
+def test_mini_batches_leave_out_the_loss_but_keep_the_pairs(adata, known):
+    values = CONFIG.to_dict() | {"scale": {"full_cells": 100, "batch_cells": 64}}
+    config = scs.Config.from_dict(values)
+    made = scs.SiameseClu(4, config=config).fit(adata, rng=0, progress=False, **known)
+    assert "pairs" not in made.history
+    for name in known:
+        assert made.manifest[name]["kept"] == made.manifest[name]["given"]
+
+
 def test_order_of_cells_and_of_pairs_does_not_matter(adata, known, model):
     order = np.random.default_rng(1).permutation(N)
     turned = {name: pd.DataFrame(value[::-1, ::-1]) for name, value in known.items()}
@@ -222,6 +231,8 @@ def test_the_record_survives_a_file_and_says_how_to_repeat_it(adata, known, tmp_
     for name, value in known.items():
         np.testing.assert_array_equal(params[name].astype(str), value)
     assert int(back.uns["siameseclu"]["manifest"]["must_link"]["kept"]) > 0
+    scs.report(back, tmp_path / "report.html")
+    assert "must_link" in (tmp_path / "report.html").read_text(encoding="utf-8")
     result = find(back, "siameseclu")
     assert "--must-link must_link.csv --cannot-link cannot_link.csv" in repeat.shell(result)
     code = repeat.python(result)

@@ -106,8 +106,8 @@ def siameseclu(
     ``adata.obsm[f"{key_added}_proba"]``
         Soft assignments [n, k], float32, rows sum to 1.
     ``adata.uns[key_added]``
-        ``params``, ``history`` (one array for each loss term) and ``manifest``; with ``"auto"``,
-        ``estimate``, the evidence for the number of clusters.
+        ``params``, ``history`` (one array for each loss term) and ``manifest``, which counts the
+        pairs that are kept; with ``"auto"``, ``estimate``, the evidence for the number of clusters.
 
     What earlier results under the same name say of other clusters is removed: colors, markers,
     annotation, pseudotime, agreement, novelty.
