@@ -62,7 +62,7 @@ def first_partition(
     neighbour graphs and its own candidates. The other cells join the cluster with the nearest
     centre in the embedding. The best quarter of each draw's candidates votes, matched to the one
     that leads: of the best of each draw, the one that is best on one more draw. Where pairs of
-    cells are known, candidates that break fewer of them come first.
+    cells are known, there are candidates that heed them, and those that break fewer come first.
 
     Parameters
     ----------
@@ -141,18 +141,38 @@ class _Draws(NamedTuple):
         rows, spaces, seed = self.sample(draw, size)
         z, k = self.embedding, self.n_clusters
         try:
-            ranked = ranked_candidates(z[rows], spaces, k, seed=seed, n_starts=_STARTS)
+            ties = None if self.pairs is None else partial(self.ties, rows, self.pairs)
+            ranked = ranked_candidates(z[rows], spaces, k, seed=seed, n_starts=_STARTS, ties=ties)
         except ValueError:
             return []
         made = []
-        few = max(1, round(_PLAUSIBLE * len(ranked.scores)))
-        tried = few if self.pairs is None else len(ranked.scores)
+        tried = len(ranked.scores)
+        few = max(1, round(_PLAUSIBLE * tried))
+        if self.pairs is None:
+            tried = few
+        else:
+            few = max(1, few // 2)  # pairs double the number of candidates, not of good ones
         for name, own in zip(list(ranked.scores)[:tried], ranked.clusters, strict=False):
             centers = unit_rows(centers_of(z[rows], own, k))
             clusters = np.argmax(self.unit @ centers.T, axis=1).astype(np.int32)
             clusters[rows] = own
             made.append(_Plausible(name, clusters))
         return sorted(made, key=lambda one: self.broken(one.clusters))[:few]
+
+    def ties(self, rows: np.ndarray, pairs: CellPairs, groups: np.ndarray) -> np.ndarray:
+        """Count the pairs [2, g, g] that keep groups of drawn cells apart, and that tie them.
+
+        Cells that are not drawn count for the group with the nearest centre in the embedding.
+        """
+        n_groups = int(groups.max()) + 1
+        centers = unit_rows(centers_of(self.embedding[rows], groups, n_groups))
+        named = np.unique(pairs.rows)
+        of = np.empty(len(self.embedding), int)
+        of[named] = np.argmax(self.unit[named] @ centers.T, axis=1)
+        of[rows] = groups
+        made = np.zeros((2, n_groups, n_groups))
+        np.add.at(made, (pairs.linked.astype(int), *of[pairs.rows].T), 1)
+        return made + made.transpose(0, 2, 1)
 
     def broken(self, clusters: np.ndarray) -> int:
         """Return how many of the known pairs clusters [n] of all cells break."""

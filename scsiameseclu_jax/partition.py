@@ -9,7 +9,7 @@ which likes small islands. Each normalisation has its say in both.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -44,6 +44,10 @@ class Candidates(NamedTuple):
     """Modularity and silhouette of each by its name, in one representation after the other."""
 
 
+Ties = Callable[[np.ndarray], np.ndarray]
+"""For groups [n] of cells, how many known pairs [2, g, g] keep two of them apart, and tie them."""
+
+
 def representation(
     features: np.ndarray, n_neighbors: int, batch: np.ndarray | None = None
 ) -> Representation:
@@ -70,6 +74,7 @@ def ranked_candidates(
     *,
     seed: int,
     n_starts: int = 10,
+    ties: Ties | None = None,
 ) -> Candidates:
     """Make candidate partitions and rank them without labels.
 
@@ -85,6 +90,8 @@ def ranked_candidates(
         Seed of the random starts.
     n_starts
         Random starts of each k-means.
+    ties
+        What is known of pairs of cells: small groups are then also merged with regard to it.
 
     Returns
     -------
@@ -97,13 +104,14 @@ def ranked_candidates(
         If no candidate has that many clusters, because too many cells are alike.
     """
     units = [unit_rows(one.features) for one in representations]
-    made = _candidates_of("embedding", embedding, n_clusters, seed, n_starts)
+    options = n_clusters, seed, n_starts, ties
+    made = _candidates_of("embedding", embedding, *options)
     for i, (unit, one) in enumerate(zip(units, representations, strict=True)):
         near = unit_rows(smooth(one.links, unit, 4))
         far = unit_rows(smooth(one.links, near, 12))
         for name, x in (("as it is", unit), ("smoothed 4", near), ("smoothed 16", far)):
             name = f"representation {i + 1} {name}"
-            made |= _candidates_of(name, x, n_clusters, seed, n_starts)
+            made |= _candidates_of(name, x, *options)
     candidates = {name: c for name, c in made.items() if len(np.unique(c)) == n_clusters}
     if not candidates:
         found = max(len(np.unique(clusters)) for clusters in made.values())
@@ -241,8 +249,31 @@ def _without_singles(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return np.unique(joins[groups], return_inverse=True)[1]
 
 
+def _heeding(
+    distances: np.ndarray, ties: np.ndarray, tree: np.ndarray, n_clusters: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Merge groups by distances [g, g] and pairs [2, g, g]; yield levels, and clusters [g].
+
+    Each pair counts as one more distance between its groups: 0 if it ties them, else 2, the
+    largest. A few pairs say little of many groups, so coarser ones, cut from the plain `tree`, are
+    tried as well.
+    """
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    for level in (len(distances), 3 * n_clusters, 2 * n_clusters):
+        of = np.unique(fcluster(tree, level, criterion="maxclust"), return_inverse=True)[1]
+        member = np.eye(of.max() + 1)[of]
+        sizes = member.sum(axis=0)
+        apart, tied = member.T @ ties @ member
+        mean = member.T @ distances @ member / np.outer(sizes, sizes)
+        heeded = (mean + 2 * apart) / (1 + apart + tied)
+        merged = linkage(squareform(heeded, checks=False), method="average")
+        yield level, fcluster(merged, n_clusters, criterion="maxclust")[of]
+
+
 def _candidates_of(
-    name: str, x: np.ndarray, n_clusters: int, seed: int, n_starts: int
+    name: str, x: np.ndarray, n_clusters: int, seed: int, n_starts: int, ties: Ties | None
 ) -> dict[str, np.ndarray]:
     """Cluster directly, and by merging many small groups: by distance, by weighted centres.
 
@@ -250,6 +281,7 @@ def _candidates_of(
     a cluster of one cell and be passed over, though those are the ones that find rare types.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import pdist, squareform
     from sklearn.cluster import KMeans
 
     made = {f"k-means, {name}": kmeans(x, n_clusters, seed, n_starts=n_starts)}
@@ -267,8 +299,12 @@ def _candidates_of(
     weights = np.sqrt(np.bincount(groups))
     merged = KMeans(n_clusters, n_init=2 * n_starts, random_state=seed)
     if centers.any(axis=1).all():  # a centre at the origin has no direction
-        tree = linkage(unit_rows(centers), method="average", metric="cosine")
+        distances = pdist(unit_rows(centers), "cosine")
+        tree = linkage(distances, method="average")
         cut = fcluster(tree, n_clusters, criterion="maxclust")
         made[f"merged by distance, {name}"] = cut[groups]
+        if ties is not None:
+            for size, cut in _heeding(squareform(distances), ties(groups), tree, n_clusters):
+                made[f"merged by pairs of {size} groups, {name}"] = cut[groups]
     made[f"merged centres, {name}"] = merged.fit_predict(centers, sample_weight=weights)[groups]
     return {key: np.unique(c, return_inverse=True)[1] for key, c in made.items()}

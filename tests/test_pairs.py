@@ -152,6 +152,23 @@ def test_candidates_that_break_fewer_pairs_come_first(adata, known):
     assert having < without
 
 
+def test_a_type_of_two_distant_parts_is_found_by_a_few_pairs():
+    rng = np.random.default_rng(0)
+    parts = np.repeat(np.arange(4), 60)
+    x = 3 * np.eye(4, 8)[parts] + 0.3 * rng.normal(size=(240, 8))
+    x[parts == 1] += 1.5 * np.eye(8)[2]  # part 1 lies nearer to part 2 than to part 0
+    types = np.array([0, 0, 1, 2])[parts]
+    rows = np.array([[i, 60 + i] for i in range(6)] + [[60 + i, 120 + i] for i in range(6)])
+    given = pairs.CellPairs(rows, types[rows[:, 0]] == types[rows[:, 1]])
+
+    def score(known):
+        found = consensus.first_partition(x, [x], 3, n_neighbors=10, pairs=known, seed=0)
+        return adjusted_rand_score(types, found.clusters)
+
+    assert score(None) < 0.7
+    assert score(given) > 0.95
+
+
 def test_constrain_keeps_what_it_can():
     proba = np.array([[0.6, 0.4, 0], [0.1, 0.2, 0.7], [0.5, 0.3, 0.2], [0.9, 0.1, 0.0]])
     given = pairs.CellPairs(np.array([[0, 1], [0, 2]]), np.array([True, False]))
