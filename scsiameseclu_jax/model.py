@@ -150,9 +150,8 @@ class SiameseClu:
         logger.info("%d cells, %d genes, %d features", n, len(prepared.frame.selected), n_features)
         chosen, k = None, self.n_clusters
         if isinstance(k, str):
-            neighbors = self.config.preprocessing.n_neighbors
-            x, batch = prepared.features, prepared.batch
-            chosen = estimation.estimate(x, neighbors, batch=batch, seed=seed)
+            x, near = prepared.features, self.config.preprocessing.n_neighbors
+            chosen = estimation.estimate(x, near, batch=prepared.batch, seed=seed)
             k = chosen.n_clusters
             logger.info("%d clusters: %s", k, chosen.why)
         made = fitting.fit(prepared, k, config=self.config, seed=seed, progress=progress)
@@ -244,6 +243,10 @@ class SiameseClu:
         done = {"n_refits": int(n_refits), "confidence": "calibrated by refits, too"}
         self._results["manifest"] = self.manifest | done
         return self
+
+    def check_cells(self, adata: AnnData) -> None:
+        """Raise ValueError for more or fewer cells than the fit had, or its own in another order."""
+        check_cells(adata, self.manifest, counts=False)
 
     def predict(
         self, adata: AnnData, *, layer: str | None = "counts", false_flags: float = 0.05

@@ -123,7 +123,15 @@ def fuse(params, z_features, z_graph, a):
     return equal_length(local + params["beta"] * attention(local))
 
 
-def training_terms(params, x, x_1, x_2, counts, size_factors, a, a_removed, target, rows, config):
+def pair_likelihood(q, rows, linked):
+    """Mean negative log-likelihood of pairs of cells [m, 2], of one cluster where linked [m]."""
+    same = jnp.array([q[i] @ q[j] for i, j in rows])
+    return -jnp.mean(jnp.log(jnp.where(jnp.array(linked), same, 1 - same)))
+
+
+def training_terms(
+    params, x, x_1, x_2, counts, size_factors, a, a_removed, target, rows, pairs, config
+):
     """Every term of a training step, and ``q``; the counts of the cells `rows` enter ZINB."""
     slope = config.network.negative_slope
     n_f, n_g = len(config.network.feature_layers), len(config.network.graph_layers)
@@ -156,4 +164,5 @@ def training_terms(params, x, x_1, x_2, counts, size_factors, a, a_removed, targ
         "latent_correlation": latent_correlation(f_1, f_2, q) + latent_correlation(g_1, g_2, q),
         "propagation": jnp.stack(divergences).mean(),
         "clustering": divergence(target, q),
+        "pairs": pair_likelihood(q, *pairs),
     }, q

@@ -63,6 +63,24 @@ def problem(n=45, *, n_nodes=None, n_features=6, n_genes=10, gene_pad=3, seed=0)
     return Problem(data, x, counts, size_factors, dense)
 
 
+PAIRS = [[0, 1], [2, 3], [4, 5]], [True, False, False]
+
+
+def known_pairs(rows, linked, padding=0):
+    """Return pairs as training sees them."""
+    m = len(rows)
+    return F.Pairs(
+        jnp.pad(jnp.asarray(rows, jnp.int32), [(0, padding), (0, 0)]),
+        jnp.pad(jnp.asarray(linked), (0, padding)),
+        jnp.pad(jnp.ones(m), (0, padding)),
+    )
+
+
+def paired(made):
+    """Return the problem with known pairs of cells, padded."""
+    return made._replace(data=made.data._replace(pairs=known_pairs(*PAIRS, padding=2)))
+
+
 def shaken(tree, seed=0, scale=0.3):
     """Add noise to every parameter: what starts at 0 or 1 would hide mistakes."""
     leaves, structure = jax.tree.flatten(tree)

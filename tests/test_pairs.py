@@ -13,7 +13,8 @@ import scsiameseclu_jax.functional as F
 from scsiameseclu_jax import cli, consensus, pairs
 from scsiameseclu_jax.reporting import repeat
 from scsiameseclu_jax.reporting.result import find
-from tests.problems import close, same_value_and_gradient
+from tests import oracles
+from tests.problems import PAIRS, close, known_pairs, same_value_and_gradient
 
 CONFIG = scs.Config.from_dict(
     {
@@ -49,23 +50,11 @@ def fitted(adata, **options):
     return scs.SiameseClu(4, config=CONFIG).fit(adata, rng=0, progress=False, **options)
 
 
-def some(rows, linked, padding=0):
-    m = len(rows)
-    return F.Pairs(
-        jnp.pad(jnp.asarray(rows, jnp.int32).reshape(m, 2), [(0, padding), (0, 0)]),
-        jnp.pad(jnp.asarray(linked), (0, padding)),
-        jnp.pad(jnp.ones(m), (0, padding)),
-    )
-
-
 def test_likelihood_is_that_of_independent_cells(x64):
-    rows, linked = [[0, 1], [1, 2], [3, 4]], [True, False, False]
-    made = some(rows, linked, padding=3)
+    made = known_pairs(*PAIRS, padding=3)
 
     def oracle(logits):
-        q = jax.nn.softmax(logits)
-        same = jnp.array([q[i] @ q[j] for i, j in rows])
-        return -jnp.mean(jnp.log(jnp.where(jnp.array(linked), same, 1 - same)))
+        return oracles.pair_likelihood(jax.nn.softmax(logits), *PAIRS)
 
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)))
     same_value_and_gradient(
@@ -76,7 +65,7 @@ def test_likelihood_is_that_of_independent_cells(x64):
 @pytest.mark.parametrize("linked", [True, False])
 def test_certain_assignments_have_finite_likelihoods(linked):
     log_q = jax.nn.log_softmax(jnp.array([[200.0, 0, 0], [200.0, 0, 0], [0, 200.0, 0]]))
-    made = some([[0, 1], [0, 2]], [linked, linked])
+    made = known_pairs([[0, 1], [0, 2]], [linked, linked])
     value, gradient = jax.value_and_grad(F.pair_likelihood)(log_q, made)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
@@ -104,8 +93,7 @@ def test_the_loss_is_lower_after_steps_with_it(adata, known):
     assert not np.array_equal(made.proba, other.proba)
 
 
-def test_pairs_hold_and_guide_other_cells(adata, known, model):
-    types, plain = adata.obs["cell_type"].to_numpy(), fitted(adata)
+def test_pairs_hold(adata, known, model):
     for name, given in known.items():
         different = len({frozenset(pair) for pair in given})
         assert model.manifest[name] == {"given": different, "kept": different}
@@ -114,11 +102,6 @@ def test_pairs_hold_and_guide_other_cells(adata, known, model):
     apart = [found[one] != found[two] for one, two in known["cannot_link"]]
     assert all(together)
     assert all(apart)
-    others = slice(60, None)
-    with_pairs, without = (
-        adjusted_rand_score(types[others], one.labels[others]) for one in (model, plain)
-    )
-    assert with_pairs > without
     np.testing.assert_array_equal(model.proba.argmax(axis=1), model.labels)
     np.testing.assert_allclose(model.proba.sum(axis=1), 1, rtol=1e-5)
 

@@ -10,14 +10,14 @@ import pytest
 import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
 from tests import oracles
-from tests.problems import CONFIG, close, dense_of, problem, started
+from tests.problems import CONFIG, PAIRS, close, dense_of, paired, problem, started
 
 TERMS = list(CONFIG.to_dict()["losses"])
 
 
 @pytest.fixture(scope="module")
 def made():
-    return problem()
+    return paired(problem())
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def same(one, two):
 
 
 def test_every_term_and_its_gradient_is_the_dense_one(x64):
-    made = problem()
+    made = paired(problem())
     state, n = started(made), len(made.x)
     key = jax.random.key(3)
     key_views, key_counts = jax.random.split(key)
@@ -61,6 +61,7 @@ def test_every_term_and_its_gradient_is_the_dense_one(x64):
         jnp.asarray(dense_of(F.normalize(made.data.graph, state.kept))[:n, :n]),
         state.plan.target[:n],
         rows,
+        PAIRS,
     )
 
     def found(params):

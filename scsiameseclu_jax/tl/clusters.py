@@ -13,7 +13,6 @@ from scsiameseclu_jax.cells import in_memory
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.model import SiameseClu
 from scsiameseclu_jax.pairs import OPTIONS, PairsLike
-from scsiameseclu_jax.provenance import check_cells
 from scsiameseclu_jax.tl.record import (
     UNASSIGNED,
     RestrictTo,
@@ -203,7 +202,7 @@ def add_clusters(
     check_key(key_added)
     check_threshold(unassigned_below)
     cells = adata if restrict_to is None else adata[restricted(adata, restrict_to)]
-    check_cells(cells, model.manifest, counts=False)
+    model.check_cells(cells)
     adata = own(adata, copy=copy)
     embedding = model.get_latent_representation()
     options: dict[str, Any] = {"restrict_to": restrict_to, "unassigned_below": unassigned_below}

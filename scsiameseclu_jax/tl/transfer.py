@@ -12,7 +12,7 @@ from anndata import AnnData
 from scsiameseclu_jax import pp
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.model import SiameseClu
-from scsiameseclu_jax.provenance import as_seed, check_cells
+from scsiameseclu_jax.provenance import as_seed
 from scsiameseclu_jax.reference import align, to_genes
 from scsiameseclu_jax.tl.classification import FOLDS, components_of, record_of, write_types
 from scsiameseclu_jax.tl.heads import (
@@ -133,7 +133,7 @@ def transfer_labels(
     seed = as_seed(rng)
     settings = Config() if config is None else config
     if model is not None:
-        check_cells(reference, model.manifest, counts=False)
+        model.check_cells(reference)
         settings = model.config
     both = _joined(reference, adata, layer, batch_key)
     blocks = components_of(both, None, batch_key, settings)
