@@ -245,7 +245,7 @@ class SiameseClu:
         return self
 
     def check_cells(self, adata: AnnData) -> None:
-        """Raise ValueError for more or fewer cells than the fit had, or its own in another order."""
+        """Raise ValueError for more or fewer cells than the fit had, or its own reordered."""
         check_cells(adata, self.manifest, counts=False)
 
     def predict(
