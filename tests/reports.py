@@ -85,7 +85,7 @@ def marked(adata, key="siameseclu", n_genes=4):
 
 def typed(adata, key="siameseclu"):
     """Add types from a reference, and a trajectory that begins in the first cluster."""
-    kinds = adata.obs["cell_type"].astype(str).to_numpy(object)
+    kinds = adata.obs["cell_type"].astype(str).to_numpy(object, copy=True)
     kinds[::10] = "Unassigned"
     adata.obs["transferred"] = pd.Categorical(kinds)
     adata.obs["transferred_confidence"] = np.float32(0.75)

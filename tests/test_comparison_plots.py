@@ -180,7 +180,7 @@ def test_confidence_by_cluster():
 
 def test_confidence_of_unassigned_cells_and_its_reliability():
     adata = result(4, calibrated=True)
-    names = adata.obs["siameseclu"].astype(str).to_numpy(dtype=object)
+    names = adata.obs["siameseclu"].astype(str).to_numpy(dtype=object, copy=True)
     names[adata.obs["siameseclu_confidence"] < 0.6] = "Unassigned"
     adata.obs["siameseclu"] = pd.Categorical(names)
     left = (names == "Unassigned").mean()

@@ -155,7 +155,7 @@ def test_genes_without_counts_mark_nothing():
 
 def test_a_group_without_markers_has_no_rows():
     adata = cells()
-    adata.obs["random"] = np.random.default_rng(0).permutation(adata.obs[KEY])
+    adata.obs["random"] = np.random.default_rng(0).permutation(adata.obs[KEY].to_numpy(copy=True))
     scs.tl.markers(adata, "random")
     assert adata.uns["random_top_markers"].empty
 

@@ -149,7 +149,7 @@ def test_two_islands_have_no_links():
 
 def test_cells_without_a_cluster_or_an_embedding():
     adata = arc()
-    names = adata.obs["siameseclu"].astype(str).to_numpy(dtype=object)
+    names = adata.obs["siameseclu"].astype(str).to_numpy(dtype=object, copy=True)
     names[:10], names[10:20] = "Unassigned", None
     adata.obs["siameseclu"] = pd.Categorical(names)
     lost = np.arange(N) % 6 == 5

@@ -114,7 +114,7 @@ def celltypist(
     types = [str(name) for name in proba.columns]
     values = proba.to_numpy(np.float64)
     voted, alone = (
-        found.predicted_labels[name].astype(str).to_numpy(dtype=object)
+        found.predicted_labels[name].astype(str).to_numpy(dtype=object, copy=True)
         for name in ("majority_voting", "predicted_labels")
     )
     place = {name: i for i, name in enumerate(types)}

@@ -134,7 +134,7 @@ def add(
         others = adata.obs[restrict_to[0]].astype("category")
         kept = others[~part].cat.remove_unused_categories().cat.categories
         categories = [*map(str, kept), *categories]
-        whole = others.astype(str).to_numpy(dtype=object)
+        whole = others.astype(str).to_numpy(dtype=object, copy=True)
         whole[part] = clusters
         clusters = whole
     values = pd.Categorical(clusters, categories=list(dict.fromkeys(categories)))
