@@ -5,7 +5,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import scsiameseclu_jax as scs
 
-adata = scs.datasets.simulate(n_cells=500, n_genes=200, n_clusters=5, difficulty=0.8, rng=0)
+adata = scs.datasets.simulate(n_cells=500, n_genes=200, n_clusters=5, difficulty=0.65, rng=0)
 # What is known of the first 50 cells, from a lineage barcode or a sorting gate, say.
 rng, types = np.random.default_rng(0), adata.obs["cell_type"].to_numpy()
 one, two = np.array([rng.choice(50, 2, replace=False) for _ in range(100)]).T
