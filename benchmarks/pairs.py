@@ -61,9 +61,7 @@ def run(set_name: str, count: int, seed: int) -> Run:
     for name, setting in {"ari": config, "ari_without_loss": without}.items():
         if count == 0 and setting is without:
             continue
-        # the state of one setting has a weight that the other has not
-        first = start if setting is config else _without_loss(start, setting)
-        made = fitting.fit(prepared, k, config=setting, seed=seed, pretrained=first)
+        made = fitting.fit(prepared, k, config=setting, seed=seed, pretrained=start)
         proba = F.predict(made.state, made.data, config=setting).proba
         clusters = np.asarray(proba).argmax(axis=1)[: len(labels)]
         free = rest[prepared.order]
@@ -72,11 +70,6 @@ def run(set_name: str, count: int, seed: int) -> Run:
             kept = f"kept_{name.removeprefix('ari_')}" if setting is without else "kept"
             found[kept] = float(1 - pairs.broken(clusters, given).mean())
     return found
-
-
-def _without_loss(start: Any, config: Any) -> Any:
-    weights = {name: w for name, w in start.state.weights.items() if name != "pairs"}
-    return start._replace(state=start.state._replace(weights=weights), config=config)
 
 
 def fingerprint() -> str:

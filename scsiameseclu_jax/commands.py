@@ -189,8 +189,9 @@ def _fit_model(
     from scsiameseclu_jax.cells import layer_of
     from scsiameseclu_jax.datasets import read_pairs
 
-    files = {"must_link": args.must_link, "cannot_link": args.cannot_link}
-    known = {name: None if file is None else read_pairs(file) for name, file in files.items()}
+    must_link, cannot_link = (
+        None if file is None else read_pairs(file) for file in (args.must_link, args.cannot_link)
+    )
     started = time.perf_counter()
     model = scs.SiameseClu(args.n_clusters, config=config)
     if args.refits:
@@ -200,8 +201,8 @@ def _fit_model(
         layer=layer_of(adata, args.layer),
         use_rep=args.use_rep,
         batch_key=args.batch_key,
-        must_link=known["must_link"],
-        cannot_link=known["cannot_link"],
+        must_link=must_link,
+        cannot_link=cannot_link,
         rng=args.seed,
         progress=False if args.quiet else None,
     )

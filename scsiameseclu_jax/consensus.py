@@ -146,11 +146,9 @@ class _Draws(NamedTuple):
         except ValueError:
             return []
         made = []
-        tried = len(ranked.scores)
-        few = max(1, round(_PLAUSIBLE * tried))
-        if self.pairs is None:
-            tried = few
-        else:
+        few = tried = max(1, round(_PLAUSIBLE * len(ranked.scores)))
+        if self.pairs is not None:
+            tried = len(ranked.scores)  # any of them may break the fewest pairs
             few = max(1, few // 2)  # pairs double the number of candidates, not of good ones
         for name, own in zip(list(ranked.scores)[:tried], ranked.clusters, strict=False):
             centers = unit_rows(centers_of(z[rows], own, k))

@@ -176,6 +176,7 @@ def python(result: Result) -> str:
                 options[name] = str(params[name])
         pairs = [name for name in OPTIONS if name in params]
         lines += [f'{name} = scs.datasets.read_pairs("{name}.csv")' for name in pairs]
+        words += [f"{name}={name}" for name in pairs]
         if "restrict_to" in params:
             ((column, groups),) = params["restrict_to"].items()
             options["restrict_to"] = (str(column), [str(group) for group in groups])
@@ -189,7 +190,6 @@ def python(result: Result) -> str:
         options["key_added"] = result.key
     changed = differing(plain(params.get("config", {})))
     words += [f"{name}={value!r}" for name, value in options.items()]
-    words += [] if result.predicted else [f"{name}={name}" for name in pairs]
     if changed and not result.predicted:
         lines.append(_call("config = scs.Config.from_dict", [repr(changed)]))
         words.append("config=config")

@@ -201,8 +201,7 @@ def add_clusters(
     """
     check_key(key_added)
     check_threshold(unassigned_below)
-    cells = adata if restrict_to is None else adata[restricted(adata, restrict_to)]
-    model.check_cells(cells)
+    model.check_cells(adata if restrict_to is None else adata[restricted(adata, restrict_to)])
     adata = own(adata, copy=copy)
     embedding = model.get_latent_representation()
     options: dict[str, Any] = {"restrict_to": restrict_to, "unassigned_below": unassigned_below}
