@@ -1,7 +1,7 @@
 """Does each part of the method earn its place?
 
 ``python -m benchmarks.ablation`` fits every labelled data set at hand (`real_data.py`) with all
-terms (``Config.all_terms()``), then with each part left out in turn, with several seeds, and
+terms (``Config.paper()``), then with each part left out in turn, with several seeds, and
 compares the ARI on the same set and seed. The first of them are the paper's own ablations. The
 defaults leave out what does not help. Variants that differ in training only share pre-training.
 Labels score, nothing else. It resumes: runs on record with the same code, versions and settings are
@@ -46,7 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no propagation divergence (R)": {"losses": {"propagation": 0.0}},
     "no reconstruction (REC)": {"losses": _NO_REC},
     "no adjacency reconstruction": {"losses": {"adjacency": 0.0}},
-    "no gene noise": {"augmentation": {"gene_noise": 0.0}},
+    "no gene noise": {"augmentation": {"feature_noise": 0.0}},
     "no edge removal": {"augmentation": {"edge_removal": 0.0}},
     "no diffusion": {"augmentation": {"diffusion": False}},
     "no attention": {"fusion": {"global_attention": False}},
@@ -65,7 +65,7 @@ def config_of(variant: str) -> "Config":
     """Return all terms but what the variant leaves out."""
     import scsiameseclu_jax as scs
 
-    start = scs.Config() if variant in {LEAN, LEANER} else scs.Config.all_terms()
+    start = scs.Config() if variant in {LEAN, LEANER} else scs.Config.paper()
     values = start.to_dict()
     for section, settings in VARIANTS[variant].items():
         values[section] |= settings

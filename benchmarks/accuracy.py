@@ -275,7 +275,7 @@ def shortfalls(runs: list[Run], sets: list[str]) -> list[str]:
 
 
 _MAIN = ("ACC", "NMI", "ARI")
-_MORE = ("AMI", "macro-F1", "rare-type recall")
+_MORE = ("AMI", "macro_f1", "rare-type recall")
 
 
 def _values(runs: list[Run], set_name: str, method: str, score: str) -> list[float]:

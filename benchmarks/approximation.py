@@ -1,7 +1,7 @@
 """Do landmarks and mini-batches, which serve many cells, find the clusters of the exact run?
 
 ``python -m benchmarks.approximation`` fits each data set three times with all terms
-(``Config.all_terms()``): exactly, with landmarks, and in mini-batches, both set for as small a
+(``Config.paper()``): exactly, with landmarks, and in mini-batches, both set for as small a
 share of the cells as at 200,000. It prints the ARI between the partitions, and writes
 ``benchmarks/results/approximation.json`` and ``.md``. Labels score the partitions afterwards.
 Simulated cells, and real data where there are any (`real_data.py`).
@@ -47,7 +47,7 @@ def compare(name: str, adata: Any, labels: np.ndarray, seed: int = 0) -> list[Re
     exact = None
     n_clusters = len(np.unique(labels))
     for setting, scale in scales(adata.n_obs).items():
-        config = scs.Config.all_terms()
+        config = scs.Config.paper()
         config = replace(config, scale=replace(config.scale, **scale))
         start = time.perf_counter()
         model = scs.SiameseClu(n_clusters, config=config).fit(adata, rng=seed, progress=False)

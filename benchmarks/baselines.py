@@ -18,8 +18,8 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import kneighbors_graph
 from sklearn.preprocessing import normalize
 
-from scsiameseclu_jax import pp
-from scsiameseclu_jax.partition import modularity
+from scsiameseclu_jax.partition.candidates import modularity
+from scsiameseclu_jax.preprocessing.counts import counts
 
 N_GENES = 2000
 N_COMPONENTS = 50
@@ -36,7 +36,7 @@ Baseline = Callable[[ad.AnnData, int, int], np.ndarray]
 
 def principal_components(adata: ad.AnnData, seed: int) -> np.ndarray:
     """Return ``[n, c]``: PCA scores of the scaled log-normalised counts of variable genes."""
-    work = ad.AnnData(pp.counts(adata).astype(np.float32))
+    work = ad.AnnData(counts(adata).astype(np.float32))
     sc.pp.filter_genes(work, min_cells=1)
     sc.pp.normalize_total(work)
     sc.pp.log1p(work)

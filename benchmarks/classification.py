@@ -34,8 +34,8 @@ import scsiameseclu_jax as scs
 from benchmarks import real_data
 from benchmarks.classification_table import BARS, table
 from benchmarks.records import ROOT, code_fingerprint, versions, write
+from scsiameseclu_jax.certainty.stability import expected_error
 from scsiameseclu_jax.metrics import classification_scores, rejection_curve
-from scsiameseclu_jax.stability import expected_error
 from scsiameseclu_jax.tl.classification import FOLDS, STRENGTH, components_of
 from scsiameseclu_jax.tl.heads import call, features_of
 
@@ -161,7 +161,7 @@ def run_between(reference: str, seed: int) -> Iterator[Run]:
     def transferred(way: str, **options: Any) -> Run:
         options |= {"rng": seed, "copy": True, "progress": False}
         made = scs.tl.transfer_labels(new, old, "type", **options)
-        flagged = float(made.obs["transferred_out_of_reference"].mean())
+        flagged = float(made.obs["transferred_is_novel"].mean())
         return {"way": way, "flagged": flagged} | scored(truth, _columns(made, "transferred"))
 
     yield transferred("transfer_labels")
@@ -195,9 +195,9 @@ def run_left_out(name: str, reference: str, kind: str) -> Iterator[Run]:
     old = old[(old.obs["type"] != kind).to_numpy()].copy()
     apart = reference != "half"
     scs.tl.transfer_labels(new, old, "type", correct_shift=apart, progress=False)
-    flagged = new.obs["transferred_out_of_reference"].to_numpy()
+    flagged = new.obs["transferred_is_novel"].to_numpy()
     of_kind = labels[~known] == kind
-    shares = {"flagged": flagged[of_kind].mean(), "false_flags": flagged[~of_kind].mean()}
+    shares = {"flagged": flagged[of_kind].mean(), "alpha": flagged[~of_kind].mean()}
     yield {"way": "transfer_labels"} | {key: float(share) for key, share in shares.items()}
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-BARS = {"accuracy": 0.90, "macro-F1": 0.85}
-SCORES = ("accuracy", "balanced accuracy", "macro-F1", "weighted F1", "median F1", "kappa")
+BARS = {"accuracy": 0.90, "macro_f1": 0.85}
+SCORES = ("accuracy", "balanced accuracy", "macro_f1", "weighted F1", "median F1", "kappa")
 
 Run = dict[str, Any]
 
@@ -68,14 +68,14 @@ def between(runs: list[Run]) -> str:
             each = [run for run in here if run["way"] == way]
             accuracies = [run["scores"]["accuracy"] for run in each]
             least = f"{min(accuracies):.3f}"
-            mean[way] = np.mean(accuracies), np.mean([r["scores"]["macro-F1"] for r in each])
+            mean[way] = np.mean(accuracies), np.mean([r["scores"]["macro_f1"] for r in each])
             lines.append(_row(reference, way, *_numbers(each), least, str(len(each))))
         accuracy, f1 = mean["transfer_labels"]
         usual = max(mean[way][0] for way in mean if "PCA" in way)
-        reached.append(bool(accuracy >= max(BARS["accuracy"], usual) and f1 >= BARS["macro-F1"]))
+        reached.append(bool(accuracy >= max(BARS["accuracy"], usual) and f1 >= BARS["macro_f1"]))
     lines += [
         "",
-        f"Accuracy at least {BARS['accuracy']}, macro-F1 at least {BARS['macro-F1']}, and not "
+        f"Accuracy at least {BARS['accuracy']}, macro_f1 at least {BARS['macro_f1']}, and not "
         f"below any way that uses PCA: {_all(reached)} ways.",
     ]
     return "\n".join(lines)
@@ -90,9 +90,7 @@ def left_out(runs: list[Run]) -> str:
     lines = [*_head(*heads)]
     for name, reference in dict.fromkeys((run["set"], run["reference"]) for run in own):
         here = [r for r in own if (r["set"], r["reference"]) == (name, reference)]
-        shares = (
-            f"{np.mean([run[key] for run in here]):.1%}" for key in ("flagged", "false_flags")
-        )
+        shares = (f"{np.mean([run[key] for run in here]):.1%}" for key in ("flagged", "alpha"))
         lines.append(_row(name, reference, str(len(here)), *shares))
     return "\n".join(lines)
 

@@ -22,7 +22,7 @@ from benchmarks import real_data
 from benchmarks.records import code_fingerprint, versions, write
 
 if TYPE_CHECKING:
-    from scsiameseclu_jax.stability import Stability
+    from scsiameseclu_jax.certainty.stability import Stability
 
 OUT = Path(__file__).resolve().parent / "results" / "confidence.json"
 SETS = ["kidney", "cite_cbmc", "pbmc4k", "worm", "baron_mouse1"]
@@ -45,18 +45,18 @@ def matched(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     return clusters == np.array([of_type.get(t, -1) for t in types])
 
 
-def run(set_name: str, n_refits: int) -> Run:
+def run(set_name: str, n_resamples: int) -> Run:
     """Fit, assess, and compare with the labels."""
     import scsiameseclu_jax as scs
-    from scsiameseclu_jax.calibration import expected_error
-    from scsiameseclu_jax.stability import hints
+    from scsiameseclu_jax.certainty.calibration import expected_error
+    from scsiameseclu_jax.certainty.stability import hints
 
     adata, labels = real_data.load(set_name)
     start = time.perf_counter()
     model = scs.SiameseClu(len(set(labels))).fit(adata, progress=False)
     fitted = time.perf_counter()
     alone = model.confidence
-    model.assess(adata, n_refits=n_refits, progress=False)
+    model.assess(adata, n_resamples=n_resamples, progress=False)
     done = time.perf_counter()
     found = cast("Stability", model.stability)
     right = matched(labels, model.labels)
@@ -64,7 +64,7 @@ def run(set_name: str, n_refits: int) -> Run:
     merge, split = hints(found)
     return {
         "set": set_name,
-        "n_refits": n_refits,
+        "n_resamples": n_resamples,
         "error_plain": expected_error(model.proba.max(axis=1), found.agreement),
         "error_alone": expected_error(alone, found.agreement),
         "error": found.calibration_error,
@@ -107,7 +107,7 @@ def table(runs: list[Run]) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.confidence", description=__doc__)
     parser.add_argument("--sets", nargs="+", choices=list(real_data.FILES), default=SETS)
-    parser.add_argument("--refits", type=int, default=REFITS)
+    parser.add_argument("--resamples", type=int, default=REFITS)
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args(argv)

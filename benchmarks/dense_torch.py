@@ -134,7 +134,7 @@ class Dense:
 
     def _loss(self) -> tuple[Tensor, Tensor]:
         net, x, weights = self.net, self.x, self.config.losses
-        noise = self.config.augmentation.gene_noise
+        noise = self.config.augmentation.feature_noise
         views = [x * (1 + noise * torch.randn_like(x)) for _ in range(2)]
         f = [net.dense(net.encoder, net.paths[0], view)[0] for view in views]
         matrices = [self.a, self.diffusion]

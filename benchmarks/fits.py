@@ -10,17 +10,18 @@ from benchmarks import real_data
 
 if TYPE_CHECKING:
     from scsiameseclu_jax import Config
-    from scsiameseclu_jax.fitting import Pretrained
+    from scsiameseclu_jax.training.stages import Pretrained
 
 
 @lru_cache(maxsize=8)
 def pretrained(set_name: str, config: "Config", seed: int) -> "Pretrained":
     """Return what a fit has before training."""
-    from scsiameseclu_jax import fitting, pp
+    from scsiameseclu_jax.preprocessing.prepare import prepare
+    from scsiameseclu_jax.training import stages as fitting
 
     adata, labels = real_data.load(set_name)
     k = len(set(labels))
-    prepared = pp.prepare(adata, k, config=config)
+    prepared = prepare(adata, config=config)
     return fitting.pretrain(prepared, k, config=config, seed=seed, progress=False)
 
 
@@ -36,11 +37,12 @@ def fit_and_score(
     from sklearn.metrics import adjusted_rand_score
 
     import scsiameseclu_jax.functional as F
-    from scsiameseclu_jax import fitting, pp
+    from scsiameseclu_jax.preprocessing.prepare import prepare
+    from scsiameseclu_jax.training import stages as fitting
 
     adata, labels = real_data.load(set_name)
     k = len(set(labels))
-    prepared = pp.prepare(adata, k, config=config)
+    prepared = prepare(adata, config=config)
     shared = fitting.same_pretraining(config, base)
     shared &= set(weights or {}) <= set(fitting.TRAINING_TERMS)
     start = pretrained(set_name, base, seed) if shared else None

@@ -97,7 +97,7 @@ def _exponentials(x: Any) -> Any:
 
 
 def least_work(n: int, config: Any) -> dict[str, float]:
-    """Bytes, multiply-adds and exponentials that a training step can not do without.
+    """Bytes, multiply-adds and exponentials that a training step cannot do without.
 
     Sparse products read a row of the neighbour for each edge; activations are written and read once
     forward and once backward; pairwise parts are the attention's and the adjacency's, if they are
@@ -146,7 +146,7 @@ def measure(n: int, terms: str, precision: str, rates: dict[str, float], n_steps
     import scsiameseclu_jax as scs
     import scsiameseclu_jax.functional as F
 
-    config = scs.Config.all_terms() if terms == "all" else scs.Config()
+    config = scs.Config.paper() if terms == "all" else scs.Config()
     config = replace(config, scale=replace(config.scale, precision=precision))
     before = _peak()
     data = synthetic(n)

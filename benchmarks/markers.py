@@ -72,7 +72,7 @@ def load(name: str) -> tuple[AnnData, np.ndarray]:
     import scanpy as sc
 
     import scsiameseclu_jax as scs
-    from scsiameseclu_jax.expression import log_expression
+    from scsiameseclu_jax.preprocessing.expression import log_expression
 
     if name == "pbmc68k_reduced":
         adata = scs.datasets.pbmc68k_reduced()

@@ -23,6 +23,7 @@ from anndata import AnnData
 
 from benchmarks import real_data
 from benchmarks.records import code_fingerprint, versions, write
+from scsiameseclu_jax.preprocessing.prepare import prepare
 
 OUT = Path(__file__).resolve().parent / "results" / "n_clusters.json"
 BARS = {"near": 0.7}
@@ -77,8 +78,8 @@ def estimates(features: np.ndarray, n_neighbors: int) -> dict[str, int]:
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
-    from scsiameseclu_jax.estimation import estimate
-    from scsiameseclu_jax.partition import representation, smooth, unit_rows
+    from scsiameseclu_jax.partition.candidates import representation, smooth, unit_rows
+    from scsiameseclu_jax.partition.n_clusters import estimate
 
     vote = estimate(features, n_neighbors, seed=0)
     graph = representation(features, n_neighbors)
@@ -196,7 +197,7 @@ def run(name: str, load: Callable[[], tuple[AnnData, np.ndarray]]) -> Run:
     adata, labels = load()
     config = scs.Config()
     start = time.perf_counter()
-    features = scs.pp.prepare(adata, "auto", config=config).features
+    features = prepare(adata, config=config).features
     found = estimates(features, config.preprocessing.n_neighbors)
     return {
         "set": name,

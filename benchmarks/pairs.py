@@ -46,7 +46,9 @@ def run(set_name: str, count: int, seed: int) -> Run:
 
     import scsiameseclu_jax as scs
     import scsiameseclu_jax.functional as F
-    from scsiameseclu_jax import fitting, pairs, pp
+    from scsiameseclu_jax.preprocessing import constraints as pairs
+    from scsiameseclu_jax.preprocessing.prepare import prepare
+    from scsiameseclu_jax.training import stages as fitting
 
     adata, labels = real_data.load(set_name)
     adata.obs_names = [f"cell {i}" for i in range(adata.n_obs)]
@@ -54,7 +56,7 @@ def run(set_name: str, count: int, seed: int) -> Run:
     names, k = adata.obs_names.to_numpy()[rows], len(set(labels))
     config = scs.Config()
     without = replace(config, losses=replace(config.losses, pairs=0.0))
-    prepared = pp.prepare(adata, k, must_link=names[same], cannot_link=names[~same], config=config)
+    prepared = prepare(adata, must_link=names[same], cannot_link=names[~same], config=config)
     given = prepared.pairs
     start = fitting.pretrain(prepared, k, config=config, seed=seed, progress=False)
     found: Run = {"set": set_name, "count": count, "seed": seed, "fingerprint": fingerprint()}

@@ -28,7 +28,7 @@ FACTORS = [0.1, 0.3, 3.0, 10.0]  # on the weights
 SETTINGS: dict[str, list[float]] = {
     "augmentation.alpha": [0.1, 0.4, 0.8],
     "augmentation.edge_removal": [0.05, 0.2, 0.4],
-    "augmentation.gene_noise": [0.03, 0.3, 1.0],
+    "augmentation.feature_noise": [0.03, 0.3, 1.0],
     "preprocessing.n_neighbors": [5, 10, 20, 30],
     "network.n_latent": [10, 40],
     "transport.sharpness": [2.0, 10.0],

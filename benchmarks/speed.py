@@ -29,6 +29,7 @@ import numpy as np
 
 from benchmarks.records import versions, write
 from benchmarks.speed_report import LANDMARKS, SEEDS, of_kind, plot, table
+from scsiameseclu_jax.preprocessing.prepare import prepare
 
 OUT = Path(__file__).resolve().parent / "results" / "speed.json"
 SIZES = [1000, 2000, 4000, 6000, 8000, 12000, 18000]
@@ -53,7 +54,7 @@ def _prepared(n: int) -> Any:
     import scsiameseclu_jax as scs
 
     adata = scs.datasets.simulate(n_cells=n, n_genes=N_GENES, n_clusters=N_CLUSTERS, rng=0)
-    return scs.pp.prepare(adata, N_CLUSTERS, config=scs.Config())
+    return prepare(adata, config=scs.Config())
 
 
 def _started(n: int, config: Any, seed: int = 0, data: Any = None) -> tuple[Any, Any]:
@@ -61,7 +62,7 @@ def _started(n: int, config: Any, seed: int = 0, data: Any = None) -> tuple[Any,
     import jax
 
     import scsiameseclu_jax.functional as F
-    from scsiameseclu_jax.device import device_data
+    from scsiameseclu_jax.training.device import device_data
 
     data = device_data(_prepared(n)) if data is None else data
     state = F.init(jax.random.key(seed), data, n_clusters=N_CLUSTERS, config=config)
@@ -75,7 +76,7 @@ def _started(n: int, config: Any, seed: int = 0, data: Any = None) -> tuple[Any,
 def _all_terms(**scale: int) -> Any:
     import scsiameseclu_jax as scs
 
-    config = scs.Config.all_terms()
+    config = scs.Config.paper()
     return replace(config, scale=replace(config.scale, **scale))
 
 

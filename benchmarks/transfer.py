@@ -79,7 +79,7 @@ def run_new_cells(set_name: str, seed: int) -> Run:
         "predicted": float(adjusted_rand_score(truth, found.labels)),
         "fitted": float(adjusted_rand_score(truth, full)),
         "agreement": float(adjusted_rand_score(full, found.labels)),
-        "false_flags": float(found.out_of_reference.mean()),
+        "alpha": float(found.is_novel.mean()),
         "n_cells": len(unseen),
         "seconds": round(seconds, 2),
     }
@@ -94,7 +94,7 @@ def run_missing(set_name: str) -> Run:
     model = scs.SiameseClu(len(set(labels))).fit(adata[seen].copy(), rng=0, progress=False)
     whole = model.predict(adata[unseen].copy())
     made: Run = {"kind": "missing genes", "set": set_name, "n_cells": len(unseen)}
-    made["false_flags"] = float(whole.out_of_reference.mean())
+    made["alpha"] = float(whole.is_novel.mean())
     order = np.random.default_rng(0).permutation(adata.n_vars)
     for share in MISSING:
         kept = np.sort(order[round(share * adata.n_vars) :])
@@ -102,7 +102,7 @@ def run_missing(set_name: str) -> Run:
         counted = np.asarray(part.X.sum(axis=1)).ravel() > 0  # one cell in a thousand has no more
         found = model.predict(part[counted].copy())
         made[f"same_{share}"] = float((found.labels == whole.labels[counted]).mean())
-        made[f"false_flags_{share}"] = float(found.out_of_reference.mean())
+        made[f"false_flags_{share}"] = float(found.is_novel.mean())
     return made
 
 
@@ -123,8 +123,8 @@ def run_left_out(set_name: str, kind: str) -> Run:
         "kind": "left out",
         "set": set_name,
         "type": kind,
-        "flagged": float(found.out_of_reference[of_kind].mean()),
-        "false_flags": float(found.out_of_reference[~of_kind].mean()),
+        "flagged": float(found.is_novel[of_kind].mean()),
+        "alpha": float(found.is_novel[~of_kind].mean()),
         "flagged_at_5_percent": float((found.novelty[of_kind] > level).mean()),
         "n_cells": int(of_kind.sum()),
     }
@@ -143,7 +143,7 @@ def table(runs: list[Run]) -> str:
     def row(name: str, own: list[Run]) -> str:
         mean = {key: np.mean([r[key] for r in own]) for key in ("predicted", "fitted", "agreement")}
         ratio = np.mean([r["predicted"] / r["fitted"] for r in own])
-        flags = np.mean([r["false_flags"] for r in own])
+        flags = np.mean([r["alpha"] for r in own])
         speed = np.median([r["n_cells"] / r["seconds"] for r in own])
         return (
             f"| {name} | {mean['predicted']:.3f} | {mean['fitted']:.3f} | {ratio:.3f} | "
@@ -163,7 +163,7 @@ def table(runs: list[Run]) -> str:
     for name in [*(s for s in sets if any_of(out, s)), "mean over types"]:
         own = [r for r in out if name in {r["set"], "mean over types"}]
         if own:
-            keys = ("flagged", "false_flags", "flagged_at_5_percent")
+            keys = ("flagged", "alpha", "flagged_at_5_percent")
             shares = " | ".join(f"{np.mean([r[key] for r in own]):.1%}" for key in keys)
             lines.append(f"| {name} | {len(own)} | {shares} |")
     missing = [run for run in runs if run["kind"] == "missing genes"]
@@ -181,7 +181,7 @@ def missing_table(runs: list[Run]) -> list[str]:
     columns = [f"without {share:.0%}: same cluster | flagged" for share in MISSING]
     lines = [f"| data | all genes: flagged | {' | '.join(columns)} |"]
     lines.append("| --- | --- |" + " --- | --- |" * len(MISSING))
-    keys = ["false_flags"] + [f"{key}_{s}" for s in MISSING for key in ("same", "false_flags")]
+    keys = ["alpha"] + [f"{key}_{s}" for s in MISSING for key in ("same", "alpha")]
     for name in [*(run["set"] for run in runs), "mean"]:
         own = [run for run in runs if name in {run["set"], "mean"}]
         values = " | ".join(f"{np.mean([run[key] for run in own]):.1%}" for key in keys)

@@ -11,7 +11,7 @@ print(f"{k} clusters: {adata.uns['n_clusters']['why']}")
 scs.pl.n_clusters(adata).figure.savefig("n_clusters.png")
 
 # Two fits of 80 % of the cells each are compared with the fit of all; take ten in earnest.
-scs.tl.siameseclu(adata, k, n_refits=2, unassigned_below=0.5, config=config)
+scs.tl.siameseclu(adata, k, n_resamples=2, min_confidence=0.5, config=config)
 print(adata.obs["siameseclu"].value_counts())
 stability = adata.uns["siameseclu"]["stability"]
 print("Jaccard index of each cluster with its match:", stability["jaccard"].round(2))

@@ -7,12 +7,13 @@ from sklearn.cluster import KMeans
 
 import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax.device import device_data
+from scsiameseclu_jax.preprocessing.prepare import prepare
+from scsiameseclu_jax.training.device import device_data
 
 K = 5
-config = scs.Config.all_terms()  # the default leaves out what did not help
+config = scs.Config.paper()  # the default leaves out what did not help
 adata = scs.datasets.simulate(n_cells=500, n_genes=300, n_clusters=K, rng=0)
-prepared = scs.pp.prepare(adata, K, config=config)
+prepared = prepare(adata, config=config)
 data = device_data(prepared)  # padded to a shape bucket, on the default device
 n = int(data.n_cells)
 

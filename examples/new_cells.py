@@ -19,5 +19,5 @@ with tempfile.TemporaryDirectory() as folder:
 new = adata[500:].copy()
 scs.tl.predict(new, model)
 print(new.obs.iloc[:5, -4:])
-print(f"{new.obs['siameseclu_out_of_reference'].mean():.1%} are unlike the cells of the fit")
+print(f"{new.obs['siameseclu_is_novel'].mean():.1%} are unlike the cells of the fit")
 print(f"ARI with the bundled types: {scores(types[500:], new.obs['siameseclu'])['ARI']:.2f}")

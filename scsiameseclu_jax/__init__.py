@@ -4,15 +4,15 @@ from importlib.metadata import version
 
 from scsiameseclu_jax import datasets, functional, metrics, pl, pp, tl
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.memory import Memory, estimate_memory
+from scsiameseclu_jax.datasets import read
 from scsiameseclu_jax.model import SiameseClu
 from scsiameseclu_jax.reporting import report
+from scsiameseclu_jax.training.memory import estimate_memory
 
 __version__ = version("scsiameseclu-jax")
 
 __all__ = [
     "Config",
-    "Memory",
     "SiameseClu",
     "datasets",
     "estimate_memory",
@@ -20,6 +20,7 @@ __all__ = [
     "metrics",
     "pl",
     "pp",
+    "read",
     "report",
     "tl",
 ]

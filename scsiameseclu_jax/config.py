@@ -46,7 +46,7 @@ class Preprocessing:
 class Augmentation:
     """The two views (METHOD section 1)."""
 
-    gene_noise: float = 0.0
+    feature_noise: float = 0.0
     """Standard deviation of the multiplicative noise on features; 0 is off."""
     edge_removal: float = 0.1
     """Share of links, the least similar ones, that view 1 loses; 0 is off."""
@@ -58,7 +58,7 @@ class Augmentation:
     """Largest error of the truncated series on the spectrum [-1, 1]."""
 
     def __post_init__(self) -> None:
-        _expect(self.gene_noise >= 0, "gene_noise", "0 or more", self.gene_noise)
+        _expect(self.feature_noise >= 0, "feature_noise", "0 or more", self.feature_noise)
         _expect(0 <= self.edge_removal < 1, "edge_removal", "in [0, 1)", self.edge_removal)
         # of a smaller one, the series has thousands of terms
         _expect(1e-3 <= self.alpha < 1, "alpha", "in [0.001, 1)", self.alpha)
@@ -113,7 +113,7 @@ class Fusion:
 class Losses:
     """Weights of the loss terms; 0 leaves a term out.
 
-    Those that are 0 by default did not help (``benchmarks/ablation.py``); :meth:`Config.all_terms`
+    Those that are 0 by default did not help (``benchmarks/ablation.py``); :meth:`Config.paper`
     has them.
     """
 
@@ -238,7 +238,7 @@ class Scale:
 
 # Parts of the paper that the defaults leave out.
 _ALL_TERMS = {
-    "augmentation": {"gene_noise": 0.1},
+    "augmentation": {"feature_noise": 0.1},
     "fusion": {"global_attention": True},
     "losses": {
         "adjacency": 0.1,
@@ -280,14 +280,14 @@ class Config:
         )
 
     @classmethod
-    def all_terms(cls) -> Self:
+    def paper(cls) -> Self:
         """Return the defaults with every part of the paper's method on.
 
         What the default leaves out did not help (``benchmarks/ablation.py``).
 
         Examples
         --------
-        >>> Config.all_terms().losses.cell_correlation_graph, Config().losses.cell_correlation_graph
+        >>> Config.paper().losses.cell_correlation_graph, Config().losses.cell_correlation_graph
         (5.0, 0.0)
         """
         return cls.from_dict(_ALL_TERMS)

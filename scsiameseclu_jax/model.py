@@ -10,16 +10,23 @@ import jax
 import numpy as np
 
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax import estimation, fitted, fitting, pairs, pp, stability, storage
-from scsiameseclu_jax.batch_effects import read_batches
-from scsiameseclu_jax.calibration import calibrate, confidence
+from scsiameseclu_jax import model_folder as storage
+from scsiameseclu_jax import reference as fitted
+from scsiameseclu_jax.certainty import stability
+from scsiameseclu_jax.certainty.calibration import calibrate, confidence
+from scsiameseclu_jax.certainty.stability import Stability
+from scsiameseclu_jax.checks import as_seed
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.device import in_float32
-from scsiameseclu_jax.estimation import Estimate
-from scsiameseclu_jax.fitted import Fitted, Predicted
-from scsiameseclu_jax.pairs import PairsLike
-from scsiameseclu_jax.provenance import as_given, as_seed, check_cells, manifest
-from scsiameseclu_jax.stability import Stability
+from scsiameseclu_jax.manifest import as_given, check_cells, manifest
+from scsiameseclu_jax.partition import n_clusters as estimation
+from scsiameseclu_jax.partition.n_clusters import Estimate
+from scsiameseclu_jax.preprocessing import constraints as pairs
+from scsiameseclu_jax.preprocessing.batches import read_batches
+from scsiameseclu_jax.preprocessing.constraints import ConstraintsLike
+from scsiameseclu_jax.preprocessing.prepare import prepare
+from scsiameseclu_jax.reference import Fitted, Predicted
+from scsiameseclu_jax.training import stages as fitting
+from scsiameseclu_jax.training.device import in_float32
 
 if TYPE_CHECKING:
     import os
@@ -96,8 +103,8 @@ class SiameseClu:
         use_rep: str | None = None,
         neighbors_key: str | None = None,
         batch_key: str | None = None,
-        must_link: PairsLike | None = None,
-        cannot_link: PairsLike | None = None,
+        must_link: ConstraintsLike | None = None,
+        cannot_link: ConstraintsLike | None = None,
         rng: int | np.random.Generator = 0,
         progress: bool | None = None,
     ) -> Self:
@@ -143,9 +150,7 @@ class SiameseClu:
         links: dict[str, Any] = {"must_link": must_link, "cannot_link": cannot_link}
         given |= pairs.plain(**links)
         started = time.perf_counter()
-        prepared = pp.prepare(
-            adata, self.n_clusters, layer=layer, **keys, **links, config=self.config
-        )
+        prepared = prepare(adata, layer=layer, **keys, **links, config=self.config)
         n, n_features = prepared.features.shape
         logger.info("%d cells, %d genes, %d features", n, len(prepared.frame.selected), n_features)
         chosen, k = None, self.n_clusters
@@ -194,21 +199,21 @@ class SiameseClu:
         self,
         adata: AnnData,
         *,
-        n_refits: int = 10,
+        n_resamples: int = 10,
         rng: int | np.random.Generator = 0,
         progress: bool | None = None,
     ) -> Self:
         """Measure how stable the clusters are, and calibrate their confidence by that.
 
         Fits 80 % of the cells from another plausible first partition, predicts the others, and
-        compares, `n_refits` times: each takes about as long as :meth:`fit`. Then
+        compares, `n_resamples` times: each takes about as long as :meth:`fit`. Then
         :attr:`confidence`, also that of :meth:`predict`, is calibrated by these refits, too.
 
         Parameters
         ----------
         adata
             The cells of the fit, in the same order.
-        n_refits
+        n_resamples
             How many, at least two.
         rng
             Seed, or a generator that the seed is drawn from.
@@ -224,11 +229,11 @@ class SiameseClu:
             two refits, or too few cells for them.
         """
         k, seed = self.proba.shape[1], as_seed(rng)
-        stability.check(n_refits, adata.n_obs, k, self.config)
+        stability.check(n_resamples, adata.n_obs, k, self.config)
         check_cells(adata, self.manifest, counts=True)
         given = as_given(self.manifest, adata)
         known = {name: self.manifest["input"].get(name) for name in pairs.OPTIONS}
-        pairs.find_pairs(adata, **known)
+        pairs.find_constraints(adata, **known)
 
         def again(part: AnnData, seed: int) -> SiameseClu:
             other = SiameseClu(k, config=stability.refit_config(self.config))
@@ -237,10 +242,10 @@ class SiameseClu:
 
         key, layer = given.get("batch_key"), given["layer"]
         batch = None if key is None else read_batches(adata, key)[0]
-        refits = stability.refit(adata, n_refits, again, layer=layer, batch=batch, seed=seed)
+        refits = stability.refit(adata, n_resamples, again, layer=layer, batch=batch, seed=seed)
         found, calibration = stability.compare(self.proba, self._result("votes"), refits)
         self._results |= {"stability": found, "calibration": calibration}
-        done = {"n_refits": int(n_refits), "confidence": "calibrated by refits, too"}
+        done = {"n_resamples": int(n_resamples), "confidence": "calibrated by refits, too"}
         self._results["manifest"] = self.manifest | done
         return self
 
@@ -249,7 +254,7 @@ class SiameseClu:
         check_cells(adata, self.manifest, counts=False)
 
     def predict(
-        self, adata: AnnData, *, layer: str | None = "counts", false_flags: float = 0.05
+        self, adata: AnnData, *, layer: str | None = "counts", alpha: float = 0.05
     ) -> Predicted:
         """Cluster cells that the fit has not seen.
 
@@ -264,7 +269,7 @@ class SiameseClu:
             New cells x genes with raw counts; not changed.
         layer
             Where the counts are, as in :meth:`fit`.
-        false_flags
+        alpha
             Share of the cells like those of the fit that may be flagged as out of reference.
 
         Returns
@@ -285,7 +290,7 @@ class SiameseClu:
             self._kept("predict"),
             adata,
             layer=layer,
-            false_flags=false_flags,
+            alpha=alpha,
             config=self.config,
         )
         return made._replace(confidence=confidence(self._result("calibration"), made.proba))

@@ -1,211 +1,287 @@
-"""New cells as the cells of a fit were: the same genes, normalisation, components, neighbours."""
+"""What of a fit serves new cells: kept by a model, saved and loaded, used to predict."""
 
 from __future__ import annotations
 
 import logging
-import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-import scipy.sparse as sp
 from anndata import AnnData
 
-from scsiameseclu_jax import normalization, pp
-from scsiameseclu_jax.batch_effects import center_new
-from scsiameseclu_jax.neighbors import nearest_in
+import scsiameseclu_jax.functional as F
+from scsiameseclu_jax.certainty.novelty import Novelty, fit_novelty, novelty
+from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.preprocessing import new_cells
+from scsiameseclu_jax.preprocessing.batches import Batches
+from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors
+from scsiameseclu_jax.preprocessing.normalization import Projection
+from scsiameseclu_jax.preprocessing.prepare import Prepared, Preprocessor
+from scsiameseclu_jax.training.device import in_float32
 
 logger = logging.getLogger(__name__)
 
-_MOST_MISSING = 0.2  # of the genes that features are made from
-_NAMED = 5  # genes in a message
-_VERSION = re.compile(r"^(ENS[A-Z]*\d+)\.\d+$")
+_CELLS = 32768  # new cells on the device at a time
+
+Arrays = dict[str, np.ndarray]
 
 
-class NewCells(NamedTuple):
-    """Cells that a fit has not seen, as it would have seen them."""
+class Predicted(NamedTuple):
+    """Clusters of new cells, a row for each in the order they came in."""
 
-    features: np.ndarray
-    """[m, p] float32, as those of the fit."""
-    counts: sp.csr_matrix
-    """[m, g] raw counts of the selected genes."""
-    size_factors: np.ndarray
-    """[m] total counts over the median of the fit's cells; both of the genes that are there."""
-    neighbors: np.ndarray
-    """[m, k] rows of the nearest cells of the fit."""
-    missing: list[str]
-    """Selected genes that they lack."""
-    present: np.ndarray
-    """[g] which of the selected genes they have; the others say nothing."""
-
-
-def align(names: list[str], wanted: list[str]) -> np.ndarray:
-    """Find for each name the wanted gene that it names.
-
-    As it stands, else without regard to case and to the version of an Ensembl identifier, where
-    that leaves no doubt.
-
-    Parameters
-    ----------
-    names
-        [a] names of genes, some perhaps twice.
-    wanted
-        [b] names, each once.
-
-    Returns
-    -------
-    [a] position in `wanted`, -1 for genes that are not wanted.
-    """
-    exact = {name: i for i, name in enumerate(wanted)}
-    taken = set(names) & set(exact)
-    loose: dict[str, int] = {}
-    for i, name in enumerate(wanted):
-        if name not in taken:
-            key = plain(name)
-            loose[key] = -1 if key in loose else i
-    return np.array([exact.get(name, loose.get(plain(name), -1)) for name in names], dtype=int)
+    labels: np.ndarray
+    """[m] cluster of each cell, named as in the fit."""
+    proba: np.ndarray
+    """[m, k] soft assignment, rows sum to 1, float32."""
+    confidence: np.ndarray
+    """[m] chance that another plausible fit agrees; see `SiameseClu.confidence`."""
+    embedding: np.ndarray
+    """[m, d] fused embedding, rows of length sqrt(d), float32."""
+    novelty: np.ndarray
+    """[m] share of the fit's cells that are less surprising, 0 to 1."""
+    is_novel: np.ndarray
+    """[m] whether a cell is unlike those of the fit: its label then says little."""
+    missing_genes: list[str]
+    """Selected genes that the new cells lack, left out."""
 
 
-def plain(name: str) -> str:
-    """Return a gene's name without regard to case and to the version of an Ensembl identifier."""
-    upper = name.upper()
-    match = _VERSION.match(upper)
-    return match.group(1) if match else upper
+class Fitted(NamedTuple):
+    """A trained state, the cells it was trained on and how to prepare others."""
+
+    state: F.TrainState
+    """Without what only training needs."""
+    data: F.CellData
+    """Cells of the fit, without counts."""
+    links: tuple[np.ndarray, np.ndarray, np.ndarray]
+    """[m] neighbour, cell and weight of each link of the graph."""
+    frame: Preprocessor
+    """How to prepare new cells."""
+    rank: np.ndarray
+    """[k] cluster of the state that has each name."""
+    novelty: Novelty
+    """What the cells of the fit are like."""
 
 
-def to_genes(raw: sp.csr_matrix, found: np.ndarray, n_genes: int) -> sp.csr_matrix:
-    """Return counts [m, b] of other genes, those of a gene that is there twice added up.
+def keep(
+    state: F.TrainState,
+    data: F.CellData,
+    prepared: Prepared,
+    clusters: np.ndarray,
+    rank: np.ndarray,
+    config: Config,
+) -> Fitted:
+    """Keep of a fit what serves new cells.
 
     Parameters
     ----------
-    raw
-        [m, a] counts.
-    found
-        [a] position of each gene among the others, from :func:`align`; -1 for none.
-    n_genes
-        Number b of others.
+    state, data
+        The trained state and its cells.
+    prepared
+        The same cells before they were put on the device.
+    clusters
+        [n] cluster of each.
+    rank
+        [k] cluster of the state that has each name.
+    config
+        Settings of the fit.
     """
-    here = np.flatnonzero(found >= 0)
-    shape = len(found), n_genes
-    where = sp.csr_matrix((np.ones(len(here)), (here, found[here])), shape=shape)
-    return sp.csr_matrix(raw.astype(np.float64) @ where)
-
-
-def new_cells(
-    adata: AnnData,
-    frame: pp.Frame,
-    features: np.ndarray,
-    profile: np.ndarray,
-    n_neighbors: int,
-    *,
-    layer: str | None = "counts",
-) -> NewCells:
-    """Check new cells and prepare them as the fit's cells were.
-
-    A gene that is missing is not a gene without counts: it adds nothing to any component, as if it
-    were at the fit's mean, and nothing to what total counts are compared with.
-
-    Parameters
-    ----------
-    adata
-        Cells x genes with raw counts; not changed. Genes are found by name, counts of genes that
-        are there twice are added.
-    frame
-        What the fit keeps of its preparation.
-    features
-        [n, p] features of the fit's cells.
-    profile
-        [g] expected counts of the selected genes in a cell of size factor 1.
-    n_neighbors
-        Neighbours of each new cell among them.
-    layer
-        See :func:`scsiameseclu_jax.pp.counts`.
-
-    Raises
-    ------
-    TypeError, KeyError
-        See :func:`scsiameseclu_jax.pp.counts`; without the ``obsm``, or the column of batches,
-        that the fit used.
-    ValueError
-        If more than 20 % of the selected genes are missing, or a cell has no counts of the fit's
-        genes.
-    """
-    if not isinstance(adata, AnnData):
-        msg = f"Expected `adata` to be an AnnData object, found {type(adata).__name__}."
-        raise TypeError(msg)
-    raw = pp.counts(adata, layer=layer)
-    raw, present = _of_genes(raw, [str(name) for name in adata.var_names], frame)
-    totals = np.asarray(raw.sum(axis=1), np.float64).ravel()
-    empty = np.flatnonzero(totals == 0)
-    if empty.size:
-        msg = (
-            f"Expected every cell to have counts of the model's genes, found {empty.size} "
-            f"without, the first {adata.obs_names[empty[0]]!r}; leave them out."
-        )
-        raise ValueError(msg)
-    size_factors = totals / _total(frame, profile[~present])
-    selected = raw[:, frame.selected]
-    if frame.projection is None:
-        x = _representation(adata, frame)
+    n, k = len(prepared.order), config.preprocessing.n_neighbors
+    if prepared.search == "given" or prepared.batch is not None:
+        neighbors = nearest_neighbors(prepared.features, k)[0].reshape(n, -1)
     else:
-        logged = normalization.logarithm(selected, size_factors)
-        axes = frame.projection.axes * present[:, None]
-        x = normalization.project(logged, frame.projection._replace(axes=axes))
-    if frame.batches is not None:
-        x = center_new(x, adata, frame.batches)
-    x = np.pad(x * frame.scale, [(0, 0), (0, features.shape[1] - x.shape[1])]).astype(np.float32)
-    return NewCells(
-        features=x,
-        counts=selected,
-        size_factors=size_factors.astype(np.float32),
-        neighbors=nearest_in(features, x, n_neighbors),
-        missing=[frame.genes[i] for i in frame.selected[~present]],
-        present=present,
+        neighbors = prepared.senders.reshape(n, -1)
+    fixed = prepared.frame.projection is None or prepared.batch is not None
+    return Fitted(
+        state=_slim(state),
+        data=data._replace(counts=jnp.zeros((len(data.features), 0), data.counts.dtype)),
+        links=(prepared.senders, prepared.receivers, prepared.weights),
+        frame=prepared.frame,
+        rank=rank,
+        novelty=fit_novelty(
+            prepared.features,
+            prepared.counts,
+            prepared.size_factors,
+            neighbors,
+            clusters,
+            projection=None if fixed else prepared.frame.projection,
+            scale=config.preprocessing.scale,
+        ),
     )
 
 
-def _of_genes(
-    raw: sp.csr_matrix, names: list[str], frame: pp.Frame
-) -> tuple[sp.csr_matrix, np.ndarray]:
-    """Return counts [m, G] of the fit's genes, and which selected ones [g] are present."""
-    found = align(names, frame.genes)
-    held = np.bincount(found[found >= 0], minlength=len(frame.genes))
-    if (held > 1).any():
-        logger.info("added up the counts of %d genes that are there more than once", sum(held > 1))
-    present = held[frame.selected] > 0
-    missing = [frame.genes[i] for i in frame.selected[~present]]
-    if len(missing) > _MOST_MISSING * len(frame.selected):
-        some = ", ".join(missing[:_NAMED])
-        msg = (
-            f"Expected the genes that the model was fitted on, found {len(missing)} of "
-            f"{len(frame.selected)} missing, for example {some}; here genes are named like "
-            f"{', '.join(names[:_NAMED])}. Names of the same kind are needed in `var_names`."
-        )
+@in_float32
+def predict(
+    fitted: Fitted,
+    adata: AnnData,
+    *,
+    layer: str | None,
+    alpha: float,
+    config: Config,
+) -> Predicted:
+    """Cluster cells that a fit has not seen; see :meth:`scsiameseclu_jax.SiameseClu.predict`."""
+    if not 0 < alpha < 1:
+        msg = f"Expected `alpha` to be between 0 and 1, found {alpha}."
         raise ValueError(msg)
-    if missing:
-        logger.warning(
-            "%d of %d genes are missing: they are left out", len(missing), len(frame.selected)
+    n = int(fitted.data.n_cells)
+    features = np.asarray(fitted.data.features)[:n]
+    n_neighbors = config.preprocessing.n_neighbors
+    new = new_cells.new_cells(
+        adata,
+        fitted.frame,
+        features,
+        fitted.novelty.profiles.mean(axis=0),
+        n_neighbors,
+        layer=layer,
+    )
+    parts = []
+    for start in range(0, len(new.features), _CELLS):
+        rows = slice(start, start + _CELLS)
+        x, links = new.features[rows], new.neighbors[rows]
+        more = [(0, F.bucket(len(x)) - len(x)), (0, 0)]
+        cells = F.NewCells(jnp.asarray(np.pad(x, more)), jnp.asarray(np.pad(links, more)))
+        made = F.extend(fitted.state, fitted.data, cells, config=config)
+        parts.append([np.asarray(a)[: len(x)] for a in (made.proba, made.embedding)])
+    proba, embedding = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    proba = proba[:, fitted.rank].astype(np.float32)
+    surprise = novelty(
+        fitted.novelty,
+        features,
+        new.features,
+        new.counts,
+        new.size_factors,
+        new.neighbors,
+        new.present,
+    )
+    return Predicted(
+        labels=np.argmax(proba, axis=1),
+        proba=proba,
+        confidence=proba.max(axis=1),
+        embedding=embedding.astype(np.float32),
+        novelty=surprise.astype(np.float32),
+        is_novel=surprise > 1 - alpha,
+        missing_genes=new.missing,
+    )
+
+
+def by_size(clusters: np.ndarray, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rename clusters so that 0 is the largest; return them and the old names in new order."""
+    sizes = np.bincount(clusters, minlength=n_clusters)
+    rank = np.argsort(-sizes, kind="stable")
+    new = np.empty(n_clusters, int)
+    new[rank] = np.arange(n_clusters)
+    return new[clusters], rank
+
+
+def check_sizes(clusters: np.ndarray, n_clusters: int, notes: list[str]) -> None:
+    """Warn, and add a note, if a cluster has no cells."""
+    found = len(np.unique(clusters))
+    if found < n_clusters:
+        note = (
+            f"{found} of {n_clusters} clusters have cells: the others are no cell's most likely "
+            "one; a smaller `n_clusters` may fit these data better."
         )
-    return to_genes(raw, found, len(frame.genes)), present
+        notes.append(note)
+        logger.warning(note)
 
 
-def _total(frame: pp.Frame, lost: np.ndarray) -> float:
-    """Return the median total counts of the fit's cells, less what is expected of lost genes.
+def to_arrays(fitted: Fitted) -> tuple[dict[str, Any], Arrays]:
+    """Return plain settings and named arrays that :func:`from_arrays` makes it from again."""
+    n, frame, state = int(fitted.data.n_cells), fitted.frame, fitted.state
+    settings = {
+        "genes": frame.genes,
+        "use_rep": frame.use_rep,
+        "median_total": frame.median_total,
+        "scale": frame.scale,
+    }
+    if frame.batches is not None:
+        settings |= {"batch_key": frame.batches.key, "batches": frame.batches.names}
+    arrays: Arrays = {
+        "features": np.asarray(fitted.data.features)[:n],
+        "selected": frame.selected,
+        "mean": frame.mean,
+        "rank": fitted.rank,
+        "kept": np.asarray(state.kept),
+        "proportions": np.asarray(state.proportions),
+        "potential": np.asarray(state.plan.potential),
+    }
+    arrays |= dict(zip(("senders", "receivers", "weights"), fitted.links, strict=True))
+    arrays |= {f"novelty/{name}": a for name, a in fitted.novelty._asdict().items()}
+    if frame.batches is not None:
+        arrays["batch_means"] = frame.batches.means
+    if frame.projection is not None:
+        arrays |= {f"projection/{name}": a for name, a in frame.projection._asdict().items()}
+    arrays |= {f"params/{name}": np.asarray(a) for name, a in _flat(state.params).items()}
+    return settings, arrays
 
-    At least half of it, whatever is expected: that is an estimate.
-    """
-    return max(frame.median_total - float(lost.sum()), 0.5 * frame.median_total)
+
+@in_float32
+def from_arrays(settings: dict[str, Any], arrays: Arrays) -> Fitted:
+    """Return what :func:`to_arrays` was given."""
+    features, projection = arrays["features"], group(arrays, "projection/")
+    n, rows = len(features), F.bucket(len(features))
+    links = arrays["senders"], arrays["receivers"], arrays["weights"]
+    data = F.CellData(
+        features=jnp.asarray(np.pad(features, [(0, rows - n), (0, 0)])),
+        counts=jnp.zeros((rows, 0), jnp.uint16),
+        size_factors=jnp.ones(rows),
+        graph=F.cell_graph(*links, n_cells=n, n_nodes=rows),
+        n_cells=jnp.asarray(n, jnp.int32),
+        n_genes=jnp.asarray(0, jnp.int32),
+    )
+    potential = jnp.asarray(arrays["potential"])
+    state = F.TrainState(
+        params={"fusion": {}, **_nested(group(arrays, "params/"))},  # may have no arrays
+        optimizer=None,
+        key=jax.random.key(0),
+        step=jnp.asarray(0, jnp.int32),
+        weights={},
+        kept=jnp.asarray(arrays["kept"]),
+        proportions=jnp.asarray(arrays["proportions"]),
+        plan=F.empty_plan(0, len(potential))._replace(potential=potential),
+    )
+    batches = None
+    if "batch_key" in settings:
+        batches = Batches(settings["batch_key"], settings["batches"], arrays["batch_means"])
+    frame = Preprocessor(
+        genes=settings["genes"],
+        selected=arrays["selected"],
+        median_total=settings["median_total"],
+        projection=Projection(**projection) if projection else None,
+        use_rep=settings["use_rep"],
+        mean=arrays["mean"],
+        scale=settings["scale"],
+        batches=batches,
+    )
+    known = Novelty(**group(arrays, "novelty/"))
+    return Fitted(state, data, links, frame, arrays["rank"], known)
 
 
-def _representation(adata: AnnData, frame: pp.Frame) -> np.ndarray:
-    key = frame.use_rep
-    if key not in adata.obsm:
-        msg = (
-            f"Expected obsm[{key!r}], which the model was fitted on, found {sorted(adata.obsm)}; "
-            "embed the new cells by the same model that made it."
+def group(arrays: Arrays, above: str) -> Arrays:
+    """Return the arrays whose names begin with `above`, under the rest of their names."""
+    return {name.removeprefix(above): a for name, a in arrays.items() if name.startswith(above)}
+
+
+def _slim(state: F.TrainState) -> F.TrainState:
+    plan = F.empty_plan(0, len(state.proportions))._replace(potential=state.plan.potential)
+    return state._replace(optimizer=None, weights={}, plan=plan)
+
+
+def _flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, value in tree.items():
+        made |= (
+            _flat(value, f"{above}{name}/") if isinstance(value, dict) else {above + name: value}
         )
-        raise KeyError(msg)
-    x = np.asarray(adata.obsm[key], np.float64)
-    if x.ndim != 2 or x.shape[1] != len(frame.mean) or not np.isfinite(x).all():
-        msg = f"Expected obsm[{key!r}] finite with {len(frame.mean)} columns, found {x.shape}."
-        raise ValueError(msg)
-    return x - frame.mean
+    return made
+
+
+def _nested(flat: Arrays) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for path, value in flat.items():
+        *above, name = path.split("/")
+        inner = made
+        for step in above:
+            inner = inner.setdefault(step, {})
+        inner[name] = jnp.asarray(value)
+    return made

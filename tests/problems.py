@@ -13,7 +13,7 @@ from tests import oracles
 K = 3
 
 # Small widths; the series is exact to rounding, so that everything can be held to 1e-9.
-_ALL = scs.Config.all_terms().to_dict()
+_ALL = scs.Config.paper().to_dict()
 CONFIG = scs.Config.from_dict(
     _ALL
     | {

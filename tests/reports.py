@@ -65,7 +65,7 @@ def assessed(adata, key="siameseclu"):
         "merge": np.array(["0 + 1"]),
         "split": np.array([str(k - 1)]),
     }
-    adata.uns[key]["manifest"]["n_refits"] = 3
+    adata.uns[key]["manifest"]["n_resamples"] = 3
     adata.obs[f"{key}_agreement"] = np.resize([0, 1 / 3, 2 / 3, 1], adata.n_obs).astype(np.float32)
     return adata
 
@@ -89,8 +89,8 @@ def typed(adata, key="siameseclu"):
     kinds[::10] = "Unassigned"
     adata.obs["transferred"] = pd.Categorical(kinds)
     adata.obs["transferred_confidence"] = np.float32(0.75)
-    adata.obs["transferred_out_of_reference"] = np.arange(adata.n_obs) % 10 == 0
-    scores = {"accuracy": 0.951, "balanced accuracy": 0.9, "macro-F1": 0.91}
+    adata.obs["transferred_is_novel"] = np.arange(adata.n_obs) % 10 == 0
+    scores = {"accuracy": 0.951, "balanced accuracy": 0.9, "macro_f1": 0.91}
     adata.uns["transferred"] = {"params": {}, "scores": scores, "calibration_error": 0.031}
     names = list(adata.obs[key].cat.categories)
     links = (0.5 * (1 - np.eye(len(names)))).astype(np.float32)

@@ -11,7 +11,11 @@ from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax import calibration, fitted, normalization, novelty, reference, storage
+from scsiameseclu_jax import model_folder as storage
+from scsiameseclu_jax import reference as fitted
+from scsiameseclu_jax.certainty import calibration, novelty
+from scsiameseclu_jax.preprocessing import new_cells as reference
+from scsiameseclu_jax.preprocessing import normalization
 
 SHORT = {"feature_steps": 10, "graph_steps": 2, "joint_steps": 2, "steps": 4}
 CONFIG = scs.Config.from_dict({"training": SHORT})
@@ -101,7 +105,7 @@ def test_missing_genes_say_nothing(cells, model, found):
     fewer = model.predict(cells[500:, kept].copy())
     assert len(fewer.missing_genes) >= 28
     assert (fewer.labels == found.labels).mean() > 0.9
-    assert fewer.out_of_reference.mean() <= found.out_of_reference.mean() + 0.05
+    assert fewer.is_novel.mean() <= found.is_novel.mean() + 0.05
 
 
 def test_deviances_are_of_the_genes_that_are_there(cells, model):
@@ -158,8 +162,8 @@ def test_bad_new_cells(cells, model):
         model.predict(new)
     with pytest.raises(ValueError, match="log-normalised"):
         model.predict(ad.AnnData(np.log1p(cells[:5].X.toarray())))
-    with pytest.raises(ValueError, match="Expected `false_flags` to be between 0 and 1, found 2"):
-        model.predict(new, false_flags=2)
+    with pytest.raises(ValueError, match="Expected `alpha` to be between 0 and 1, found 2"):
+        model.predict(new, alpha=2)
     with pytest.raises(RuntimeError, match="Expected a fitted model to `predict` with"):
         scs.SiameseClu(3).predict(new)
 
@@ -190,13 +194,13 @@ def test_a_type_that_was_left_out_is_flagged(cells):
     others = np.flatnonzero(kinds != kinds[0])
     seen, unseen = others[::2], others[1::2]
     model = scs.SiameseClu(3, config=CONFIG).fit(cells[seen].copy(), rng=0, progress=False)
-    flags = model.predict(cells[np.r_[unseen, left_out]].copy()).out_of_reference
+    flags = model.predict(cells[np.r_[unseen, left_out]].copy()).is_novel
     assert flags[len(unseen) :].mean() > 0.9
     # 5 % are wanted; pooled cells vary together, so a few hundred come near that only
-    assert model.predict(cells[unseen].copy()).out_of_reference.mean() <= 0.12
+    assert model.predict(cells[unseen].copy()).is_novel.mean() <= 0.12
     odd = cells[unseen[:20]].copy()  # too few to be pooled
     odd.X = odd.X[:, np.random.default_rng(0).permutation(odd.n_vars)]
-    assert model.predict(odd).out_of_reference.mean() > 0.4
+    assert model.predict(odd).is_novel.mean() > 0.4
 
 
 def test_deviance_is_that_of_poisson():

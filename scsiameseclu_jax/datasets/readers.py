@@ -221,7 +221,7 @@ def _read_anndata(path: Path, reader: Callable[[Path], AnnData]) -> AnnData:
         raise
     # Of a newer encoding anndata raises an error of its own, whose class is private.
     except Exception as error:
-        msg = f"an AnnData file that anndata {version('anndata')} can not read ({error})"
+        msg = f"an AnnData file that anndata {version('anndata')} cannot read ({error})"
         raise _unexpected(msg) from error
     # Counts may be in a layer alone.
     if adata.X is not None:

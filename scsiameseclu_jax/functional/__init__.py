@@ -1,6 +1,14 @@
 """The method as pure functions of arrays: every stage usable alone, nothing but JAX below."""
 
-from scsiameseclu_jax.functional.augmentation import augment, gene_noise, kept_edges
+from scsiameseclu_jax.functional.augmentation import augment, feature_noise, kept_edges
+from scsiameseclu_jax.functional.encoders import (
+    decode_counts,
+    decode_features,
+    decode_graph,
+    encode_features,
+    encode_graph,
+    init_params,
+)
 from scsiameseclu_jax.functional.fusion import (
     attention,
     attention_to,
@@ -20,7 +28,6 @@ from scsiameseclu_jax.functional.graph import (
     propagate,
     self_loops,
 )
-from scsiameseclu_jax.functional.likelihood import zinb
 from scsiameseclu_jax.functional.losses import (
     adjacency_error,
     assignment_divergence,
@@ -31,14 +38,6 @@ from scsiameseclu_jax.functional.losses import (
     propagation_divergence,
 )
 from scsiameseclu_jax.functional.monitors import mean_cosine, silhouette
-from scsiameseclu_jax.functional.networks import (
-    decode_counts,
-    decode_features,
-    decode_graph,
-    encode_features,
-    encode_graph,
-    init_params,
-)
 from scsiameseclu_jax.functional.objective import training_terms
 from scsiameseclu_jax.functional.prediction import extend, occupy, predict
 from scsiameseclu_jax.functional.training import (
@@ -71,6 +70,7 @@ from scsiameseclu_jax.functional.types import (
     TrainState,
     Views,
 )
+from scsiameseclu_jax.functional.zinb import zinb
 
 __all__ = [
     "CellData",
@@ -103,10 +103,10 @@ __all__ = [
     "encode_features",
     "encode_graph",
     "extend",
+    "feature_noise",
     "fit",
     "fuse",
     "gate",
-    "gene_noise",
     "init",
     "init_params",
     "kept_edges",

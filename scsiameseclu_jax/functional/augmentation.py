@@ -11,7 +11,7 @@ from scsiameseclu_jax.functional.graph import normalize
 from scsiameseclu_jax.functional.types import CellData, CellGraph, Views
 
 
-def gene_noise(key: Array, features: Array, *, scale: float) -> Array:
+def feature_noise(key: Array, features: Array, *, scale: float) -> Array:
     """Multiply every feature by its own draw from Normal(1, `scale`).
 
     Parameters
@@ -83,10 +83,10 @@ def augment(key: Array, data: CellData, kept: Array, *, config: Config) -> Views
         Static settings.
     """
     key_1, key_2 = jax.random.split(key)
-    scale = config.augmentation.gene_noise
+    scale = config.augmentation.feature_noise
     return Views(
-        features_1=gene_noise(key_1, data.features, scale=scale),
-        features_2=gene_noise(key_2, data.features, scale=scale),
+        features_1=feature_noise(key_1, data.features, scale=scale),
+        features_2=feature_noise(key_2, data.features, scale=scale),
         graph_1=normalize(data.graph, kept) if config.augmentation.edge_removal else data.graph,
         graph_2=data.graph,
     )

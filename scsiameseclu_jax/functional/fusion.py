@@ -16,6 +16,13 @@ from jax import Array
 from jax.custom_batching import sequential_vmap
 
 from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.functional.encoders import (
+    Operator,
+    Params,
+    Propagated,
+    encode_features,
+    encode_graph,
+)
 from scsiameseclu_jax.functional.graph import (
     Series,
     bucket,
@@ -23,13 +30,6 @@ from scsiameseclu_jax.functional.graph import (
     normalize,
     pagerank_series,
     propagate,
-)
-from scsiameseclu_jax.functional.networks import (
-    Operator,
-    Params,
-    Propagated,
-    encode_features,
-    encode_graph,
 )
 from scsiameseclu_jax.functional.types import CellData, CellGraph, Embeddings, TrainState, Views
 

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.functional import losses, networks
+from scsiameseclu_jax.functional import encoders as networks
+from scsiameseclu_jax.functional import losses
 from scsiameseclu_jax.functional.augmentation import augment
+from scsiameseclu_jax.functional.encoders import Params, Propagated
 from scsiameseclu_jax.functional.fusion import DENSE_ROWS, embed, fuse, landmarks, map_rows
 from scsiameseclu_jax.functional.graph import propagate
-from scsiameseclu_jax.functional.likelihood import zinb
-from scsiameseclu_jax.functional.networks import Params, Propagated
 from scsiameseclu_jax.functional.transport import log_assignment
 from scsiameseclu_jax.functional.types import CellData, TrainState
+from scsiameseclu_jax.functional.zinb import zinb
 
 _COUNT_ROWS = 128  # cells x genes at a time: what fits in a cache
 

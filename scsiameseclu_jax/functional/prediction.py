@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.functional.encoders import Propagated, encode_features, encode_graph
 from scsiameseclu_jax.functional.fusion import (
     DENSE_ROWS,
     embedding,
@@ -24,7 +25,6 @@ from scsiameseclu_jax.functional.graph import (
     propagate,
     self_loops,
 )
-from scsiameseclu_jax.functional.networks import Propagated, encode_features, encode_graph
 from scsiameseclu_jax.functional.transport import assign, log_assignment, occupied
 from scsiameseclu_jax.functional.types import (
     CellData,

@@ -12,13 +12,13 @@ import optax
 from jax import Array
 
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.functional import networks
+from scsiameseclu_jax.functional import encoders as networks
 from scsiameseclu_jax.functional.augmentation import kept_edges
+from scsiameseclu_jax.functional.encoders import Params
 from scsiameseclu_jax.functional.fusion import (
     embedding,
 )
 from scsiameseclu_jax.functional.monitors import mean_cosine, silhouette
-from scsiameseclu_jax.functional.networks import Params
 from scsiameseclu_jax.functional.objective import (
     Terms,
     feature_terms,

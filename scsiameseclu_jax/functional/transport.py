@@ -118,7 +118,7 @@ def sinkhorn_plan(
     rows = jax.nn.logsumexp(config.sharpness * (log_q + potential), axis=1)
     start = (jnp.log(mask / n) - rows) / config.sharpness
     out = solver(problem, init=(start, potential))
-    # potentials are free up to a constant: centred, they can not drift over many warm starts
+    # potentials are free up to a constant: centred, they cannot drift over many warm starts
     potential = out.g - jnp.mean(out.g)
     target = assign(log_q, potential, config=config) * mask[:, None]
     error = jnp.sum(jnp.abs(jnp.sum(target, axis=0) / n - proportions))
@@ -176,7 +176,7 @@ def occupied(log_q: Array, potential: Array, proportions: Array, mask: Array) ->
         lack = jnp.sort(jnp.where((mask > 0) & (held[labels] > wanted[j]), lack, jnp.inf))
         last, following = lack[wanted[j] - 1], lack[wanted[j]]
         raised = jnp.where(jnp.isfinite(following), (last + following) / 2, last + 1e-3)
-        # once each: two with the same centre can not both have cells
+        # once each: two with the same centre cannot both have cells
         raised = jnp.where(jnp.isfinite(last) & (following > last), raised, 0.0)
         return tried.at[j].set(True), potential.at[j].add(raised)
 

@@ -41,7 +41,7 @@ def classification_scores(
         the share that is assigned.
     ``balanced accuracy``
         Mean recall of the types.
-    ``macro-F1``, ``weighted F1``, ``median F1``
+    ``macro_f1``, ``weighted F1``, ``median F1``
         F1 over the types in `labels`: mean, mean weighted by size, median. A predicted type that no
         cell is of has no F1 of its own; its cells count as missed.
     ``kappa``
@@ -77,7 +77,7 @@ def classification_scores(
         "assigned accuracy": _share(truth[assigned] == found[assigned]),
         "coverage": float(assigned.mean()),
         "balanced accuracy": float(_recall(truth, found, types).mean()),
-        "macro-F1": float(each.mean()),
+        "macro_f1": float(each.mean()),
         "weighted F1": float(np.average(each, weights=sizes)),
         "median F1": float(np.median(each)),
         "kappa": float(cohen_kappa_score(truth, found)) if several else float("nan"),

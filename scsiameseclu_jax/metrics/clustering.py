@@ -151,7 +151,7 @@ def scores(labels: Iterable[Any], clusters: Iterable[Any]) -> dict[str, float]:
     -------
     Fractions, 1 being a perfect clustering: ``ACC`` (:func:`accuracy`), ``NMI`` (normalised mutual
     information, arithmetic mean), ``ARI`` (adjusted Rand index), ``AMI`` (adjusted mutual
-    information) and ``macro-F1`` (:func:`macro_f1`). The adjusted two are 0 on average for a random
+    information) and ``macro_f1`` (:func:`macro_f1`). The adjusted two are 0 on average for a random
     partition, so they can fall a little below 0.
 
     Raises
@@ -169,7 +169,7 @@ def scores(labels: Iterable[Any], clusters: Iterable[Any]) -> dict[str, float]:
     --------
     >>> result = scores(["B", "B", "T", "T"], [1, 1, 0, 1])
     >>> {name: round(value, 2) for name, value in result.items()}
-    {'ACC': 0.75, 'NMI': 0.34, 'ARI': 0.0, 'AMI': 0.0, 'macro-F1': 0.73}
+    {'ACC': 0.75, 'NMI': 0.34, 'ARI': 0.0, 'AMI': 0.0, 'macro_f1': 0.73}
     """
     labels, clusters = _codes(labels, "labels"), _codes(clusters, "clusters")
     return {
@@ -177,7 +177,7 @@ def scores(labels: Iterable[Any], clusters: Iterable[Any]) -> dict[str, float]:
         "NMI": float(normalized_mutual_info_score(labels, clusters, average_method="arithmetic")),
         "ARI": float(adjusted_rand_score(labels, clusters)),
         "AMI": float(adjusted_mutual_info_score(labels, clusters, average_method="arithmetic")),
-        "macro-F1": macro_f1(labels, clusters),
+        "macro_f1": macro_f1(labels, clusters),
     }
 
 

@@ -86,7 +86,7 @@ def confusion(
 def rejection(
     curves: pd.DataFrame | dict[str, pd.DataFrame],
     *,
-    unassigned_below: float | None = None,
+    min_confidence: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the accuracy of the cells that stay assigned against their share.
@@ -95,7 +95,7 @@ def rejection(
     ----------
     curves
         From :func:`scsiameseclu_jax.metrics.rejection_curve`, one or several by name.
-    unassigned_below
+    min_confidence
         A threshold to mark on each curve.
     ax
         Where to draw; None makes a figure.
@@ -120,14 +120,12 @@ def rejection(
     styles = ("-", "--", ":", "-.")
     for i, (name, curve) in enumerate(named.items()):
         look = {"color": OKABE_ITO[i % len(OKABE_ITO)], "linestyle": styles[i % len(styles)]}
-        kept = curve[
-            curve["threshold"] >= (np.inf if unassigned_below is None else unassigned_below)
-        ]
+        kept = curve[curve["threshold"] >= (np.inf if min_confidence is None else min_confidence)]
         words = [name] if name else []
         if len(kept):
             x, y = kept.iloc[0][["coverage", "accuracy"]]
             ax.plot(x, y, "o", color=look["color"])
-            words.append(f"from {unassigned_below:g} on {x:.0%} assigned, {y:.1%} right")
+            words.append(f"from {min_confidence:g} on {x:.0%} assigned, {y:.1%} right")
         text = "\n".join(words)
         ax.plot(curve["coverage"], curve["accuracy"], label=text or None, linewidth=1.8, **look)
     ax.set(xlabel="cells assigned", ylabel="accuracy of these", xlim=(0, 1.02))

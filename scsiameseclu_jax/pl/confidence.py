@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.expression import groups
+from scsiameseclu_jax.preprocessing.expression import groups
 from scsiameseclu_jax.tl.record import UNASSIGNED, is_calibrated
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> Figure:
     that were left unassigned count to the cluster of their largest soft assignment where it is
     known, and their share is beside it too; else they are a row of their own.
 
-    After a fit with ``n_refits`` a second panel shows whether the confidence can be relied on:
+    After a fit with ``n_resamples`` a second panel shows whether the confidence can be relied on:
     the share of refits that agree against the confidence, on the diagonal if they are equal;
     areas are numbers of cells.
 

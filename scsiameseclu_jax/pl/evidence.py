@@ -121,7 +121,7 @@ def stability(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None
     Parameters
     ----------
     adata
-        After :func:`scsiameseclu_jax.tl.siameseclu` with ``n_refits``.
+        After :func:`scsiameseclu_jax.tl.siameseclu` with ``n_resamples``.
     key
         Its ``key_added``.
     ax
@@ -141,7 +141,7 @@ def stability(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None
     if record is None:
         msg = (
             f"Expected uns[{key!r}]['stability'], found none; run `scs.tl.siameseclu(adata, "
-            f"n_refits=10, key_added={key!r})` first."
+            f"n_resamples=10, key_added={key!r})` first."
         )
         raise KeyError(msg)
     together, jaccard = np.asarray(record["together"]), np.asarray(record["jaccard"])

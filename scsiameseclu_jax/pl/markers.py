@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.expression import group_means, groups, log_expression
 from scsiameseclu_jax.pl.evidence import axes
+from scsiameseclu_jax.preprocessing.expression import group_means, groups, log_expression
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
-from scsiameseclu_jax.expression import groups, log_expression
 from scsiameseclu_jax.pl.cells import (
     LEGEND_ROWS,
     MANY,
@@ -21,6 +20,7 @@ from scsiameseclu_jax.pl.cells import (
     span_of,
 )
 from scsiameseclu_jax.pl.evidence import axes
+from scsiameseclu_jax.preprocessing.expression import groups, log_expression
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ def trajectory(
     Returns
     -------
     The axes. Circles are clusters, the larger the more cells; the wider a link the larger its
-    connectivity, solid in the tree that spans the clusters, dashed elsewhere. Cells that can not
+    connectivity, solid in the tree that spans the clusters, dashed elsewhere. Cells that cannot
     be reached from the root are grey. Long names are letters, explained beside.
 
     Raises

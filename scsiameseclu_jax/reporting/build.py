@@ -10,7 +10,7 @@ from pathlib import Path
 
 from anndata import AnnData
 
-from scsiameseclu_jax import writing
+from scsiameseclu_jax import files as writing
 from scsiameseclu_jax.reporting import certainty, clusters, genes, known, repeat, run, types
 from scsiameseclu_jax.reporting.markup import page
 from scsiameseclu_jax.reporting.result import find

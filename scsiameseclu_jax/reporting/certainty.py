@@ -38,7 +38,7 @@ def confidence(result: Result) -> Section | None:
     if values is None:
         return None
     parts: list[object] = [_meaning(result)]
-    threshold = result.params.get("unassigned_below")
+    threshold = result.params.get("min_confidence")
     if threshold is not None:
         text = f"Cells with a confidence below {float(threshold):g} are {UNASSIGNED}."
         parts.append(paragraphs(text))
@@ -78,7 +78,7 @@ def _meaning(result: Result) -> Html:
         return paragraphs(
             "Confidence is the probability that another fit puts a cell into the same cluster, as "
             "the candidates say that voted for the first partition. Refits check that, and say how "
-            "stable each cluster is (--refits 10, n_refits=10).",
+            "stable each cluster is (--resamples 10, n_resamples=10).",
             _REPEATABLE,
         )
     return note(
@@ -113,7 +113,7 @@ def stability(result: Result) -> Section | None:
     made = result.stability
     if made is None:
         return None
-    n = "again" if result.n_refits is None else f"again {result.n_refits} times"
+    n = "again" if result.n_resamples is None else f"again {result.n_resamples} times"
     parts: list[object] = [
         paragraphs(
             f"The cells were clustered {n}, each time from 80 % of them, the others predicted, and "

@@ -52,7 +52,7 @@ def key_figures(result: Result) -> Html:
     unassigned = (result.clusters == UNASSIGNED).mean()
     if unassigned:
         rows.append(("unassigned", percent(unassigned), "of cells"))
-    flagged = result.column("out_of_reference")
+    flagged = result.column("is_novel")
     if flagged is not None:
         rows.append(("out of reference", percent(flagged.mean()), "of cells"))
     shown = (
@@ -140,7 +140,7 @@ def _sizes(result: Result) -> Html:
     if result.stability is not None:
         jaccard = zip(result.names, result.stability["jaccard"], strict=True)
         add("Jaccard index", {name: decimal(float(share)) for name, share in jaccard})
-    flagged = result.column("out_of_reference")
+    flagged = result.column("is_novel")
     if flagged is not None:
         shares = {c: percent(v.mean()) for c, v in result.per_cluster(flagged).items()}
         add("Out of reference", shares)

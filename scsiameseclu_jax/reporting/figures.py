@@ -85,7 +85,7 @@ def _encoded(drawn: Figure) -> tuple[str, bytes]:
             return "image/svg+xml", vector.getvalue()
         drawn.savefig(pixels, format="png", **options)
     with Image.open(pixels) as image:
-        # 256 colours, chosen for the picture, can not be told from all and take a fourth.
+        # 256 colours, chosen for the picture, cannot be told from all and take a fourth.
         few = image.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     few.save(packed, "png", optimize=True)
     if vector.tell() <= packed.tell():

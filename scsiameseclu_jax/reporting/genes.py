@@ -10,8 +10,8 @@ import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax import pl, tl
-from scsiameseclu_jax.cells import layer_of
-from scsiameseclu_jax.count_splitting import FIT, TEST
+from scsiameseclu_jax.preprocessing.count_splitting import FIT, TEST
+from scsiameseclu_jax.preprocessing.counts import layer_of
 from scsiameseclu_jax.reporting.figures import figure
 from scsiameseclu_jax.reporting.markup import (
     Column,

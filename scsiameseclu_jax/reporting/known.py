@@ -15,7 +15,7 @@ _MEANING = {
     "NMI": "Normalised mutual information",
     "ARI": "Adjusted Rand index: 0 is chance",
     "AMI": "Adjusted mutual information: 0 is chance",
-    "macro-F1": "Mean F1 score over types, rare ones counted as much as common ones",
+    "macro_f1": "Mean F1 score over types, rare ones counted as much as common ones",
 }
 _MOST = 200  # types: more are no types, but names or measurements of cells
 

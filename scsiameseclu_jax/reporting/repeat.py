@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.pairs import OPTIONS
+from scsiameseclu_jax.preprocessing.constraints import OPTIONS
 from scsiameseclu_jax.reporting.markup import (
     Column,
     Html,
@@ -125,12 +125,12 @@ def shell(result: Result) -> str:
     options: dict[str, Any] = {}
     if result.predicted:
         words = ["predict", "model", "new.h5ad", "clustered.h5ad"]
-        options["--false-flags"] = params.get("false_flags")
+        options["--alpha"] = params.get("alpha")
     else:
         words = ["cluster", "counts.h5ad", "clustered.h5ad"]
         options["--n-clusters"] = params.get("n_clusters", "auto")
         options["--seed"] = result.manifest.get("seed", 0)
-        options["--refits"] = result.n_refits
+        options["--resamples"] = result.n_resamples
         options["--use-rep"] = params.get("use_rep")
         options["--batch-key"] = params.get("batch_key")
         options |= {f"--{o.replace('_', '-')}": f"{o}.csv" for o in OPTIONS if o in params}
@@ -138,7 +138,7 @@ def shell(result: Result) -> str:
             options["--config"] = "settings.toml"
     if params.get("layer", "counts") != "counts":
         options["--layer"] = params["layer"]
-    options["--unassigned-below"] = params.get("unassigned_below")
+    options["--min-confidence"] = params.get("min_confidence")
     options["--key-added"] = None if result.key == _DEFAULT_KEY else result.key
     for name, value in options.items():
         if value is not None:
@@ -166,7 +166,7 @@ def python(result: Result) -> str:
     if result.predicted:
         lines += ['adata = scs.datasets.read("new.h5ad")', 'model = scs.SiameseClu.load("model")']
         function, words = "scs.tl.predict", ["adata", "model"]
-        options["false_flags"] = params.get("false_flags", 0.05)
+        options["alpha"] = params.get("alpha", 0.05)
     else:
         lines.append('adata = scs.datasets.read("counts.h5ad")')
         k = params.get("n_clusters", "auto")
@@ -181,9 +181,9 @@ def python(result: Result) -> str:
             ((column, groups),) = params["restrict_to"].items()
             options["restrict_to"] = (str(column), [str(group) for group in groups])
         if result.stability is not None:
-            options["n_refits"] = result.n_refits
-    if "unassigned_below" in params:
-        options["unassigned_below"] = float(params["unassigned_below"])
+            options["n_resamples"] = result.n_resamples
+    if "min_confidence" in params:
+        options["min_confidence"] = float(params["min_confidence"])
     if not result.predicted:
         options["rng"] = int(result.manifest.get("seed", 0))
     if result.key != _DEFAULT_KEY:

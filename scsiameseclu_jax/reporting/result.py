@@ -10,8 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scsiameseclu_jax import pp
-from scsiameseclu_jax.cells import layer_of
+from scsiameseclu_jax.preprocessing.counts import counts, layer_of
 from scsiameseclu_jax.reporting.markup import Html, tag
 from scsiameseclu_jax.tl.record import is_calibrated
 
@@ -80,9 +79,9 @@ class Result(NamedTuple):
         return None if self.counts is None else np.asarray(self.counts.sum(axis=1)).ravel()
 
     @property
-    def n_refits(self) -> int | None:
+    def n_resamples(self) -> int | None:
         """Number of refits, here or of the model; None without."""
-        found = self.record.get("manifest", {}).get("n_refits")
+        found = self.record.get("manifest", {}).get("n_resamples")
         return None if found is None else int(found)
 
     def column(self, name: str) -> pd.Series | None:
@@ -184,7 +183,7 @@ def _counts(adata: AnnData, params: dict) -> tuple[sp.csr_matrix | None, str]:
     if adata.X is None and layer is None:
         return None, "there is no matrix"
     try:
-        return pp.counts(adata, layer=layer), ""
+        return counts(adata, layer=layer), ""
     except (KeyError, TypeError, ValueError) as error:
         return None, str(error.args[0])
 

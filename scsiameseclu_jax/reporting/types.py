@@ -32,7 +32,7 @@ _ASSIGNED = {
     "transferred": ("Types from a reference", "the cells of the reference"),
     "classified": ("Types from a classifier", "the cells of known type"),
 }
-_SCORES = ("accuracy", "balanced accuracy", "macro-F1")
+_SCORES = ("accuracy", "balanced accuracy", "macro_f1")
 
 
 def annotation(result: Result) -> Section | None:
@@ -109,7 +109,7 @@ def _assigned(result: Result, name: str, title: str, source: str) -> Section | N
 def _sizes(result: Result, name: str, kinds: pd.Series) -> Html:
     obs = result.adata.obs
     columns = [Column("Type"), Column("Cells", numbers=True), Column("Share", numbers=True)]
-    confidence, unlike = obs.get(f"{name}_confidence"), obs.get(f"{name}_out_of_reference")
+    confidence, unlike = obs.get(f"{name}_confidence"), obs.get(f"{name}_is_novel")
     if confidence is not None:
         columns.append(Column("Median confidence", numbers=True))
     if unlike is not None:
@@ -164,13 +164,13 @@ def trajectory(result: Result) -> Section | None:
     begin = f"{record['root']}, of cluster {record.get('root_cluster')}"
     text = (
         f"Cells are ordered by diffusion pseudotime from {begin}. That it begins there was given: "
-        "it can not be seen in the data, nor can it be seen whether the clusters are stages of "
+        "it cannot be seen in the data, nor can it be seen whether the clusters are stages of "
         "one process at all."
     )
     parts: list[object] = [note(text)]
     lost = time.isna().mean()
     if lost:
-        parts.append(paragraphs(f"{percent(lost)} of the cells can not be reached from there."))
+        parts.append(paragraphs(f"{percent(lost)} of the cells cannot be reached from there."))
     shown = f"Clusters and their links over the cells, coloured by pseudotime from {record['root']}"
     caption = (
         "Circles are clusters, the larger the more cells; the wider a link the better the two are "

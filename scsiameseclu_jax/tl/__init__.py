@@ -6,7 +6,6 @@ from scsiameseclu_jax.tl.classification import classify
 from scsiameseclu_jax.tl.clusters import add_clusters, predict, siameseclu
 from scsiameseclu_jax.tl.markers import markers
 from scsiameseclu_jax.tl.number import estimate_n_clusters
-from scsiameseclu_jax.tl.record import check_key, check_threshold
 from scsiameseclu_jax.tl.trajectory import trajectory
 from scsiameseclu_jax.tl.transfer import transfer_labels
 
@@ -14,8 +13,6 @@ __all__ = [
     "add_clusters",
     "annotate_markers",
     "celltypist",
-    "check_key",
-    "check_threshold",
     "classify",
     "estimate_n_clusters",
     "markers",

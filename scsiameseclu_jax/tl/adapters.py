@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax import pp
-from scsiameseclu_jax.normalization import logarithm
-from scsiameseclu_jax.tl.record import UNASSIGNED, check_key, check_threshold, own
+from scsiameseclu_jax.checks import check_key, check_share
+from scsiameseclu_jax.preprocessing.counts import counts
+from scsiameseclu_jax.preprocessing.normalization import logarithm
+from scsiameseclu_jax.tl.record import UNASSIGNED, own
 
 if TYPE_CHECKING:
     import os
@@ -30,7 +31,7 @@ def celltypist(
     key: str = "siameseclu",
     layer: str | None = "counts",
     min_prop: float = 0.0,
-    unassigned_below: float | None = None,
+    min_confidence: float | None = None,
     key_added: str = "celltypist",
     copy: bool = False,
 ) -> AnnData | None:
@@ -52,7 +53,7 @@ def celltypist(
     min_prop
         Share of its cells that a cluster's type must have, 0 to 1; else its cells are
         ``"Unassigned"``.
-    unassigned_below
+    min_confidence
         Confidence below which a cell is written as ``"Unassigned"``.
     key_added
         Name under which results are stored.
@@ -88,12 +89,12 @@ def celltypist(
     features in humans. Science 376, eabl5197.
     """
     check_key(key_added)
-    check_threshold(unassigned_below)
+    check_share("min_confidence", min_confidence)
     if not 0 <= min_prop <= 1:
         msg = f"Expected `min_prop` to be between 0 and 1, found {min_prop}."
         raise ValueError(msg)
     clusters = _clusters(adata, key)
-    raw = pp.counts(adata, layer=layer)
+    raw = counts(adata, layer=layer)
     totals = np.asarray(raw.sum(axis=1), np.float64).ravel()
     if not totals.all():
         msg = f"Expected every cell to have counts, found {int((totals == 0).sum())} without."
@@ -123,8 +124,8 @@ def celltypist(
     first = np.where(first < 0, values.argmax(axis=1), first)
     sure = values[rows, first].astype(np.float32)
     voted[voted == _MIXED] = UNASSIGNED
-    if unassigned_below is not None:
-        voted[sure < unassigned_below] = UNASSIGNED
+    if min_confidence is not None:
+        voted[sure < min_confidence] = UNASSIGNED
     others = values.copy()
     others[rows, first] = -np.inf
     adata = own(adata, copy=copy)
@@ -143,8 +144,8 @@ def celltypist(
         "layer": "X" if layer is None else layer,
         "min_prop": float(min_prop),
     }
-    if unassigned_below is not None:
-        params["unassigned_below"] = float(unassigned_below)
+    if min_confidence is not None:
+        params["min_confidence"] = float(min_confidence)
     adata.uns[key_added] = {"params": params}
     logger.info("added %r (adata.obs, categorical)", key_added)
     return adata if copy else None

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax import annotation
+from scsiameseclu_jax.checks import as_seed, check_key
 from scsiameseclu_jax.datasets.marker_lists import MARKER_SETS, marker_sets, read_markers
-from scsiameseclu_jax.expression import counts_name, groups, log_expression
-from scsiameseclu_jax.neighbors import nearest_neighbors
-from scsiameseclu_jax.provenance import as_seed
-from scsiameseclu_jax.tl.record import UNASSIGNED, check_key, own
+from scsiameseclu_jax.preprocessing.expression import counts_name, groups, log_expression
+from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors
+from scsiameseclu_jax.tl import marker_scores as annotation
+from scsiameseclu_jax.tl.record import UNASSIGNED, own
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax import pp
+from scsiameseclu_jax.checks import as_seed, check_key, check_share
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.metrics.classification import classification_report, classification_scores
 from scsiameseclu_jax.model import SiameseClu
-from scsiameseclu_jax.provenance import as_seed
+from scsiameseclu_jax.preprocessing.prepare import prepare
 from scsiameseclu_jax.tl.heads import (
     Called,
     Method,
@@ -22,7 +22,7 @@ from scsiameseclu_jax.tl.heads import (
     features_of,
     known_types,
 )
-from scsiameseclu_jax.tl.record import UNASSIGNED, check_key, check_threshold, own, storable
+from scsiameseclu_jax.tl.record import UNASSIGNED, own, storable
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def classify(
     batch_key: str | None = None,
     unlabeled: str = "Unknown",
     method: Method = "logistic",
-    unassigned_below: float | None = None,
+    min_confidence: float | None = None,
     rng: int | np.random.Generator = 0,
     key_added: str = "classified",
     config: Config | None = None,
@@ -73,7 +73,7 @@ def classify(
     method
         Head: ``"logistic"`` regression, ``"knn"``, a vote of the 15 nearest by cosine, or
         ``"prototype"``, the nearest mean.
-    unassigned_below
+    min_confidence
         Confidence below which a predicted cell is written as ``"Unassigned"``.
     rng
         Seed, or a generator that the seed is drawn from: of the fit, and of the parts.
@@ -110,7 +110,7 @@ def classify(
         For bad input, before training starts; `adata` is left as it was.
     """
     check_key(key_added)
-    check_threshold(unassigned_below)
+    check_share("min_confidence", min_confidence)
     check_method(method)
     known = known_types(adata, labels_key, unlabeled)
     seed = as_seed(rng)
@@ -145,10 +145,10 @@ def classify(
         "batch_key": batch_key,
         "unlabeled": unlabeled,
         "method": method,
-        "unassigned_below": unassigned_below,
+        "min_confidence": min_confidence,
         "seed": seed,
     }
-    write_types(adata, key_added, called, known, unassigned_below)
+    write_types(adata, key_added, called, known, min_confidence)
     adata.uns[key_added] = record_of(called, known, params) | made
     return adata if copy else None
 
@@ -157,7 +157,7 @@ def components_of(
     adata: AnnData, layer: str | None, batch_key: str | None, config: Config
 ) -> list[np.ndarray]:
     """Return principal components [n, p] of three normalisations, made without labels."""
-    made = pp.prepare(adata, 2, layer=layer, batch_key=batch_key, config=config)
+    made = prepare(adata, layer=layer, batch_key=batch_key, config=config)
     back = np.empty(adata.n_obs, int)
     back[made.order] = np.arange(adata.n_obs)
     return [x[back] for x in (made.features, *made.others)]
@@ -183,7 +183,7 @@ def write_types(
     key: str,
     called: Called,
     known: np.ndarray,
-    unassigned_below: float | None,
+    min_confidence: float | None,
     left: np.ndarray | None = None,
 ) -> None:
     """Write types, confidence and second choice; `left` [n] are unassigned whatever they seem."""
@@ -197,8 +197,8 @@ def write_types(
     proba[np.arange(n), first] = -1
     values = types[first]
     lost = np.zeros(n, bool) if left is None else left.copy()
-    if unassigned_below is not None:
-        lost |= sure < unassigned_below
+    if min_confidence is not None:
+        lost |= sure < min_confidence
     values[lost & ~typed] = UNASSIGNED
     categories = list(types) + ([UNASSIGNED] if (lost & ~typed).any() else [])
     for name, column, names in (

@@ -8,17 +8,16 @@ from typing import Any, Literal
 import numpy as np
 from anndata import AnnData
 
-from scsiameseclu_jax import stability
-from scsiameseclu_jax.cells import in_memory
+from scsiameseclu_jax.certainty import stability
+from scsiameseclu_jax.checks import check_key, check_share
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.model import SiameseClu
-from scsiameseclu_jax.pairs import OPTIONS, PairsLike
+from scsiameseclu_jax.preprocessing.constraints import OPTIONS, ConstraintsLike
+from scsiameseclu_jax.preprocessing.counts import in_memory
 from scsiameseclu_jax.tl.record import (
     UNASSIGNED,
     RestrictTo,
     add,
-    check_key,
-    check_threshold,
     check_writable,
     own,
     restricted,
@@ -38,11 +37,11 @@ def siameseclu(
     use_rep: str | None = None,
     neighbors_key: str | None = None,
     batch_key: str | None = None,
-    must_link: PairsLike | None = None,
-    cannot_link: PairsLike | None = None,
+    must_link: ConstraintsLike | None = None,
+    cannot_link: ConstraintsLike | None = None,
     restrict_to: RestrictTo | None = None,
-    n_refits: int = 0,
-    unassigned_below: float | None = None,
+    n_resamples: int = 0,
+    min_confidence: float | None = None,
     rng: int | np.random.Generator = 0,
     key_added: str = "siameseclu",
     config: Config | None = None,
@@ -73,11 +72,11 @@ def siameseclu(
     restrict_to
         Column of ``obs`` and groups in it: only their cells are clustered, the others keep their
         group. New clusters are called ``"3-5,0"``, say; results for other cells are NaN.
-    n_refits
+    n_resamples
         Fits to compare with, 0 or at least 2 (10 say more): each sees 80 % of the cells, starts
         from another plausible partition, and takes about as long as the fit; see
         :meth:`scsiameseclu_jax.SiameseClu.assess`.
-    unassigned_below
+    min_confidence
         Confidence below which a cell's cluster is written as ``"Unassigned"``.
     rng
         Seed, or a generator that the seed is drawn from.
@@ -111,7 +110,7 @@ def siameseclu(
     What earlier results under the same name say of other clusters is removed: colors, markers,
     annotation, pseudotime, agreement, novelty.
 
-    With `n_refits` also
+    With `n_resamples` also
 
     ``adata.obs[f"{key_added}_agreement"]``, ``adata.obs[f"{key_added}_consensus"]``
         Share of the refits that put a cell into its own cluster; the cluster it is most often in.
@@ -130,15 +129,15 @@ def siameseclu(
         If a loss term is not finite.
     """
     check_key(key_added)
-    check_threshold(unassigned_below)
+    check_share("min_confidence", min_confidence)
     check_writable(adata, copy=copy)
     cells = adata
     if restrict_to is not None:
         cells = in_memory(adata[restricted(adata, restrict_to)])
         key_added = "siameseclu_R" if key_added == "siameseclu" else key_added
     model = SiameseClu(n_clusters, config=config)
-    if n_refits:
-        stability.check(n_refits, cells.n_obs, n_clusters, model.config)
+    if n_resamples:
+        stability.check(n_resamples, cells.n_obs, n_clusters, model.config)
     model.fit(
         cells,
         layer=layer,
@@ -150,13 +149,13 @@ def siameseclu(
         rng=rng,
         progress=progress,
     )
-    if n_refits:
-        model.assess(cells, n_refits=n_refits, rng=model.manifest["seed"], progress=progress)
+    if n_resamples:
+        model.assess(cells, n_resamples=n_resamples, rng=model.manifest["seed"], progress=progress)
     return add_clusters(
         adata,
         model,
         restrict_to=restrict_to,
-        unassigned_below=unassigned_below,
+        min_confidence=min_confidence,
         key_added=key_added,
         copy=copy,
     )
@@ -167,7 +166,7 @@ def add_clusters(
     model: SiameseClu,
     *,
     restrict_to: RestrictTo | None = None,
-    unassigned_below: float | None = None,
+    min_confidence: float | None = None,
     key_added: str = "siameseclu",
     copy: bool = False,
 ) -> AnnData | None:
@@ -181,7 +180,7 @@ def add_clusters(
         A fitted model.
     restrict_to
         Column of ``obs`` and groups in it, if the model was fitted to their cells only.
-    unassigned_below
+    min_confidence
         As in :func:`siameseclu`.
     key_added
         Name under which results are stored.
@@ -200,11 +199,11 @@ def add_clusters(
         If it was fitted to another number of cells, or to the same cells in another order.
     """
     check_key(key_added)
-    check_threshold(unassigned_below)
+    check_share("min_confidence", min_confidence)
     model.check_cells(adata if restrict_to is None else adata[restricted(adata, restrict_to)])
     adata = own(adata, copy=copy)
     embedding = model.get_latent_representation()
-    options: dict[str, Any] = {"restrict_to": restrict_to, "unassigned_below": unassigned_below}
+    options: dict[str, Any] = {"restrict_to": restrict_to, "min_confidence": min_confidence}
     add(adata, key_added, model, embedding, **options)
     adata.obs[key_added] = adata.obs[key_added].cat.remove_unused_categories()
     manifest, asked = dict(model.manifest), model.n_clusters
@@ -231,8 +230,8 @@ def predict(
     model: SiameseClu,
     *,
     layer: str | None = "counts",
-    false_flags: float = 0.05,
-    unassigned_below: float | None = None,
+    alpha: float = 0.05,
+    min_confidence: float | None = None,
     key_added: str = "siameseclu",
     copy: bool = False,
 ) -> AnnData | None:
@@ -246,10 +245,10 @@ def predict(
         A fitted or loaded model.
     layer
         Where the raw counts are, as in :func:`siameseclu`.
-    false_flags
+    alpha
         Share of the cells like those of the fit that may be flagged as out of reference, between
         0 and 1.
-    unassigned_below
+    min_confidence
         As in :func:`siameseclu`.
     key_added
         Name under which results are stored.
@@ -267,7 +266,7 @@ def predict(
         float32.
     ``adata.obs[f"{key_added}_novelty"]``
         Share of the fit's cells that are less surprising, float32, 0 to 1.
-    ``adata.obs[f"{key_added}_out_of_reference"]``
+    ``adata.obs[f"{key_added}_is_novel"]``
         Whether a cell is unlike those of the fit, boolean: its cluster then says little.
     ``adata.obsm[f"X_{key_added}"]``, ``adata.obsm[f"{key_added}_proba"]``
         Embedding [n, d] and soft assignments [n, k], float32, in the space of the fit.
@@ -282,26 +281,26 @@ def predict(
         See :meth:`scsiameseclu_jax.SiameseClu.predict`; `adata` is left as it was.
     """
     check_key(key_added)
-    check_threshold(unassigned_below)
+    check_share("min_confidence", min_confidence)
     check_writable(adata, copy=copy)
-    found = model.predict(adata, layer=layer, false_flags=false_flags)
+    found = model.predict(adata, layer=layer, alpha=alpha)
     adata = own(adata, copy=copy)
-    add(adata, key_added, found, found.embedding, unassigned_below=unassigned_below)
+    add(adata, key_added, found, found.embedding, min_confidence=min_confidence)
     adata.obs[f"{key_added}_novelty"] = found.novelty
-    adata.obs[f"{key_added}_out_of_reference"] = found.out_of_reference
+    adata.obs[f"{key_added}_is_novel"] = found.is_novel
     adata.uns[key_added] = {
         "params": {
             "layer": "X" if layer is None else layer,
-            "false_flags": float(false_flags),
+            "alpha": float(alpha),
             "config": model.config.to_dict(),
         }
-        | ({} if unassigned_below is None else {"unassigned_below": unassigned_below})
+        | ({} if min_confidence is None else {"min_confidence": min_confidence})
         | split_of(adata, "X" if layer is None else layer),
         "manifest": storable(model.manifest),
     } | ({"missing_genes": np.array(found.missing_genes)} if found.missing_genes else {})
     logger.info(
         "%d of %d cells are out of reference; added %r (adata.obs, categorical)",
-        found.out_of_reference.sum(),
+        found.is_novel.sum(),
         adata.n_obs,
         key_added,
     )

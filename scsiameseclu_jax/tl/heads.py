@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple, Protocol, Self
 import numpy as np
 from anndata import AnnData
 
-from scsiameseclu_jax.neighbors import nearest_neighbors
-from scsiameseclu_jax.stability import expected_error
+from scsiameseclu_jax.certainty.stability import expected_error
+from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors
 
 Method = Literal["logistic", "knn", "prototype"]
 METHODS = ("logistic", "knn", "prototype")

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.count_splitting import FIT, TEST
-from scsiameseclu_jax.expression import counts_name, groups, log_expression
-from scsiameseclu_jax.tl.record import UNASSIGNED, check_key, own, split_of
+from scsiameseclu_jax.checks import check_key
+from scsiameseclu_jax.preprocessing.count_splitting import FIT, TEST
+from scsiameseclu_jax.preprocessing.expression import counts_name, groups, log_expression
+from scsiameseclu_jax.tl.record import UNASSIGNED, own, split_of
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def markers(
     ``adata.uns[f"{key_added}_markers"]``
         As scanpy's ``uns["rank_genes_groups"]``: ``sc.get.rank_genes_groups_df(adata, None,
         key=...)`` reads it. Shares of cells (``pts``, ``pts_rest``) are absent where a group has a
-        "/" in its name, which files can not store as a column. ``params`` has also ``tested`` and
+        "/" in its name, which files cannot store as a column. ``params`` has also ``tested`` and
         ``clustered``, the counts, ``double_dipping`` (False only if they are known to be the two
         parts of a split), and ``left_out``, if groups were.
     ``adata.uns[f"{key_added}_top_markers"]``

@@ -7,11 +7,11 @@ import logging
 import numpy as np
 from anndata import AnnData
 
-from scsiameseclu_jax import pp
+from scsiameseclu_jax.checks import as_seed, check_key
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.estimation import K_MAX, estimate, k_range
-from scsiameseclu_jax.provenance import as_seed
-from scsiameseclu_jax.tl.record import check_key, own
+from scsiameseclu_jax.partition.n_clusters import K_MAX, estimate, k_range
+from scsiameseclu_jax.preprocessing.prepare import prepare
+from scsiameseclu_jax.tl.record import own
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +71,7 @@ def estimate_n_clusters(
     settings = Config() if config is None else config
     seed = as_seed(rng)
     k_range(adata.n_obs, k_min, k_max)
-    prepared = pp.prepare(
-        adata, "auto", layer=layer, use_rep=use_rep, batch_key=batch_key, config=settings
-    )
+    prepared = prepare(adata, layer=layer, use_rep=use_rep, batch_key=batch_key, config=settings)
     found = estimate(
         prepared.features,
         settings.preprocessing.n_neighbors,

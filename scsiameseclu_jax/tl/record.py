@@ -9,45 +9,19 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.cells import in_memory
-from scsiameseclu_jax.count_splitting import FIT, TEST
-from scsiameseclu_jax.fitted import Predicted
+from scsiameseclu_jax.certainty.stability import hints
 from scsiameseclu_jax.model import SiameseClu
-from scsiameseclu_jax.stability import hints
+from scsiameseclu_jax.preprocessing.count_splitting import FIT, TEST
+from scsiameseclu_jax.preprocessing.counts import in_memory
+from scsiameseclu_jax.reference import Predicted
 
 UNASSIGNED = "Unassigned"
 # Columns that a clustering or a prediction writes beside the clusters, named after them.
-RESULTS = ("confidence", "agreement", "consensus", "novelty", "out_of_reference")
+RESULTS = ("confidence", "agreement", "consensus", "novelty", "is_novel")
 # Columns, named after a clustering, that say something of its clusters or embedding.
 _DERIVED = (*RESULTS[1:], "pseudotime")  # confidence is always written anew
 _ANNOTATED = ("annotation", "annotation_cell", "annotation_cell_score")
 RestrictTo = tuple[str, Sequence[str]]
-
-
-def check_key(key_added: str) -> None:
-    """Check a name for results.
-
-    Raises
-    ------
-    ValueError
-        If it is empty or has a "/", which no file can store.
-    """
-    if not key_added or "/" in key_added:
-        msg = f"Expected `key_added` to be a name without '/', found {key_added!r}."
-        raise ValueError(msg)
-
-
-def check_threshold(unassigned_below: float | None) -> None:
-    """Check a confidence.
-
-    Raises
-    ------
-    ValueError
-        If it is not between 0 and 1.
-    """
-    if unassigned_below is not None and not 0 <= unassigned_below <= 1:
-        msg = f"Expected `unassigned_below` to be between 0 and 1, found {unassigned_below}."
-        raise ValueError(msg)
 
 
 def restricted(adata: AnnData, restrict_to: RestrictTo) -> np.ndarray:
@@ -89,7 +63,7 @@ def check_writable(adata: AnnData, *, copy: bool) -> None:
     Raises
     ------
     ValueError
-        If it is a view of one on disk, which can not be written to without a copy.
+        If it is a view of one on disk, which cannot be written to without a copy.
     """
     if isinstance(adata, AnnData) and adata.isbacked and adata.is_view and not copy:
         msg = (
@@ -115,7 +89,7 @@ def add(
     found: SiameseClu | Predicted,
     embedding: np.ndarray,
     *,
-    unassigned_below: float | None,
+    min_confidence: float | None,
     restrict_to: RestrictTo | None = None,
 ) -> None:
     """Write clusters, confidence, soft assignments and embedding; drop what no longer holds."""
@@ -127,8 +101,8 @@ def add(
     confidence = np.asarray(found.confidence)
     clusters = names.astype(object)[found.labels]
     categories = names.tolist()
-    if unassigned_below is not None:
-        clusters[confidence < unassigned_below] = UNASSIGNED
+    if min_confidence is not None:
+        clusters[confidence < min_confidence] = UNASSIGNED
         categories.append(UNASSIGNED)
     if restrict_to is not None:
         others = adata.obs[restrict_to[0]].astype("category")
@@ -191,7 +165,7 @@ def is_calibrated(record: Mapping[str, Any]) -> bool:
     manifest = record.get("manifest", {})
     return (
         str(manifest.get("confidence", "")).startswith("calibrated")
-        or "n_refits" in manifest
+        or "n_resamples" in manifest
         or "stability" in record
     )
 

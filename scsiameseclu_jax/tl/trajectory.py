@@ -13,8 +13,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 from scipy.sparse.csgraph import connected_components
 
-from scsiameseclu_jax.expression import groups, log_expression
-from scsiameseclu_jax.neighbors import search_of
+from scsiameseclu_jax.preprocessing.expression import groups, log_expression
+from scsiameseclu_jax.preprocessing.neighbors import search_of
 from scsiameseclu_jax.tl.record import UNASSIGNED, own
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def trajectory(
     """Order cells by diffusion pseudotime from a root, and link their clusters (PAGA).
 
     Both are scanpy's, on a neighbour graph of the embedding that is made for them alone. Where a
-    trajectory begins can not be seen in the data: name a cell, a cluster or genes.
+    trajectory begins cannot be seen in the data: name a cell, a cluster or genes.
     ``benchmarks/trajectory.py`` compares the order with a published one, beside that of principal
     components.
 
@@ -98,7 +98,7 @@ def trajectory(
     Warns
     -----
     UserWarning
-        If cells can not be reached from the root: how many, and in which clusters.
+        If cells cannot be reached from the root: how many, and in which clusters.
 
     References
     ----------
@@ -218,7 +218,7 @@ def _check_root(
     if len(given) != 1:
         msg = (
             "Expected one of `root` (a cell), `root_cluster` and `root_genes`, found "
-            f"{given or 'none'}; where a trajectory begins can not be seen in the data."
+            f"{given or 'none'}; where a trajectory begins cannot be seen in the data."
         )
         raise ValueError(msg)
     if root is not None:

@@ -9,11 +9,11 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scsiameseclu_jax import pp
+from scsiameseclu_jax.checks import as_seed, check_key, check_share
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.model import SiameseClu
-from scsiameseclu_jax.provenance import as_seed
-from scsiameseclu_jax.reference import align, to_genes
+from scsiameseclu_jax.preprocessing.counts import counts
+from scsiameseclu_jax.preprocessing.new_cells import align, to_genes
 from scsiameseclu_jax.tl.classification import FOLDS, components_of, record_of, write_types
 from scsiameseclu_jax.tl.heads import (
     Method,
@@ -23,7 +23,7 @@ from scsiameseclu_jax.tl.heads import (
     known_types,
     novelty,
 )
-from scsiameseclu_jax.tl.record import check_key, check_threshold, own, storable
+from scsiameseclu_jax.tl.record import own, storable
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +42,9 @@ def transfer_labels(
     unlabeled: str = "Unknown",
     method: Method = "logistic",
     correct_shift: bool = True,
-    unassigned_below: float | None = None,
+    min_confidence: float | None = None,
     open_set: bool = False,
-    false_flags: float = 0.05,
+    alpha: float = 0.05,
     rng: int | np.random.Generator = 0,
     key_added: str = "transferred",
     config: Config | None = None,
@@ -82,12 +82,12 @@ def transfer_labels(
     correct_shift
         Take away what shifts all new cells alike. Better not where the new cells are of the same
         experiment, or a quarter of them or more of types that the reference lacks.
-    unassigned_below
+    min_confidence
         Confidence below which a cell is written as ``"Unassigned"``. The confidence is calibrated
         on the reference; where the new cells differ from it, it is too high.
     open_set
         Write cells that are out of reference as ``"Unassigned"``.
-    false_flags
+    alpha
         Share of cells like those of the reference that may be flagged as out of it, between 0 and
         1. If the new cells are of another treatment or technology, more of them are.
     rng
@@ -108,7 +108,7 @@ def transfer_labels(
 
     ``adata.obs[f"{key_added}_novelty"]``
         Share of the reference cells that are less far from others of them, float32, 0 to 1.
-    ``adata.obs[f"{key_added}_out_of_reference"]``
+    ``adata.obs[f"{key_added}_is_novel"]``
         Whether a cell is unlike all of the reference, boolean.
 
     Raises
@@ -120,10 +120,10 @@ def transfer_labels(
         If `model` is not fitted.
     """
     check_key(key_added)
-    check_threshold(unassigned_below)
+    check_share("min_confidence", min_confidence)
     check_method(method)
-    if not 0 < false_flags < 1:
-        msg = f"Expected `false_flags` to be between 0 and 1, found {false_flags}."
+    if not 0 < alpha < 1:
+        msg = f"Expected `alpha` to be between 0 and 1, found {alpha}."
         raise ValueError(msg)
     for name, one in (("adata", adata), ("reference", reference)):
         if not isinstance(one, AnnData):
@@ -160,7 +160,7 @@ def transfer_labels(
         seed=seed,
     )
     far = novelty(called.moved, np.arange(len(rows)) < n_known).astype(np.float32)
-    flagged = far > 1 - false_flags
+    flagged = far > 1 - alpha
     scored = record_of(
         called,
         known,
@@ -172,18 +172,18 @@ def transfer_labels(
             "unlabeled": unlabeled,
             "method": method,
             "correct_shift": correct_shift,
-            "unassigned_below": unassigned_below,
+            "min_confidence": min_confidence,
             "open_set": open_set,
-            "false_flags": float(false_flags),
+            "alpha": float(alpha),
             "seed": seed,
         },
     )
     adata = own(adata, copy=copy)
     called = called._replace(proba=called.proba[n_known:])
     left = flagged if open_set else None
-    write_types(adata, key_added, called, known[n_known:], unassigned_below, left)
+    write_types(adata, key_added, called, known[n_known:], min_confidence, left)
     adata.obs[f"{key_added}_novelty"] = far
-    adata.obs[f"{key_added}_out_of_reference"] = flagged
+    adata.obs[f"{key_added}_is_novel"] = flagged
     adata.obsm[f"X_{key_added}"] = embedding[n_old:]
     adata.uns[key_added] = scored | {"manifest": storable(source.manifest)}
     return adata if copy else None
@@ -198,7 +198,7 @@ def _joined(
             found = sorted(map(str, one.obs))
             msg = f"Expected `batch_key` in obs of `{name}`, one of {found}, found {batch_key!r}."
             raise KeyError(msg)
-    old, new = (pp.counts(one, layer=layer) for one in (reference, adata))
+    old, new = (counts(one, layer=layer) for one in (reference, adata))
     named = [str(name) for name in reference.var_names]
     genes = list(dict.fromkeys(named))
     where = align([str(name) for name in adata.var_names], genes)

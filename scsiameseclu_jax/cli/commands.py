@@ -1,0 +1,299 @@
+"""What each command of the command line does, from checks to the table it prints."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scsiameseclu_jax import model_folder as storage
+from scsiameseclu_jax.checks import check_key, check_share
+from scsiameseclu_jax.files import (
+    BAD_INPUT,
+    FAILURES,
+    OUTPUTS,
+    PAGES,
+    PLOTS,
+    WriteError,
+    check_apart,
+    check_separate,
+    check_target,
+    message,
+    save,
+    write,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from scsiameseclu_jax.config import Config
+    from scsiameseclu_jax.model import SiameseClu
+
+
+def demo(args: argparse.Namespace) -> None:
+    """Cluster the bundled cells, name the clusters, score, draw and report."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    out, plot, page = (args.out / f"demo{suffix}" for suffix in (".h5ad", ".png", ".html"))
+    for target, suffixes in ((out, OUTPUTS), (plot, PLOTS), (page, PAGES)):
+        check_target(target, suffixes, overwrite=True)
+
+    import scsiameseclu_jax as scs
+
+    _use_cache(args.cache)
+    adata = scs.datasets.pbmc68k_reduced()
+    started = time.perf_counter()
+    with _put_aside(adata, "cell_type") as labels:
+        scs.tl.siameseclu(adata, args.n_clusters, rng=args.seed)
+        seconds = time.perf_counter() - started
+        scs.tl.markers(adata)
+        scs.tl.annotate_markers(adata, "blood")
+    figure = scs.pl.overview(adata, labels="cell_type")
+    write(out, lambda path: save(adata, path))
+    write(plot, lambda path: figure.savefig(path, dpi=150))
+    scs.report(adata, page, labels="cell_type", overwrite=True)
+    _print_table(adata, adata.obs["siameseclu"], _why(args), labels, seconds)
+    print(f"wrote {out}\nwrote {plot}\nwrote {page}")
+
+
+def cluster(args: argparse.Namespace) -> None:
+    """Cluster the cells of a file."""
+    targets = [(args.out, OUTPUTS)] + ([] if args.plot is None else [(args.plot, PLOTS)])
+    _check_words(args, targets)
+
+    import scsiameseclu_jax as scs
+
+    key = args.key_added
+    check_key(key)
+    adata, config = _read(args), _config(args)
+    with _put_aside(adata, args.labels) as labels:
+        model, seconds = _fit_model(adata, args, config)
+        scs.tl.add_clusters(adata, model, min_confidence=args.min_confidence, key_added=key)
+    write(args.out, lambda path: save(adata, path))
+    _print_table(adata, adata.obs[key], _why(args), labels, seconds)
+    print(f"wrote {args.out}")
+    if args.save is not None:
+        _keep(model, args)
+    if args.plot is not None:
+        figure = scs.pl.overview(adata, key, labels=args.labels)
+        write(args.plot, lambda path: figure.savefig(path, dpi=150))
+        print(f"wrote {args.plot}")
+
+
+def fit(args: argparse.Namespace) -> None:
+    """Fit a model to the cells of a file and save it."""
+    _check_words(args, [])
+    import pandas as pd
+
+    adata, config = _read(args), _config(args)
+    with _put_aside(adata, args.labels) as labels:
+        model, seconds = _fit_model(adata, args, config)
+    found = pd.Series(model.labels, index=adata.obs_names)
+    _print_table(adata, found, _why(args), labels, seconds)
+    _keep(model, args)
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Cluster the cells of a file by a saved model."""
+    _check_words(args, [(args.out, OUTPUTS)])
+
+    import scsiameseclu_jax as scs
+    from scsiameseclu_jax.preprocessing.counts import layer_of
+
+    key = args.key_added
+    check_key(key)
+    model = scs.SiameseClu.load(args.model)
+    adata = _read(args)
+    started = time.perf_counter()
+    with _put_aside(adata, args.labels) as labels:
+        scs.tl.predict(
+            adata,
+            model,
+            layer=layer_of(adata, args.layer),
+            alpha=args.alpha,
+            min_confidence=args.min_confidence,
+            key_added=key,
+        )
+    seconds = time.perf_counter() - started
+    write(args.out, lambda path: save(adata, path))
+    flagged = int(adata.obs[f"{key}_is_novel"].sum())
+    more = [("flagged", f"{flagged} out of reference: their clusters say little")]
+    _print_table(
+        adata, adata.obs[key], f"of the model's {model.proba.shape[1]}", labels, seconds, more
+    )
+    print(f"wrote {args.out}")
+
+
+def report(args: argparse.Namespace) -> None:
+    """Write a web page about a clustering."""
+    check_target(args.out, PAGES, overwrite=args.overwrite)
+    check_apart(args.source, args.out)
+
+    import scsiameseclu_jax as scs
+
+    adata = scs.datasets.read(args.source)
+    scs.report(
+        adata,
+        args.out,
+        args.key,
+        labels=args.labels,
+        title=args.title or args.source.stem,
+        markers=not args.no_markers,
+        overwrite=args.overwrite,
+    )
+    print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
+
+
+def _check_words(args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[str, ...]]]) -> None:
+    for target, suffixes in targets:
+        check_target(target, suffixes, overwrite=args.overwrite)
+        check_apart(args.source, target)
+    if getattr(args, "save", None) is not None:
+        storage.check_target(args.save, overwrite=args.overwrite)
+        check_apart(args.source, args.save)
+        for target, _ in targets:
+            check_separate(target, args.save)
+
+    check_share("min_confidence", getattr(args, "min_confidence", None))
+
+
+def _why(args: argparse.Namespace) -> str:
+    return "K chosen without labels" if args.n_clusters == "auto" else "K given"
+
+
+def _config(args: argparse.Namespace) -> Config | None:
+    from scsiameseclu_jax.config import Config
+
+    return None if args.config is None else Config.from_toml(args.config)
+
+
+def _read(args: argparse.Namespace) -> AnnData:
+    from scsiameseclu_jax import datasets
+
+    _use_cache(args.cache)
+    adata = datasets.read(args.source)
+    if args.labels is not None:
+        key, batch_key = (getattr(args, name, None) for name in ("key_added", "batch_key"))
+        _check_labels(adata, args.labels, key, batch_key)
+    return adata
+
+
+def _fit_model(
+    adata: AnnData, args: argparse.Namespace, config: Config | None
+) -> tuple[SiameseClu, float]:
+    import scsiameseclu_jax as scs
+    from scsiameseclu_jax.certainty import stability
+    from scsiameseclu_jax.datasets import read_pairs
+    from scsiameseclu_jax.preprocessing.counts import layer_of
+
+    must_link, cannot_link = (
+        None if file is None else read_pairs(file) for file in (args.must_link, args.cannot_link)
+    )
+    started = time.perf_counter()
+    model = scs.SiameseClu(args.n_clusters, config=config)
+    if args.resamples:
+        stability.check(args.resamples, adata.n_obs, args.n_clusters, model.config)
+    model.fit(
+        adata,
+        layer=layer_of(adata, args.layer),
+        use_rep=args.use_rep,
+        batch_key=args.batch_key,
+        must_link=must_link,
+        cannot_link=cannot_link,
+        rng=args.seed,
+        progress=False if args.quiet else None,
+    )
+    if args.resamples:
+        progress = False if args.quiet else None
+        model.assess(adata, n_resamples=args.resamples, rng=args.seed, progress=progress)
+    return model, time.perf_counter() - started
+
+
+def _keep(model: SiameseClu, args: argparse.Namespace) -> None:
+    try:
+        model.save(args.save, overwrite=args.overwrite)
+    except (*BAD_INPUT, *FAILURES) as error:
+        msg = f"Could not write {str(args.save)!r}: {message(error)}"
+        raise WriteError(msg) from error
+    print(f"wrote {args.save}")
+
+
+def _use_cache(folder: Path | None) -> None:
+    if folder is None:
+        return
+    import jax
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"Expected `--cache` to be a folder to write to, found {str(folder)!r}: {error}."
+        raise ValueError(msg) from error
+    jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@contextmanager
+def _put_aside(adata: AnnData, column: str | None) -> Iterator[pd.Series | None]:
+    """Take a column out of ``obs`` for as long as the context lasts, so that nothing can see it."""
+    if column is None:
+        yield None
+        return
+    place = adata.obs.columns.get_loc(column)
+    labels = adata.obs.pop(column)
+    yield labels
+    # columns may be gone: those that said something of other clusters
+    adata.obs.insert(min(place, adata.obs.shape[1]), column, labels)
+
+
+def _print_table(
+    adata: AnnData,
+    found: pd.Series,
+    why: str,
+    labels: pd.Series | None,
+    seconds: float,
+    more: Sequence[tuple[str, str]] = (),
+) -> None:
+    from scsiameseclu_jax.tl.record import UNASSIGNED
+
+    rows = [
+        ("cells", f"{adata.n_obs}"),
+        ("genes", f"{adata.n_vars}"),
+        ("clusters", f"{found[found != UNASSIGNED].nunique()} ({why})"),
+        *more,
+    ]
+    if labels is not None:
+        from scsiameseclu_jax.metrics import scores
+
+        known, sure = labels.notna().to_numpy(), (found != UNASSIGNED).to_numpy()
+        note = f"after training, against the {labels.nunique()} types of {labels.name!r}"
+        if (known & sure).any():
+            values = scores(labels[known & sure], found[known & sure])
+            rows += [(name, f"{100 * values[name]:.2f} %") for name in ("ACC", "NMI", "ARI")]
+        if not known.all():
+            note += f", without {int((~known).sum())} cells that have none"
+        if not sure.all():
+            note += f", without {int((known & ~sure).sum())} that are {UNASSIGNED}"
+        rows.append(("scored", note))
+    rows.append(("seconds", f"{seconds:.1f}"))
+    print("\n".join(f"{name:<10}{value}" for name, value in rows))
+
+
+def _check_labels(adata: AnnData, column: str, key: str | None, batch_key: str | None) -> None:
+    from scsiameseclu_jax.tl.record import RESULTS
+
+    if column not in adata.obs:
+        found = [str(name) for name in adata.obs.columns]
+        msg = f"Expected --labels to be a column of obs, one of {found}, found {column!r}."
+        raise KeyError(msg)
+    if column == key or column in {f"{key}_{name}" for name in RESULTS}:
+        msg = f"Expected --labels to be another column than the result, found {column!r} for both."
+        raise ValueError(msg)
+    if column == batch_key:
+        msg = f"Expected --labels to be another column than --batch-key, found {column!r} for both."
+        raise ValueError(msg)
+    if adata.obs[column].isna().all():
+        msg = f"Expected --labels to name a column with values, found {column!r} empty."
+        raise ValueError(msg)

@@ -1,0 +1,270 @@
+"""The command line: ``scsiameseclu demo``, ``cluster``, ``fit``, ``predict`` and ``report``.
+
+Results go to standard output, everything else to standard error. Exit codes: 0 for success, 1 for a
+failure while running, 2 for wrong usage or input, 130 if interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from scsiameseclu_jax.cli.parser import commands
+from scsiameseclu_jax.files import BAD_INPUT, FAILURES, WriteError, message
+
+__all__ = ["main"]
+
+_NAME = "scsiameseclu"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Parameters
+    ----------
+    argv
+        Words after the program's name; None takes those of the process.
+
+    Raises
+    ------
+    SystemExit
+        Of code 2 for wrong usage, 0 after ``--help`` and ``--version``.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        with _logging(quiet=getattr(args, "quiet", False)), warnings.catch_warnings():
+            # What dependencies tell developers is not for those who run a program.
+            for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+                warnings.simplefilter("ignore", category)
+            args.command(args)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = _complain("interrupted", 130)
+        if argv is None:
+            # Not through Python's own end, which crashes under a computation of jax's threads.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        return code
+    except BrokenPipeError:  # Who read the results has gone, for example `head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (WriteError, *FAILURES) as error:
+        return _complain(f"error: {message(error)}", 1)
+    except BAD_INPUT as error:
+        return _complain(f"error: {message(error)}", 2)
+    return 0
+
+
+def _complain(text: str, code: int) -> int:
+    print(f"{_NAME}: {text}", file=sys.stderr)
+    return code
+
+
+_CACHE_HELP = "keep compiled programs there: later runs on data of like size start sooner"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=_NAME, description="Cluster single cells from raw counts, without labels."
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {version('scsiameseclu-jax')}"
+    )
+    parsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_demo(parsers)
+    _add_cluster(parsers)
+    _add_fit(parsers)
+    _add_predict(parsers)
+    _add_report(parsers)
+    return parser
+
+
+def _add_demo(parsers: Any) -> None:
+    text = "Cluster 700 bundled blood cells; needs no download."
+    demo = parsers.add_parser("demo", help=text, description=text)
+    demo.set_defaults(command=commands.demo)
+    demo.add_argument(
+        "--out",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="folder for demo.h5ad, .png and .html, which are replaced (default: the current one)",
+    )
+    _add_n_clusters(demo.add_argument)
+    demo.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    demo.add_argument("--cache", type=Path, metavar="DIR", help=_CACHE_HELP)
+
+
+def _add_cluster(parsers: Any) -> None:
+    text = "Cluster the cells of a file of raw counts and write them with their clusters."
+    cluster = parsers.add_parser("cluster", help=text, description=text)
+    cluster.set_defaults(command=commands.cluster)
+    _add_input(cluster)
+    _add_output(cluster)
+    _add_fitting(cluster)
+    cluster.add_argument("--save", type=Path, metavar="DIR", help="keep the model there, too")
+    cluster.add_argument("--plot", type=Path, metavar="FILE", help=".png, .pdf or .svg to draw to")
+    _add_common(cluster, "replace OUT, and the model and plot, if there already")
+
+
+def _add_fit(parsers: Any) -> None:
+    text = "Fit a model to the cells of a file of raw counts and keep it for `predict`."
+    fit = parsers.add_parser("fit", help=text, description=text)
+    fit.set_defaults(command=commands.fit)
+    _add_input(fit)
+    fit.add_argument("--save", type=Path, required=True, metavar="DIR", help="folder to make")
+    _add_fitting(fit)
+    _add_common(fit, "replace the model, if there already")
+
+
+def _add_predict(parsers: Any) -> None:
+    text = "Cluster cells that a model has not seen and write them with their clusters."
+    predict = parsers.add_parser("predict", help=text, description=text)
+    predict.set_defaults(command=commands.predict)
+    predict.add_argument("model", type=Path, metavar="DIR", help="what `fit --save` wrote")
+    _add_input(predict)
+    _add_output(predict)
+    predict.add_argument(
+        "--alpha",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="cells like those of the fit that may be flagged as out of reference "
+        "(default: %(default)s)",
+    )
+    _add_common(predict, "replace OUT, if there already")
+
+
+def _add_report(parsers: Any) -> None:
+    text = "Write a web page, in one file, about what `cluster` or `predict` wrote."
+    report = parsers.add_parser("report", help=text, description=text)
+    report.set_defaults(command=commands.report)
+    report.add_argument("source", type=Path, metavar="IN", help=".h5ad or .zarr with clusters")
+    report.add_argument("out", type=Path, metavar="OUT", help=".html")
+    report.add_argument(
+        "--key",
+        default="siameseclu",
+        metavar="NAME",
+        help="the --key-added of the clustering (default: %(default)s)",
+    )
+    report.add_argument(
+        "--labels", metavar="COLUMN", help="known types in obs to compare the clusters with"
+    )
+    report.add_argument("--title", metavar="TEXT", help="main heading (default: name of IN)")
+    report.add_argument(
+        "--no-markers",
+        action="store_true",
+        help="do not look for marker genes, show them only if IN has them",
+    )
+    report.add_argument("--overwrite", action="store_true", help="replace OUT, if there already")
+    report.add_argument("--quiet", action="store_true", help="no log, only warnings and results")
+
+
+def _add_input(command: Any) -> None:
+    formats = ".h5ad, zarr, 10x .h5 or matrix folder, or .h5 with X or exprs"
+    command.add_argument("source", type=Path, metavar="IN", help=formats)
+    command.add_argument(
+        "--layer",
+        default="counts",
+        metavar="NAME",
+        help="layer of raw counts, or X (default: the layer 'counts' if there is one, else X)",
+    )
+    command.add_argument(
+        "--labels",
+        metavar="COLUMN",
+        help="known types in obs: put aside, then used to print scores",
+    )
+
+
+def _add_output(command: Any) -> None:
+    command.add_argument("out", type=Path, metavar="OUT", help=".h5ad or .zarr")
+    command.add_argument(
+        "--min-confidence",
+        type=float,
+        metavar="SHARE",
+        help="confidence below which a cell's cluster is 'Unassigned'",
+    )
+    command.add_argument(
+        "--key-added", default="siameseclu", metavar="NAME", help="default: %(default)s"
+    )
+
+
+def _add_fitting(command: Any) -> None:
+    add = command.add_argument
+    _add_n_clusters(add)
+    add("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    add(
+        "--resamples",
+        type=int,
+        default=0,
+        metavar="R",
+        help="fits of 80 %% of the cells from other plausible partitions, to say how stable "
+        "clusters are and calibrate their confidence: 0 or at least 2, better 10, each about as "
+        "long as the fit (default: %(default)s)",
+    )
+    add("--use-rep", metavar="KEY", help="features in obsm to use instead of principal components")
+    add("--batch-key", metavar="COLUMN", help="batches in obs that are to be looked past")
+    for name, meaning in (("--must-link", "one cluster"), ("--cannot-link", "different ones")):
+        text = f"table of two columns without header, names of cells that belong to {meaning}"
+        add(name, type=Path, metavar="FILE.csv", help=text)
+    add("--config", type=Path, metavar="FILE.toml", help="all other settings, a table per section")
+
+
+def _add_n_clusters(add: Any) -> None:
+    add(
+        "--n-clusters",
+        type=_number_or_auto,
+        default="auto",
+        metavar="K",
+        help="number of clusters, at least 2, or auto to choose one (default: %(default)s)",
+    )
+
+
+def _number_or_auto(word: str) -> int | str:
+    if word == "auto":
+        return word
+    try:
+        return int(word)
+    except ValueError:
+        msg = f"expected a whole number or auto, found {word!r}"
+        raise argparse.ArgumentTypeError(msg) from None
+
+
+def _add_common(command: Any, overwrite: str) -> None:
+    add = command.add_argument
+    add("--cache", type=Path, metavar="DIR", help=_CACHE_HELP)
+    add("--overwrite", action="store_true", help=overwrite)
+    add("--quiet", action="store_true", help="neither progress nor log, only warnings and results")
+
+
+@contextmanager
+def _logging(*, quiet: bool) -> Iterator[None]:
+    """Send the package's log to standard error, above a progress bar if there is one."""
+    from tqdm import tqdm
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tqdm.write(self.format(record), file=sys.stderr)
+
+    handler = Handler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("scsiameseclu_jax")
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate

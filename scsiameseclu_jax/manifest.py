@@ -1,0 +1,121 @@
+"""What was run: the record that goes with every result."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import numpy as np
+from anndata import AnnData
+
+from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.preprocessing.constraints import OPTIONS
+from scsiameseclu_jax.preprocessing.counts import layer_of
+from scsiameseclu_jax.preprocessing.prepare import Prepared, identify
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "jraph", "numpy", "scanpy", "anndata")
+
+
+def manifest(
+    prepared: Prepared,
+    n_clusters: int,
+    *,
+    given: dict[str, Any],
+    seed: int,
+    seconds: float,
+    findings: dict[str, Any],
+    config: Config,
+) -> dict[str, Any]:
+    """Return, in plain types, what a fit was given, ran on and found on the way.
+
+    Parameters
+    ----------
+    prepared
+        The cells.
+    n_clusters
+        Number of clusters, given or chosen.
+    given
+        Where counts, features, links and batches came from, and known pairs.
+    seed
+        The seed.
+    seconds
+        How long it took.
+    findings
+        What was decided on the way, and warnings.
+    config
+        All settings.
+    """
+    return {
+        "input": given,
+        "seed": seed,
+        "config": config.fingerprint(),
+        "data": prepared.fingerprint,
+        "rows": _rows(prepared.order),
+        "n_clusters": int(n_clusters),
+        "n_cells": len(prepared.order),
+        "n_genes": len(prepared.frame.selected),
+        "device": str(jax.devices()[0].device_kind),
+        "backend": jax.default_backend(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("scsiameseclu-jax", *_PACKAGES)},
+        "seconds": round(seconds, 3),
+        **findings,
+    }
+
+
+def check_cells(adata: AnnData, found: dict[str, Any], *, counts: bool) -> None:
+    """Check that an object holds the cells of a fit, in their order, as far as its counts tell.
+
+    Parameters
+    ----------
+    adata
+        The object.
+    found
+        The manifest of the fit.
+    counts
+        Whether the counts have to be those of the fit; else only cells with the same counts in
+        another order are refused, and those whose counts have since changed or gone are not.
+
+    Raises
+    ------
+    ValueError
+        If the cells are others, or in another order.
+    """
+    if adata.n_obs != found["n_cells"]:
+        msg = (
+            f"Expected the {found['n_cells']} cells that the model was fitted to, found "
+            f"{adata.n_obs}; for other cells there is `predict`."
+        )
+        raise ValueError(msg)
+    try:
+        order, fingerprint = identify(adata, **as_given(found, adata))
+    except (TypeError, KeyError, ValueError):
+        if counts:
+            raise
+        return
+    if fingerprint != found["data"]:
+        if counts:
+            msg = (
+                "Expected the cells that the model was fitted to, found as many with other "
+                "counts; for other cells there is `predict`."
+            )
+            raise ValueError(msg)
+    elif _rows(order) != found.get("rows", _rows(order)):  # models saved earlier have none
+        msg = (
+            "Expected the cells in the order that the model was fitted in, found them in "
+            "another; bring them into that order, or use `predict`."
+        )
+        raise ValueError(msg)
+
+
+def as_given(found: dict[str, Any], adata: AnnData) -> dict[str, Any]:
+    """Return where a fit read its input from, of its manifest, as options; not the known pairs."""
+    given = {key: name for key, name in found["input"].items() if key not in OPTIONS}
+    return given | {"layer": layer_of(adata, given["layer"])}
+
+
+def _rows(order: np.ndarray) -> str:
+    return hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()[:16]

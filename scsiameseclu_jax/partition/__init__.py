@@ -1,0 +1,1 @@
+"""Where clusters start: candidate partitions, their consensus, the number of clusters."""

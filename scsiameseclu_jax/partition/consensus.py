@@ -1,0 +1,286 @@
+"""One partition from several: matched by their overlap, cells by the majority.
+
+A single choice among candidates is noisy: which groups it merges and splits turns on a few cells,
+and the first of the ranking is not better than those just behind it. So candidates are ranked on
+several random draws of the cells, and those that rank high are put together.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from scsiameseclu_jax.partition.candidates import (
+    Representation,
+    centers_of,
+    criteria,
+    ranked_candidates,
+    representation,
+    small_problems,
+    sum_of_ranks,
+    unit_rows,
+)
+from scsiameseclu_jax.preprocessing.constraints import Constraints, broken
+
+_DRAWS = 20
+_PLAUSIBLE = 0.25  # of the candidates, best first: those that might as well be chosen
+_SHARE = 0.8  # of the cells in a draw, at most
+_STARTS = 2  # of k-means; the draws make up for more
+_ROUNDS = 3
+_THREADS = 8  # draws at once, at most: each has its copy of the features of its cells
+
+
+class Consensus(NamedTuple):
+    """A partition that several agree on."""
+
+    clusters: np.ndarray
+    """[n] cluster of each cell, 0 to k - 1, none empty."""
+    votes: np.ndarray | None
+    """[n, k] share of the candidates that put a cell into each cluster; None if one decided."""
+    name: str
+    """How it was found."""
+
+
+def first_partition(
+    embedding: np.ndarray,
+    features: list[np.ndarray],
+    n_clusters: int,
+    *,
+    n_neighbors: int,
+    batch: np.ndarray | None = None,
+    pairs: Constraints | None = None,
+    how: Literal["consensus", "candidate"] = "consensus",
+    seed: int,
+) -> Consensus:
+    """Rank candidate partitions on draws of the cells, and combine those that rank high.
+
+    Each of twenty draws has 3000 cells (20 sqrt(n) if that is more, 80 % at most), its own
+    neighbour graphs and its own candidates. The other cells join the cluster with the nearest
+    centre in the embedding. The best quarter of each draw's candidates votes, matched to the one
+    that leads: of the best of each draw, the one that is best on one more draw. Where pairs of
+    cells are known, there are candidates that heed them, and those that break fewer come first.
+
+    Parameters
+    ----------
+    embedding
+        [n, d] learned embedding, rows of equal length.
+    features
+        Normalisations of the cells, each [n, p], at least one.
+    n_clusters
+        Number of clusters.
+    n_neighbors
+        Neighbours of each cell in a draw.
+    batch
+        [n] batch of each cell, if there are several.
+    pairs
+        Pairs of cells known to be of one cluster, or of two, if there are any.
+    how
+        ``"candidate"`` picks one of those that would vote, of one draw.
+    seed
+        Seed of draws and starts.
+
+    Raises
+    ------
+    ValueError
+        If no candidate has that many clusters, because too many cells are alike.
+    """
+    unit = unit_rows(embedding)
+    draws = _Draws(embedding, unit, features, n_clusters, n_neighbors, batch, pairs, seed)
+    with small_problems():
+        made = (draws.candidate() if how == "candidate" else None) or draws.consensus()
+        if made is None:
+            spaces = [representation(x, n_neighbors, batch) for x in features]
+            ranked = ranked_candidates(embedding, spaces, n_clusters, seed=seed)
+            made = Consensus(ranked.clusters[0], None, next(iter(ranked.scores)))
+    return made
+
+
+class _Plausible(NamedTuple):
+    """A candidate that might as well be chosen."""
+
+    name: str
+    clusters: np.ndarray
+    """[n] cluster of each cell, int32, none empty."""
+
+
+class _Draws(NamedTuple):
+    """Random draws of the cells, and candidates of each; see `first_partition`."""
+
+    embedding: np.ndarray
+    unit: np.ndarray
+    features: list[np.ndarray]
+    n_clusters: int
+    n_neighbors: int
+    batch: np.ndarray | None
+    pairs: Constraints | None
+    seed: int
+
+    @property
+    def most(self) -> int:
+        """Cells in a draw, at most."""
+        return min(len(self.embedding), max(3000, round(20 * len(self.embedding) ** 0.5)))
+
+    def sample(self, draw: int, size: int) -> tuple[np.ndarray, list[Representation], int]:
+        """Return rows, their representations, and a seed."""
+        rng = np.random.default_rng([self.seed, draw])
+        rows = np.sort(rng.permutation(len(self.embedding))[:size])
+        batch = self.batch
+        codes = None if batch is None else np.unique(batch[rows], return_inverse=True)[1]
+        spaces = [representation(x[rows], self.n_neighbors, codes) for x in self.features]
+        return rows, spaces, int(rng.integers(2**31))
+
+    def plausible(self, draw: int, *, size: int) -> list[_Plausible]:
+        """Return the best quarter of a draw's candidates, the best first, with all cells in them.
+
+        Empty if there are too few kinds of cells among those drawn.
+        """
+        rows, spaces, seed = self.sample(draw, size)
+        z, k = self.embedding, self.n_clusters
+        try:
+            ties = None if self.pairs is None else partial(self.ties, rows, self.pairs)
+            ranked = ranked_candidates(z[rows], spaces, k, seed=seed, n_starts=_STARTS, ties=ties)
+        except ValueError:
+            return []
+        made = []
+        few = tried = max(1, round(_PLAUSIBLE * len(ranked.scores)))
+        if self.pairs is not None:
+            tried = len(ranked.scores)  # any of them may break the fewest pairs
+            few = max(1, few // 2)  # pairs double the number of candidates, not of good ones
+        for name, own in zip(list(ranked.scores)[:tried], ranked.clusters, strict=False):
+            centers = unit_rows(centers_of(z[rows], own, k))
+            clusters = np.argmax(self.unit @ centers.T, axis=1).astype(np.int32)
+            clusters[rows] = own
+            made.append(_Plausible(name, clusters))
+        return sorted(made, key=lambda one: self.broken(one.clusters))[:few]
+
+    def ties(self, rows: np.ndarray, pairs: Constraints, groups: np.ndarray) -> np.ndarray:
+        """Count the pairs [2, g, g] that keep groups of drawn cells apart, and that tie them.
+
+        Cells that are not drawn count for the group with the nearest centre in the embedding.
+        """
+        n_groups = int(groups.max()) + 1
+        centers = unit_rows(centers_of(self.embedding[rows], groups, n_groups))
+        named = np.unique(pairs.rows)
+        of = np.empty(len(self.embedding), int)
+        of[named] = np.argmax(self.unit[named] @ centers.T, axis=1)
+        of[rows] = groups
+        made = np.zeros((2, n_groups, n_groups))
+        np.add.at(made, (pairs.linked.astype(int), *of[pairs.rows].T), 1)
+        return made + made.transpose(0, 2, 1)
+
+    def broken(self, clusters: np.ndarray) -> int:
+        """Return how many of the known pairs clusters [n] of all cells break."""
+        return 0 if self.pairs is None else int(broken(clusters, self.pairs).sum())
+
+    def consensus(self) -> Consensus | None:
+        """Let the best candidates of all draws vote; None if that leaves too few clusters."""
+        from threadpoolctl import threadpool_limits
+
+        size = min(round(_SHARE * len(self.embedding)), self.most)
+        # OpenMP has a limit for each thread, so it is set in those too.
+        limit = partial(threadpool_limits, limits=1)
+        with ThreadPoolExecutor(_workers(), initializer=limit) as pool:
+            made_of = pool.map(partial(self.plausible, size=size), range(_DRAWS))
+            found = [made for made in made_of if made]
+        if not found:
+            return None
+        rows, spaces, _ = self.sample(_DRAWS, self.most)
+        firsts = [made[0].clusters for made in found]
+        wrong = np.array([self.broken(first) for first in firsts])
+        least = np.flatnonzero(wrong == wrong.min())
+        best = int(least[_best([firsts[i] for i in least], rows, spaces)])
+        lead = sum(len(made) for made in found[:best])
+        voters = [one.clusters for made in found for one in made]
+        clusters, votes = majority(voters, self.n_clusters, lead=lead)
+        if len(np.unique(clusters)) < self.n_clusters:  # the lead has an empty one
+            return None
+        name = f"consensus of {len(voters)} candidates in {len(found)} draws"
+        return Consensus(clusters, votes, name)
+
+    def candidate(self) -> Consensus | None:
+        """Pick one of the best candidates of one draw; None if there are none."""
+        found = self.plausible(0, size=self.most)
+        if not found:
+            return None
+        one = found[np.random.default_rng([self.seed, _DRAWS]).integers(len(found))]
+        return Consensus(one.clusters, None, one.name)
+
+
+def _workers() -> int:
+    """Return how many draws are worth making at once."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(count or 1, _THREADS)
+
+
+def _best(partitions: list[np.ndarray], rows: np.ndarray, spaces: list[Representation]) -> int:
+    """Return which partition [n] is best on some cells, by the criteria that candidates had."""
+    units = [unit_rows(one.features) for one in spaces]
+    parts = [np.unique(clusters[rows], return_inverse=True)[1] for clusters in partitions]
+    scores = {str(i): criteria(part, units, spaces) for i, part in enumerate(parts)}
+    return int(np.argmax(sum_of_ranks(scores)))
+
+
+def match(clusters: np.ndarray, other: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Return for each cluster [k] of `other` [n] the one of `clusters` [n] it overlaps most.
+
+    One to one, by the largest sum of overlaps.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(overlap(clusters, other, n_clusters), maximize=True)
+    found = np.empty(n_clusters, int)
+    found[columns] = rows
+    return found
+
+
+def overlap(clusters: np.ndarray, other: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Return the number of cells [k, k] that each cluster shares with each of another partition."""
+    pairs = np.bincount(clusters * n_clusters + other, minlength=n_clusters**2)
+    return pairs.reshape(n_clusters, n_clusters).astype(float)
+
+
+def majority(
+    partitions: list[np.ndarray], n_clusters: int, *, lead: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cluster [n] that most of the partitions, each [n], put a cell into; all shares.
+
+    They are matched to the leading one, then to the majority itself, which breaks ties. Where they
+    differ so much that a cluster is lost (its majority has less than half the cells it has in most
+    of them), the half that agrees best with the leading one decides. The shares [n, k] of the
+    clusters, float32, are of all partitions, whether they decided or not.
+    """
+    reference = partitions[lead]
+    agreement = [_shared(reference, other, n_clusters) for other in partitions]
+    voters = [partitions[i] for i in np.argsort(agreement, kind="stable")[::-1]]
+    cells = np.arange(len(reference))
+    while True:
+        made = reference
+        for _ in range(_ROUNDS):
+            votes, sizes = _count(made, voters, n_clusters)
+            votes[cells, made] += 0.5
+            made = np.argmax(votes, axis=1)
+        usual = np.median(sizes, axis=0)
+        if len(voters) == 1 or np.all(np.bincount(made, minlength=n_clusters) >= usual / 2):
+            votes, _ = _count(made, partitions, n_clusters)
+            return made, votes / len(partitions)
+        voters = voters[: len(voters) // 2]
+
+
+def _count(
+    clusters: np.ndarray, partitions: list[np.ndarray], n_clusters: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Match partitions to clusters [n]; return votes for each [n, k], and sizes [k] in each."""
+    votes, sizes = np.zeros((len(clusters), n_clusters), np.float32), []
+    for other in partitions:
+        named = match(clusters, other, n_clusters)[other]
+        votes[np.arange(len(clusters)), named] += 1
+        sizes.append(np.bincount(named, minlength=n_clusters))
+    return votes, sizes
+
+
+def _shared(clusters: np.ndarray, other: np.ndarray, n_clusters: int) -> int:
+    return int((match(clusters, other, n_clusters)[other] == clusters).sum())

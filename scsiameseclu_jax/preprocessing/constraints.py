@@ -1,0 +1,171 @@
+"""What the user knows of pairs of cells: that two are of one cluster, or of two.
+
+The only door through which such knowledge enters; nothing is drawn from labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from scipy.sparse.csgraph import connected_components
+from scipy.special import softmax
+
+ConstraintsLike: TypeAlias = Sequence[Sequence[str]] | np.ndarray | pd.DataFrame
+"""Pairs of names in ``obs_names``, [m, 2]."""
+
+OPTIONS = {"must_link": True, "cannot_link": False}
+
+
+class Constraints(NamedTuple):
+    """Pairs of cells, and whether they belong together."""
+
+    rows: np.ndarray
+    """[m, 2] rows of the two cells."""
+    linked: np.ndarray
+    """[m] True for cells of one cluster, False for cells of two."""
+
+
+def find_constraints(
+    adata: AnnData,
+    must_link: ConstraintsLike | None = None,
+    cannot_link: ConstraintsLike | None = None,
+) -> Constraints | None:
+    """Find pairs of cells by their names; each pair once, None if there are none.
+
+    Parameters
+    ----------
+    adata
+        The cells; only ``obs_names`` are looked at.
+    must_link, cannot_link
+        [m, 2] names of cells that belong to one cluster, and to different ones.
+
+    Raises
+    ------
+    KeyError
+        If there are no such cells.
+    ValueError
+        If these are not pairs of different cells; if names in ``obs_names`` are not unique; if two
+        cells that must not be in one cluster have to be, by one pair or a chain of them.
+    """
+    given = {"must_link": must_link, "cannot_link": cannot_link}
+    parts = {name: _rows(adata, name, value) for name, value in given.items() if value is not None}
+    must, cannot = (parts.get(name, np.zeros((0, 2), int)) for name in OPTIONS)
+    if not len(must) + len(cannot):
+        return None
+    group = _tied(must, adata.n_obs)
+    torn = cannot[group[cannot[:, 0]] == group[cannot[:, 1]]]
+    if len(torn):
+        one, two = adata.obs_names[torn[0]]
+        msg = (
+            f"Expected pairs that do not contradict each other, found {one!r} and {two!r} in "
+            f"`cannot_link`, but tied by `must_link` ({len(torn)} such pairs); drop either."
+        )
+        raise ValueError(msg)
+    linked = np.repeat([True, False], [len(must), len(cannot)])
+    return Constraints(np.concatenate([must, cannot]), linked)
+
+
+def _tied(rows: np.ndarray, n_cells: int) -> np.ndarray:
+    """Return a number [n] for each cell, the same for those that pairs [m, 2] tie together."""
+    links = sp.coo_matrix((np.ones(len(rows)), rows.T), shape=(n_cells, n_cells))
+    return connected_components(links, directed=False)[1]
+
+
+def _rows(adata: AnnData, name: str, value: Any) -> np.ndarray:
+    """Return the rows [m, 2] of named cells, the lesser first, each pair once."""
+    names = np.asarray(value, dtype=object)
+    if not names.size:
+        return np.zeros((0, 2), int)
+    if names.ndim != 2 or names.shape[1] != 2:
+        msg = f"Expected `{name}` to be pairs of cell names, [m, 2], found shape {names.shape}."
+        raise ValueError(msg)
+    if not adata.obs_names.is_unique:
+        msg = f"Expected unique `obs_names` for `{name}`; call `adata.obs_names_make_unique()`."
+        raise ValueError(msg)
+    rows = adata.obs_names.get_indexer(names.astype(str).ravel()).reshape(names.shape)
+    if (rows < 0).any():
+        missing = sorted(set(map(str, names[rows < 0])))
+        msg = (
+            f"Expected `{name}` to name cells in obs_names of those that are clustered, found "
+            f"{len(missing)} others: {missing[:5]}."
+        )
+        raise KeyError(msg)
+    if (rows[:, 0] == rows[:, 1]).any():
+        alone = names[np.argmax(rows[:, 0] == rows[:, 1])][0]
+        msg = f"Expected `{name}` to be pairs of different cells, found {alone!r} with itself."
+        raise ValueError(msg)
+    return np.unique(np.sort(rows, axis=1), axis=0)
+
+
+def plain(must_link: ConstraintsLike | None, cannot_link: ConstraintsLike | None) -> dict[str, Any]:
+    """Return what was given as lists of names, for the record of a fit."""
+    given = zip(OPTIONS, (must_link, cannot_link), strict=True)
+    lists = {k: np.asarray(v, dtype=object).astype(str).tolist() for k, v in given if v is not None}
+    return {name: value for name, value in lists.items() if value}
+
+
+def among(given: dict[str, Any], part: AnnData) -> dict[str, Any]:
+    """Return those recorded pairs whose cells both are in a part, as options of a fit of it."""
+    names = set(part.obs_names)
+    return {name: [p for p in pairs or [] if names.issuperset(p)] for name, pairs in given.items()}
+
+
+def broken(clusters: np.ndarray, pairs: Constraints) -> np.ndarray:
+    """Return which pairs [m] the clusters [n] of the cells go against."""
+    one, two = clusters[pairs.rows].T
+    return (one == two) != pairs.linked
+
+
+def constrain(proba: np.ndarray, pairs: Constraints | None) -> np.ndarray:
+    """Return soft assignments [n, k] whose largest entries keep the pairs; other cells stay.
+
+    Cells that are tied together get the geometric mean of their assignments. Then, the surest
+    first, each group loses the clusters that those it must not be with have taken; if none is left,
+    it keeps its own, and a pair stays broken.
+
+    References
+    ----------
+    Wagstaff et al., ICML 2001 (COP-KMeans).
+    """
+    if pairs is None:
+        return proba
+    tied = _tied(pairs.rows[pairs.linked], len(proba))
+    cells = np.unique(pairs.rows)
+    groups, own = np.unique(tied[cells], return_inverse=True)
+    logs = np.zeros((len(groups), proba.shape[1]))
+    np.add.at(logs, own, np.log(np.maximum(proba[cells], np.finfo(np.float32).tiny)))
+    shares = softmax(logs / np.bincount(own)[:, None], axis=1)
+    apart = np.searchsorted(groups, tied[pairs.rows[~pairs.linked]])
+    rivals: list[list[int]] = [[] for _ in groups]
+    for one, two in apart:
+        rivals[one].append(two)
+        rivals[two].append(one)
+    taken = np.full(len(groups), -1)
+    for group in np.argsort(-shares.max(axis=1), kind="stable"):
+        gone = taken[rivals[group]]
+        left = shares[group].copy()
+        left[gone[gone >= 0]] = 0
+        if left.any():
+            shares[group] = left / left.sum()
+        taken[group] = shares[group].argmax()
+    made = proba.copy()
+    made[cells] = shares[own]
+    return made
+
+
+def kept(clusters: np.ndarray, pairs: Constraints | None) -> dict[str, dict[str, int]]:
+    """Say how many pairs were given and how many the clusters [n] keep; nothing if none were."""
+    if pairs is None:
+        return {}
+    held = ~broken(clusters, pairs)
+    parts = {name: pairs.linked == linked for name, linked in OPTIONS.items()}
+    return {
+        name: {"given": int(own.sum()), "kept": int(held[own].sum())}
+        for name, own in parts.items()
+        if own.any()
+    }

@@ -1,0 +1,329 @@
+"""From AnnData to what training sees: checks, features, neighbour graph. No labels enter here."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+
+from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.preprocessing import normalization
+from scsiameseclu_jax.preprocessing.batches import Batches, balanced_neighbors, center, read_batches
+from scsiameseclu_jax.preprocessing.constraints import (
+    Constraints,
+    ConstraintsLike,
+    find_constraints,
+)
+from scsiameseclu_jax.preprocessing.counts import counts
+from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors, search_of
+
+logger = logging.getLogger(__name__)
+
+
+class Preprocessor(NamedTuple):
+    """What new cells need to be prepared as these were."""
+
+    genes: list[str]
+    """Names of the G genes with counts."""
+    selected: np.ndarray
+    """[g] which of them features are made from."""
+    median_total: float
+    """Median over cells of the total counts of all G genes."""
+    projection: normalization.Projection | None
+    """From logarithmic values to components; None with `use_rep`."""
+    use_rep: str | None
+    """Key in ``obsm`` of the features, if they were given."""
+    mean: np.ndarray
+    """[p] what was taken from given features."""
+    scale: float
+    """What components are multiplied by."""
+    batches: Batches | None
+    """Batches that the features were centred within, before they were scaled."""
+
+
+class Prepared(NamedTuple):
+    """Cells in canonical order, ready to be put on a device.
+
+    The order is that of a hash of each cell's counts, so results do not depend on the order of
+    the rows that came in: cell ``i`` here is row ``order[i]`` there.
+    """
+
+    features: np.ndarray
+    """[n, p] float32, unit variance overall."""
+    others: list[np.ndarray]
+    """Further representations of the same cells, each [n, p] float32, for the first partition."""
+    counts: sp.csr_matrix
+    """[n, g] raw counts of the selected genes, uint16 or the unsigned integer type that fits."""
+    size_factors: np.ndarray
+    """[n] float32, total counts over their median."""
+    senders: np.ndarray
+    """[m] neighbour of each link."""
+    receivers: np.ndarray
+    """[m] cell of each link."""
+    weights: np.ndarray
+    """[m] positive weight of each link."""
+    search: str
+    """How the links were found: ``"exact"``, ``"approximate"`` or ``"given"``."""
+    batch: np.ndarray | None
+    """[n] batch of each cell, if there are several; the links are then balanced over them."""
+    pairs: Constraints | None
+    """Pairs of cells known to be of one cluster, or of two, if there are any."""
+    order: np.ndarray
+    """[n] row of the AnnData that each cell came from."""
+    frame: Preprocessor
+    """How to prepare new cells."""
+    fingerprint: str
+    """16 hexadecimal digits of the counts, whatever the order of the cells."""
+
+
+def check(adata: AnnData, *, layer: str | None, config: Config) -> sp.csr_matrix:
+    """Check everything that can be checked before anything long starts; return the counts.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError
+        With what was expected, what was found and what to do.
+    """
+    if not isinstance(adata, AnnData):
+        msg = f"Expected `adata` to be an AnnData object, found {type(adata).__name__}."
+        raise TypeError(msg)
+    for kind, names in (("cell", adata.obs_names), ("gene", adata.var_names)):
+        if not names.is_unique:
+            example = names[names.duplicated()][0]
+            remedy = "obs_names_make_unique" if kind == "cell" else "var_names_make_unique"
+            msg = f"Expected unique {kind} names, found {example!r} twice; call `adata.{remedy}()`."
+            raise ValueError(msg)
+    made = counts(adata, layer=layer)
+    totals = np.asarray(made.sum(axis=1)).ravel()
+    empty = np.flatnonzero(totals == 0)
+    if empty.size:
+        msg = (
+            f"Expected every cell to have counts, found {empty.size} without, the first "
+            f"{adata.obs_names[empty[0]]!r}; {_without_empty(adata, layer)}."
+        )
+        raise ValueError(msg)
+    needed = config.network.n_latent + 1
+    expressed = int((made.getnnz(axis=0) > 0).sum())
+    if min(expressed, adata.n_obs) < needed:
+        msg = (
+            f"Expected at least {needed} cells and genes with counts for {needed - 1} latent "
+            f"dimensions, found {adata.n_obs} cells and {expressed} genes; lower "
+            "`config.network.n_latent`."
+        )
+        raise ValueError(msg)
+    if expressed < adata.n_vars:
+        logger.info("left out %d genes without counts", adata.n_vars - expressed)
+    return made
+
+
+def _without_empty(adata: AnnData, layer: str | None) -> str:
+    if layer is None or layer not in adata.layers:
+        return "call `sc.pp.filter_cells(adata, min_counts=1)`"
+    found = f"np.asarray(adata.layers[{layer!r}].sum(axis=1)).ravel() > 0"
+    return f"leave them out: `adata = adata[{found}].copy()`"
+
+
+def prepare(
+    adata: AnnData,
+    *,
+    raw: sp.csr_matrix | None = None,
+    layer: str | None = "counts",
+    use_rep: str | None = None,
+    neighbors_key: str | None = None,
+    batch_key: str | None = None,
+    must_link: ConstraintsLike | None = None,
+    cannot_link: ConstraintsLike | None = None,
+    config: Config,
+) -> Prepared:
+    """Check the input and make features, counts and links.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes; not changed.
+    raw
+        The counts, if :func:`check` has already been called.
+    layer
+        See :func:`counts`.
+    use_rep
+        Key in ``obsm`` [n, p] of features to use instead of the principal components.
+    neighbors_key
+        Key in ``uns`` of a neighbour graph to use (``"neighbors"`` for scanpy's default).
+    batch_key
+        Column in ``obs`` of batches to centre features within and to balance links over.
+    must_link, cannot_link
+        See :func:`scsiameseclu_jax.pairs.find_constraints`.
+    config
+        Static settings.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError
+        See :func:`check`.
+    """
+    raw = check(adata, layer=layer, config=config) if raw is None else raw
+    if batch_key is not None and neighbors_key is not None:
+        msg = "Expected `batch_key` or `neighbors_key`, found both: a given graph is used as it is."
+        raise ValueError(msg)
+    batch, names = (None, []) if batch_key is None else read_batches(adata, batch_key)
+    pairs = find_constraints(adata, must_link, cannot_link)
+    given, mean = (None, np.zeros(0)) if use_rep is None else _representation(adata, use_rep)
+    links = None if neighbors_key is None else _connectivities(adata, neighbors_key)
+    expressed = raw.getnnz(axis=0) > 0
+    raw = raw[:, expressed]
+    order, fingerprint = _canonical_order(raw, batch, given)
+    raw = raw[order]
+    batch = None if batch is None else batch[order]
+    if pairs is not None:
+        pairs = pairs._replace(rows=np.argsort(order)[pairs.rows])
+
+    totals = np.asarray(raw.sum(axis=1), dtype=np.float64).ravel()
+    median = float(np.median(totals))
+    size_factors = totals / median
+    logged, chosen = normalization.log_normalize(
+        raw, size_factors, config.preprocessing.n_top_genes
+    )
+    projection = None
+    if given is None:
+        (x, *others), projection = normalization.representations(
+            logged, raw[:, chosen], config=config
+        )
+    else:
+        x, others = given[order], []
+    batches = None
+    if batch is not None and batch_key is not None:
+        x, means = center(x, batch)
+        others = [center(other, batch)[0] for other in others]
+        batches = Batches(batch_key, names, means)
+    scale = 1 / float(x.std())
+    x = _pad_columns(x * scale, config)
+    if links is None:
+        n_neighbors = config.preprocessing.n_neighbors
+        senders, receivers = (
+            nearest_neighbors(x, n_neighbors)
+            if batch is None
+            else balanced_neighbors(x, n_neighbors, batch)
+        )
+        weights = np.ones(len(senders))
+        search = search_of(len(x))
+    else:
+        links = sp.coo_matrix(links[order][:, order])
+        receivers, senders, weights = links.row, links.col, links.data
+        search = "given"
+    return Prepared(
+        features=x.astype(np.float32),
+        others=[other.astype(np.float32) for other in others],
+        counts=_small(raw[:, chosen]),
+        size_factors=size_factors.astype(np.float32),
+        senders=senders,
+        receivers=receivers,
+        weights=weights,
+        search=search,
+        batch=batch,
+        pairs=pairs,
+        order=order,
+        frame=Preprocessor(
+            genes=[str(name) for name in adata.var_names[expressed]],
+            selected=np.flatnonzero(chosen),
+            median_total=median,
+            projection=projection,
+            use_rep=use_rep,
+            mean=mean,
+            scale=scale,
+            batches=batches,
+        ),
+        fingerprint=fingerprint,
+    )
+
+
+def identify(
+    adata: AnnData,
+    *,
+    layer: str | None,
+    use_rep: str | None = None,
+    neighbors_key: str | None = None,
+    batch_key: str | None = None,
+) -> tuple[np.ndarray, str]:
+    """Return the canonical order [n] of cells and their fingerprint, as :func:`prepare` does.
+
+    Parameters
+    ----------
+    adata, layer, use_rep, batch_key
+        As there.
+    neighbors_key
+        Of no account: links do not tell cells apart.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError
+        If they cannot be read.
+    """
+    batch = None if batch_key is None else read_batches(adata, batch_key)[0]
+    given = None if use_rep is None else _representation(adata, use_rep)[0]
+    return _canonical_order(counts(adata, layer=layer), batch, given)
+
+
+def _representation(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
+    if key not in adata.obsm:
+        msg = f"Expected `use_rep` to be one of {sorted(adata.obsm)}, found {key!r}."
+        raise KeyError(msg)
+    if sp.issparse(adata.obsm[key]):
+        msg = f"Expected obsm[{key!r}] to be dense, found it sparse; store `.toarray()` of it."
+        raise ValueError(msg)
+    values = np.asarray(adata.obsm[key], dtype=np.float64)
+    if values.ndim != 2 or not np.isfinite(values).all() or values.std() == 0:
+        msg = f"Expected obsm[{key!r}] to be a finite, varying 2-D array, found {values.shape}."
+        raise ValueError(msg)
+    mean = values.mean(axis=0)
+    return values - mean, mean
+
+
+def _connectivities(adata: AnnData, key: str) -> sp.csr_matrix:
+    if key not in adata.uns:
+        msg = f"Expected `neighbors_key` in adata.uns, found no {key!r}; run `sc.pp.neighbors`."
+        raise KeyError(msg)
+    name = adata.uns[key].get("connectivities_key", "connectivities")
+    if name not in adata.obsp:
+        msg = f"Expected obsp[{name!r}], which uns[{key!r}] points to; run `sc.pp.neighbors`."
+        raise KeyError(msg)
+    links = sp.csr_matrix(adata.obsp[name])
+    links.eliminate_zeros()
+    return links
+
+
+def _canonical_order(
+    raw: sp.csr_matrix, batch: np.ndarray | None, features: np.ndarray | None
+) -> tuple[np.ndarray, str]:
+    """Order cells by a hash of what is known of each, and fingerprint them all."""
+    expressed = raw.getnnz(axis=0) > 0
+    if not expressed.all():
+        raw = raw[:, expressed]
+    parts = [part for part in (batch, features) if part is not None]
+    given = np.column_stack(parts) if parts else None
+    digests = []
+    for i in range(raw.shape[0]):
+        part = slice(raw.indptr[i], raw.indptr[i + 1])
+        row = hashlib.blake2b(raw.indices[part].astype("<i4").tobytes(), digest_size=16)
+        row.update(raw.data[part].astype("<f4").tobytes())
+        if given is not None:
+            row.update(given[i].astype("<f4").tobytes())
+        digests.append(row.digest())
+    order = np.array(sorted(range(len(digests)), key=digests.__getitem__))
+    whole = hashlib.sha256(b"".join(digests[i] for i in order)).hexdigest()
+    return order, whole[:16]
+
+
+def _small(raw: sp.csr_matrix) -> sp.csr_matrix:
+    """Return counts in a small type."""
+    # 8 bits would seldom do, and be a type of its own to compile for
+    return raw.astype(np.promote_types(np.uint16, np.min_scalar_type(int(raw.data.max()))))
+
+
+def _pad_columns(features: np.ndarray, config: Config) -> np.ndarray:
+    """Fill up to as many columns as the latent has, which a short `use_rep` may lack."""
+    missing = max(0, config.network.n_latent - features.shape[1])
+    return np.pad(features, [(0, 0), (0, missing)])

@@ -1,0 +1,1 @@
+"""One fit on the host: stages, mini-batches, device arrays, memory, progress."""

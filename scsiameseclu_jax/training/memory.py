@@ -1,0 +1,161 @@
+"""How much memory a fit needs, before it allocates any of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+import scsiameseclu_jax.functional as F
+from scsiameseclu_jax.config import Config
+
+# Bytes, measured on CPU with `benchmarks/speed.py`, which compares the estimate with each peak.
+_LIBRARIES = 0.45e9  # Python with everything imported
+_COMPILER = 1.0e9  # on top, while the largest step is compiled
+_PROGRAMS = 0.63e9  # on top, once all steps are compiled
+_EDGES = 24  # of a cell in a symmetrised 15-neighbour graph, as padded
+_DENSITY = 0.1  # share of counts that are not zero, if nothing is known
+
+_CGROUPS = (  # of a container: its limit, and where what cannot be given back is listed
+    ("memory.max", "memory.stat", "anon"),
+    ("memory/memory.limit_in_bytes", "memory/memory.stat", "total_rss"),
+)
+
+
+class Memory(NamedTuple):
+    """Bytes that a fit needs at its peak."""
+
+    total: int
+    """Of the whole process where it computes on the CPU, input and libraries included."""
+    device: int
+    """Of that, arrays of the computation: what a GPU or TPU has to hold."""
+
+
+def estimate_memory(
+    n_cells: int, n_genes: int, config: Config | None = None, *, n_values: int | None = None
+) -> Memory:
+    """Estimate the peak memory of a fit, linear in the number of cells.
+
+    Parameters
+    ----------
+    n_cells, n_genes
+        Shape of the counts, positive.
+    config
+        All settings; the defaults, if not given.
+    n_values
+        Counts that are not zero; a tenth of all, if not given.
+
+    Raises
+    ------
+    ValueError
+        If a size is not positive.
+
+    Examples
+    --------
+    >>> import scsiameseclu_jax as scs
+    >>> small, large = (scs.estimate_memory(n, 2000).total for n in (10_000, 100_000))
+    >>> small < large < 10 * small
+    True
+    """
+    if min(n_cells, n_genes) < 1:
+        msg = f"Expected positive numbers of cells and genes, found {n_cells} and {n_genes}."
+        raise ValueError(msg)
+    config = Config() if config is None else config
+    values = (_DENSITY * n_genes * n_cells if n_values is None else n_values) / n_cells
+    kept = min(n_genes, config.preprocessing.n_top_genes)
+    p = config.preprocessing.n_components
+    # of each cell: the input, its components in three normalisations, counts of the kept genes
+    held = 8 * values + 3 * 4 * p + 6 * values * kept / n_genes
+    prepared = 45 * values + 10 * 8 * p
+    graph = _EDGES * (12 + 1.5 * 8 + 4) + 4 * p
+    counts = 2 * F.bucket(kept)
+    network = config.network
+    widths, d = sum(network.graph_layers), network.n_latent
+    step = 4 * (34 * widths + 150 * d + 13 * p + 40)
+    inference = 4 * (9 * widths + 16 * d) + 800
+    if n_cells <= config.scale.full_cells:
+        device = n_cells * (graph + counts + step)
+        resident = n_cells * (held + graph + counts)
+    else:
+        batch = config.scale.batch_cells
+        links = 3 * 12 * _EDGES  # as sparse matrices that mini-batches are cut from
+        device = n_cells * graph + max(n_cells * inference, batch * (graph + counts + step))
+        resident = n_cells * (held + graph + links) + batch * counts
+    total = _LIBRARIES + max(
+        n_cells * prepared,
+        _COMPILER + resident,
+        _PROGRAMS + resident + device - n_cells * graph,
+    )
+    return Memory(round(total), round(device))
+
+
+def check_memory(n_cells: int, n_genes: int, n_values: int, config: Config) -> None:
+    """Refuse what does not fit into the memory that is free.
+
+    Raises
+    ------
+    MemoryError
+        With the estimate, what is free, and what to do.
+    """
+    need = estimate_memory(n_cells, n_genes, config, n_values=n_values)
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        _refuse(n_cells, n_genes, need.total - _resident(), _free(), "memory", config)
+    else:
+        stats = device.memory_stats() or {}
+        limit = stats.get("bytes_limit")
+        free = None if limit is None else limit - stats.get("bytes_in_use", 0)
+        _refuse(n_cells, n_genes, need.device, free, f"memory of {device.device_kind}", config)
+        host = need.total - need.device - _resident()
+        _refuse(n_cells, n_genes, host, _free(), "memory", config)
+
+
+def _refuse(
+    n_cells: int, n_genes: int, need: int, free: int | None, what: str, config: Config
+) -> None:
+    if free is None or need <= free:
+        return
+    if n_cells > config.scale.full_cells:
+        remedy = "lower `config.scale.batch_cells`, take fewer cells or a larger machine"
+    else:
+        remedy = "lower `config.scale.full_cells`, so that steps see a mini-batch of cells each"
+    msg = (
+        f"Expected about {need / 2**30:.1f} GiB more {what} for {n_cells} cells and {n_genes} "
+        f"genes, found {free / 2**30:.1f} GiB free; {remedy}."
+    )
+    raise MemoryError(msg)
+
+
+def _resident() -> int:
+    """Bytes that this process has already; 0 where that cannot be told."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _free() -> int | None:
+    """Bytes that can be had on this machine, or in this container; None if that is not told."""
+    found = []
+    try:
+        found.append(1024 * _value("/proc/meminfo", "MemAvailable:"))
+    except (OSError, ValueError):  # not Linux
+        return None
+    for limit, statistics, held in _CGROUPS:
+        groups = Path("/sys/fs/cgroup")
+        try:
+            most = int((groups / limit).read_text())
+            found.append(most - _value(str(groups / statistics), held))
+        except (OSError, ValueError):  # no such group, or its limit is "max"
+            continue
+    return max(0, min(found))
+
+
+def _value(path: str, name: str) -> int:
+    for line in Path(path).read_text().splitlines():
+        if line.split()[0] == name:
+            return int(line.split()[1])
+    raise ValueError(name)

@@ -1,0 +1,164 @@
+"""Mini-batches of graph parts: what they hold, and that they find what all cells at once find."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.metrics import adjusted_rand_score
+
+import scsiameseclu_jax as scs
+import scsiameseclu_jax.functional as F
+from scsiameseclu_jax.preprocessing import neighbors
+from scsiameseclu_jax.preprocessing.prepare import prepare
+from scsiameseclu_jax.training.device import device_data, links
+from scsiameseclu_jax.training.minibatches import MiniBatches, graph_parts
+
+STEPS = {"feature_steps": 10, "graph_steps": 4, "joint_steps": 4, "steps": 10}
+WHOLE = scs.Config.from_dict({"training": STEPS})
+PARTS = scs.Config.from_dict({"training": STEPS, "scale": {"full_cells": 100, "batch_cells": 160}})
+
+
+@pytest.fixture(scope="module")
+def adata():
+    return scs.datasets.simulate(n_cells=600, n_genes=150, n_clusters=4, difficulty=0.2, rng=0)
+
+
+@pytest.fixture(scope="module")
+def prepared(adata):
+    return prepare(adata, config=PARTS)
+
+
+@pytest.fixture(scope="module")
+def batches(prepared):
+    return MiniBatches(prepared, 4, config=PARTS, seed=0)
+
+
+@pytest.fixture(scope="module")
+def model(adata):
+    return scs.SiameseClu(4, config=PARTS).fit(adata, progress=False)
+
+
+@pytest.mark.parametrize("n_parts", [1, 7, 32])
+def test_parts_are_of_like_size_and_hold_every_cell_once(prepared, batches, n_parts):
+    graph = links(batches.data.graph, 600)
+    parts = graph_parts(prepared.features, graph, n_parts)
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(600))
+    sizes = [len(part) for part in parts]
+    assert len(parts) == n_parts and max(sizes) - min(sizes) <= 3
+    assert all((np.diff(part) > 0).all() for part in parts)
+
+
+def test_parts_keep_neighbours_together(prepared, batches):
+    graph = links(batches.data.graph, 600).tocoo()
+    member = np.empty(600, int)
+    for i, part in enumerate(graph_parts(prepared.features, graph.tocsr(), 8)):
+        member[part] = i
+    between = graph.row != graph.col
+    inside = (member[graph.row] == member[graph.col])[between].mean()
+    assert inside > 0.3  # of random parts 1/8
+
+
+def test_a_round_of_mini_batches_holds_every_cell_once(batches):
+    drawn = batches._draw(np.random.default_rng(1))
+    cells = np.concatenate([next(drawn) for _ in range(4)])
+    np.testing.assert_array_equal(np.sort(cells), np.arange(600))
+
+
+def test_a_mini_batch_is_the_graph_among_its_cells(prepared, batches):
+    cells = np.sort(np.random.default_rng(0).choice(600, 150, replace=False))
+    data = batches.batch(cells)
+    n = len(cells)
+    ends = prepared.receivers, prepared.senders
+    dense = sp.csr_matrix((prepared.weights, ends), shape=(600, 600)).toarray()
+    dense = np.maximum(dense, dense.T)[np.ix_(cells, cells)] + np.eye(n)
+    scale = 1 / np.sqrt(dense.sum(axis=1))
+    found = links(data.graph, n).toarray()
+    np.testing.assert_allclose(found, scale[:, None] * dense * scale, rtol=1e-5)
+    np.testing.assert_array_equal(data.features[:n], prepared.features[cells])
+    np.testing.assert_array_equal(data.counts[:n, :150], prepared.counts[cells].toarray())
+    assert int(data.n_cells) == n and data.mask.shape == batches.batch(cells[:99]).mask.shape
+
+
+def test_removed_links_are_those_of_all_cells(prepared, batches):
+    state = batches.init(jax.random.key(0))
+    state = F.remove_edges(state, batches.data, config=PARTS)
+    batches.ready(state, "train", set())
+    whole = batches.data.graph
+    kept = links(whole._replace(graph=whole.graph._replace(edges=1 + state.kept)), 600)
+    cells = next(batches._draw(np.random.default_rng(2)))
+    made = batches.batch(cells).graph
+    real = slice(int(made.graph.n_edge[0]))
+    rows, columns = np.asarray(made.graph.receivers)[real], np.asarray(made.graph.senders)[real]
+    among = batches._kept[cells][:, cells]
+    among.sort_indices()
+    wanted = np.asarray(kept[cells[rows], cells[columns]]).ravel()
+    np.testing.assert_array_equal(among.data, wanted)
+    assert set(wanted) == {1, 2}  # some are removed
+
+
+def test_finds_what_all_cells_at_once_find(adata, model):
+    whole = scs.SiameseClu(4, config=WHOLE).fit(adata, progress=False)
+    assert adjusted_rand_score(whole.labels, model.labels) > 0.9
+    assert model.manifest["cells_per_step"] == "150 on average, in 8 of 32 parts"
+    assert whole.manifest["cells_per_step"] == "all"
+    assert set(model.history) == set(whole.history)
+    assert len(model.history["loss"]) == len(whole.history["loss"])
+    assert np.isfinite(model.history["loss"]).all()
+    # the transport is over all cells: their proportions hold
+    assert model.history["sinkhorn_error"][-1] < 1e-3
+
+
+def test_the_centres_learn(adata, model):
+    train = model.history["stage"] == "train"
+    assert model.history["clustering"][train][-1] < model.history["clustering"][train][0]
+
+
+def test_same_seed_same_bits_and_order_does_not_matter(adata, model):
+    rows = np.random.default_rng(3).permutation(adata.n_obs)
+    other = scs.SiameseClu(4, config=PARTS).fit(adata[rows], progress=False)
+    np.testing.assert_array_equal(other.labels, model.labels[rows])
+    np.testing.assert_array_equal(other.proba, model.proba[rows])
+
+
+def test_mini_batches_share_one_compilation(prepared, batches):
+    state = F.start_stage(batches.init(jax.random.key(0)), "graph", config=PARTS)
+    state, _ = batches.run(state, "graph", 5)
+    made = []
+
+    def listen(event, *_, **__):
+        if "backend_compile" in event:
+            made.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        batches.run(state, "graph", 5)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert made == []
+
+
+def test_weights_of_each_cell_need_all_cells(adata):
+    setting = {"fusion": {"gate": "per_cell"}, "scale": {"full_cells": 100}}
+    model = scs.SiameseClu(4, config=scs.Config.from_dict(setting))
+    with pytest.raises(ValueError, match="for mini-batches, found 'per_cell'"):
+        model.fit(adata, progress=False)
+
+
+def test_approximate_neighbours(monkeypatch, adata):
+    x = np.random.default_rng(0).normal(size=(900, 8))
+    exact, cells = neighbors.nearest_neighbors(x, 10)
+    monkeypatch.setattr(neighbors, "EXACT_CELLS", 100)
+    found, same = neighbors.nearest_neighbors(x, 10)
+    np.testing.assert_array_equal(same, cells)
+    assert (found != cells).all()
+    rows = zip(exact.reshape(900, 10), found.reshape(900, 10), strict=True)
+    assert np.mean([len(set(a) & set(b)) / 10 for a, b in rows]) > 0.9
+    assert len(np.unique(found + 900 * cells)) == len(found)
+    assert prepare(adata, config=PARTS).search == "approximate"
+
+
+def test_the_config_and_the_device_agree_with_each_other(prepared):
+    data = device_data(prepared)
+    counts = np.asarray(data.counts)[:600, : prepared.counts.shape[1]]
+    np.testing.assert_array_equal(counts, prepared.counts.toarray())
+    assert not np.asarray(data.counts)[600:].any()
