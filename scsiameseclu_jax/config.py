@@ -1,8 +1,8 @@
 """Every hyper-parameter of the method and its default, once.
 
-The defaults are one setting for all data sets. A loss weight of 0 switches a term off: it is then
-not computed at all. Weights that stay on are traced values (``TrainState.weights``), so they can
-be swept with :func:`jax.vmap`; everything else is static to jit.
+The defaults are one setting for all data sets. Weights of losses live with the losses
+(``functional.TERMS``); a config overrides them by name. What a compiled program depends on is listed
+in ``functional/settings.py``: everything else can change without compiling anew.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -25,7 +26,7 @@ def _expect(ok: bool, name: str, wanted: str, found: object) -> None:  # noqa: F
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From counts to features and graph (METHOD section 0)."""
+    """From counts to features and graph."""
 
     n_top_genes: int = 2000
     """Highly variable genes kept."""
@@ -44,7 +45,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The two views (METHOD section 1)."""
+    """The two views."""
 
     feature_noise: float = 0.0
     """Standard deviation of the multiplicative noise on features; 0 is off."""
@@ -68,7 +69,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Network:
-    """Sizes of the two autoencoders (METHOD section 2)."""
+    """Sizes of the two autoencoders."""
 
     feature_layers: tuple[int, ...] = (128,)
     """Hidden widths of the feature encoder; its decoder mirrors them. The paper's are
@@ -95,7 +96,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Fusion:
-    """Adaptive fusion of both latents (METHOD section 2)."""
+    """Adaptive fusion of both latents."""
 
     gate: Literal["computed", "per_cell", "fixed"] = "computed"
     """Weights of the two latents: computed from them, free for each cell, or 0.5 each."""
@@ -109,47 +110,48 @@ class Fusion:
         _expect(self.gate in options, "gate", f"one of {options}", self.gate)
 
 
-@dataclass(frozen=True)
-class Losses:
-    """Weights of the loss terms; 0 leaves a term out.
+class Weights(Mapping[str, float]):
+    """Weights of loss terms by name, immutable; terms that are not named keep their own.
 
-    Those that are 0 by default did not help (``benchmarks/ablation.py``); :meth:`Config.paper`
-    has them.
+    Parameters
+    ----------
+    weights
+        0 or more each; 0 leaves a term out: it is then not computed at all.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a weight is no number, or negative or not finite.
     """
 
-    features: float = 1.0
-    """Mean squared error of the decoded features."""
-    propagated_features: float = 1.0
-    """Mean squared error of the graph decoder against the propagated features."""
-    adjacency: float = 0.0
-    """Mean squared error of the adjacency from inner products."""
-    zinb: float = 1.0
-    """Zero-inflated negative binomial likelihood of the counts."""
-    cell_correlation_features: float = 0.0
-    """Cell-level cross-correlation of the two views, feature encoder."""
-    cell_correlation_graph: float = 0.0
-    """Cell-level cross-correlation of the two views, graph encoder."""
-    latent_correlation: float = 0.0
-    """Latent-level cross-correlation after the read-out to clusters, both encoders."""
-    propagation: float = 0.0
-    """Jensen-Shannon divergence of graph layers before and after one more propagation."""
-    clustering: float = 1.0
-    """KL divergence of the soft assignment from its transport target."""
-    pairs: float = 1.0
-    """Likelihood of the pairs of cells that were given, if any were."""
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        for name, value in (weights or {}).items():
+            _check_type(f"losses.{name}", value, 0.0)
+            _expect(0 <= value < math.inf, f"losses.{name}", "0 or more", value)
+        self._weights = {str(name): float(value) for name, value in sorted((weights or {}).items())}
 
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            _expect(value >= 0, item.name, "0 or more", value)
+    def __getitem__(self, name: str) -> float:
+        return self._weights[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._weights.items()))
+
+    def __repr__(self) -> str:
+        return f"Weights({self._weights})"
 
 
 @dataclass(frozen=True)
 class Transport:
-    """Optimal-transport targets (METHOD section 3)."""
+    """Optimal-transport targets."""
 
-    sharpness: float = 5.0
-    """``lambda``: the entropic regularisation is ``1 / lambda``."""
+    epsilon: float = 0.2
+    """Entropic regularisation; the paper's ``lambda`` is ``1 / epsilon``."""
     refresh_every: int = 5
     """Training steps between two refreshes of the target; 0 leaves it as it is."""
     threshold: float = 1e-5
@@ -158,7 +160,7 @@ class Transport:
     """Sinkhorn iterations at most."""
 
     def __post_init__(self) -> None:
-        _expect(self.sharpness > 0, "sharpness", "positive", self.sharpness)
+        _expect(self.epsilon > 0, "epsilon", "positive", self.epsilon)
         _expect(self.refresh_every >= 0, "refresh_every", "0 or more", self.refresh_every)
         _expect(self.threshold > 0, "threshold", "positive", self.threshold)
         _expect(self.max_iterations >= 10, "max_iterations", "at least 10", self.max_iterations)
@@ -237,7 +239,7 @@ class Scale:
 
 
 # Parts of the paper that the defaults leave out.
-_ALL_TERMS = {
+_PAPER = {
     "augmentation": {"feature_noise": 0.1},
     "fusion": {"global_attention": True},
     "losses": {
@@ -249,28 +251,32 @@ _ALL_TERMS = {
     },
 }
 
+_SHORT = {"training": {"feature_steps": 20, "graph_steps": 2, "joint_steps": 2, "steps": 4}}
+
 
 @dataclass(frozen=True)
 class Config:
-    """All settings of one run: frozen, hashable, static to jit.
+    """All settings of one run: frozen and hashable.
 
     Examples
     --------
-    >>> config = Config.from_dict({"losses": {"zinb": 0.0}})
-    >>> config.losses.zinb, config.network.n_latent
-    (0.0, 20)
+    >>> config = Config.from_dict({"losses": {"zinb": 0.0}, "training": {"steps": 10}})
+    >>> config.losses["zinb"], config.training.steps, config.network.n_latent
+    (0.0, 10, 20)
     """
 
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     augmentation: Augmentation = field(default_factory=Augmentation)
     network: Network = field(default_factory=Network)
     fusion: Fusion = field(default_factory=Fusion)
-    losses: Losses = field(default_factory=Losses)
+    losses: Weights = field(default_factory=Weights)
     transport: Transport = field(default_factory=Transport)
     training: Training = field(default_factory=Training)
     scale: Scale = field(default_factory=Scale)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.losses, Weights):
+            object.__setattr__(self, "losses", Weights(self.losses))
         patience, every = self.training.patience, self.transport.refresh_every
         _expect(
             not patience or patience >= every > 0,
@@ -287,10 +293,15 @@ class Config:
 
         Examples
         --------
-        >>> Config.paper().losses.cell_correlation_graph, Config().losses.cell_correlation_graph
-        (5.0, 0.0)
+        >>> Config.paper().fusion.global_attention, Config().fusion.global_attention
+        (True, False)
         """
-        return cls.from_dict(_ALL_TERMS)
+        return cls.from_dict(_PAPER)
+
+    @classmethod
+    def short(cls) -> Self:
+        """Return the defaults with a tenth of the training: for demonstrations and tests."""
+        return cls.from_dict(_SHORT)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -307,6 +318,9 @@ class Config:
             _expect(name in sections, "config", f"made of the sections {sorted(sections)}", name)
             _expect(isinstance(settings, Mapping), f"config.{name}", "a table", settings)
             kind: Any = sections[name]
+            if kind is Weights:
+                made[name] = Weights(settings)
+                continue
             defaults = {item.name: item.default for item in fields(kind)}
             for key, value in settings.items():
                 _expect(key in defaults, f"config.{name}", f"made of {sorted(defaults)}", key)
@@ -339,7 +353,12 @@ class Config:
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return all settings as nested plain types, lists for tuples."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        sections = {item.name: getattr(self, item.name) for item in fields(self)}
+        plain = {
+            name: dict(one) if isinstance(one, Weights) else dataclasses.asdict(one)
+            for name, one in sections.items()
+        }
+        return json.loads(json.dumps(plain))
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that are equal for equal settings only."""

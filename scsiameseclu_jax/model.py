@@ -4,38 +4,52 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import jax
 import numpy as np
 
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax import model_folder as storage
-from scsiameseclu_jax import reference as fitted
+from scsiameseclu_jax import files, reference
 from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.certainty.calibration import calibrate, confidence
 from scsiameseclu_jax.certainty.stability import Stability
-from scsiameseclu_jax.checks import as_seed
-from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.checks import as_seed, check_n_clusters
+from scsiameseclu_jax.config import Config, Weights
 from scsiameseclu_jax.manifest import as_given, check_cells, manifest
 from scsiameseclu_jax.partition import n_clusters as estimation
-from scsiameseclu_jax.partition.n_clusters import Estimate
-from scsiameseclu_jax.preprocessing import constraints as pairs
+from scsiameseclu_jax.partition.n_clusters import K_MAX, Estimate, k_range
+from scsiameseclu_jax.preprocessing import constraints
 from scsiameseclu_jax.preprocessing.batches import read_batches
 from scsiameseclu_jax.preprocessing.constraints import ConstraintsLike
-from scsiameseclu_jax.preprocessing.prepare import prepare
-from scsiameseclu_jax.reference import Fitted, Predicted
-from scsiameseclu_jax.training import stages as fitting
-from scsiameseclu_jax.training.device import in_float32
+from scsiameseclu_jax.preprocessing.prepare import Prepared, check, prepare
+from scsiameseclu_jax.reference import Predicted, Reference
+from scsiameseclu_jax.training import stages
+from scsiameseclu_jax.training.device import device_data, in_float32
+from scsiameseclu_jax.training.memory import check_memory
 
 if TYPE_CHECKING:
     import os
 
+    import optax
     from anndata import AnnData
 
 logger = logging.getLogger(__name__)
 
 _CELL_RESULTS = ("labels", "proba", "embedding")
+
+
+class PreparedCells(NamedTuple):
+    """Cells of an AnnData as a fit sees them, from :meth:`SiameseClu.prepare`."""
+
+    data: F.CellData
+    """The cells on the device, for an own loop."""
+    prepared: Prepared
+    """The same on the host, in the order of a fit: cell i is row ``order[i]`` of the AnnData."""
+    given: dict[str, Any]
+    """Where counts, features, links, batches and known pairs came from."""
 
 
 class SiameseClu:
@@ -48,6 +62,10 @@ class SiameseClu:
         2 to 30 without labels (:func:`scsiameseclu_jax.tl.estimate_n_clusters`).
     config
         All other settings; the defaults serve every data set.
+    terms, encoder, augment, transport, optimizer
+        Choices of the method that can be handed in: loss terms, graph encoder, augmentation,
+        transport of the target, optax optimiser; see
+        :func:`scsiameseclu_jax.functional.siameseclu`.
 
     Attributes
     ----------
@@ -71,28 +89,111 @@ class SiameseClu:
     --------
     >>> import scsiameseclu_jax as scs
     >>> adata = scs.datasets.simulate(n_cells=200, n_genes=100, n_clusters=3, rng=0)
-    >>> training = scs.Config.from_dict(
-    ...     {"training": {"feature_steps": 10, "graph_steps": 2, "joint_steps": 2, "steps": 4}}
-    ... )
-    >>> model = scs.SiameseClu(n_clusters=3, config=training).fit(adata, rng=0, progress=False)
+    >>> model = scs.SiameseClu(3, config=scs.Config.short()).fit(adata, progress=False)
     >>> model.proba.shape
     (200, 3)
     """
 
-    def __init__(self, n_clusters: int | Literal["auto"], *, config: Config | None = None) -> None:
-        self.n_clusters = n_clusters
-        self.config = Config() if config is None else config
+    def __init__(
+        self,
+        n_clusters: int | Literal["auto"],
+        *,
+        config: Config | None = None,
+        terms: Sequence[F.Term] = F.TERMS,
+        encoder: F.Encoder = F.graph_convolutions,
+        augment: Any = F.dual_views,
+        transport: Any = F.sinkhorn_target,
+        optimizer: optax.GradientTransformation | None = None,
+    ) -> None:
+        self._n_clusters = n_clusters
+        self._choices = {
+            "terms": tuple(terms),
+            "encoder": encoder,
+            "augment": augment,
+            "transport": transport,
+            "optimizer": optimizer,
+        }
+        self._config = Config() if config is None else config
+        self._method(2)  # says what does not fit together
         self._results: dict[str, Any] = {}
-        self._fitted: Fitted | None = None
+        self._reference: Reference | None = None
 
     def __repr__(self) -> str:
         fitted = f"{len(self.labels)} cells" if self.is_fitted else "not fitted"
         return f"SiameseClu(n_clusters={self.n_clusters!r}, {fitted})"
 
     @property
+    def n_clusters(self) -> int | str:
+        """Number of clusters that was asked for."""
+        return self._n_clusters
+
+    @property
+    def config(self) -> Config:
+        """All settings, fixed from the start: make another model to change them."""
+        return self._config
+
+    @property
     def is_fitted(self) -> bool:
         """Whether :meth:`fit` has run to its end."""
         return bool(self._results)
+
+    def method(self) -> F.Method:
+        """Return the method with all its choices, for an own loop.
+
+        Raises
+        ------
+        ValueError
+            If the number of clusters is "auto", and no fit has chosen one.
+        """
+        k = self.proba.shape[1] if self.is_fitted else self.n_clusters
+        if isinstance(k, str):
+            msg = "Expected a number of clusters for an own loop, found 'auto'; give the number."
+            raise ValueError(msg)
+        return self._method(k)
+
+    def _method(self, n_clusters: int) -> F.Method:
+        return F.siameseclu(n_clusters, config=self._config, **self._choices)
+
+    @in_float32
+    def prepare(
+        self,
+        adata: AnnData,
+        *,
+        layer: str | None = "counts",
+        use_rep: str | None = None,
+        neighbors_key: str | None = None,
+        batch_key: str | None = None,
+        must_link: ConstraintsLike | None = None,
+        cannot_link: ConstraintsLike | None = None,
+    ) -> PreparedCells:
+        """Check the input and return what a fit would see, for an own loop.
+
+        Parameters and errors are those of :meth:`fit`; :meth:`from_state` is the way back.
+        """
+        keys = {"use_rep": use_rep, "neighbors_key": neighbors_key, "batch_key": batch_key}
+        links = {"must_link": must_link, "cannot_link": cannot_link}
+        prepared, given = self._prepare(adata, layer, keys, links)
+        return PreparedCells(device_data(prepared), prepared, given)
+
+    def _prepare(
+        self,
+        adata: AnnData,
+        layer: str | None,
+        keys: dict[str, str | None],
+        links: dict[str, Any],
+    ) -> tuple[Prepared, dict[str, Any]]:
+        """Check and prepare the cells; say where everything came from."""
+        check_n_clusters(self.n_clusters, adata.n_obs)
+        if self.n_clusters == "auto":
+            k_range(adata.n_obs, 2, K_MAX)
+        raw = check(adata, layer=layer, config=self.config)
+        check_memory(raw.shape[0], raw.shape[1], raw.nnz, self.config)
+        prepared = prepare(adata, raw=raw, layer=layer, **keys, **links, config=self.config)
+        given = {"layer": layer or "X"} | {key: name for key, name in keys.items() if name}
+        n, n_features = prepared.features.shape
+        n_genes = len(prepared.preprocessor.selected)
+        logger.info("%d cells, %d genes, %d features", n, n_genes, n_features)
+        return prepared, given | constraints.plain(**links)
 
     @in_float32
     def fit(
@@ -145,41 +246,125 @@ class SiameseClu:
             If a loss term is not finite; it is named.
         """
         seed = as_seed(rng)
-        keys = {"use_rep": use_rep, "neighbors_key": neighbors_key, "batch_key": batch_key}
-        given = {"layer": layer or "X"} | {key: name for key, name in keys.items() if name}
-        links: dict[str, Any] = {"must_link": must_link, "cannot_link": cannot_link}
-        given |= pairs.plain(**links)
         started = time.perf_counter()
-        prepared = prepare(adata, layer=layer, **keys, **links, config=self.config)
-        n, n_features = prepared.features.shape
-        logger.info("%d cells, %d genes, %d features", n, len(prepared.frame.selected), n_features)
-        chosen, k = None, self.n_clusters
+        keys = {"use_rep": use_rep, "neighbors_key": neighbors_key, "batch_key": batch_key}
+        links = {"must_link": must_link, "cannot_link": cannot_link}
+        prepared, given = self._prepare(adata, layer, keys, links)
+        estimate, k = None, self.n_clusters
         if isinstance(k, str):
             x, near = prepared.features, self.config.preprocessing.n_neighbors
-            chosen = estimation.estimate(x, near, batch=prepared.batch, seed=seed)
-            k = chosen.n_clusters
-            logger.info("%d clusters: %s", k, chosen.why)
-        made = fitting.fit(prepared, k, config=self.config, seed=seed, progress=progress)
-        findings, votes = made.findings, made.votes
-        if made.first_step is not None:
-            findings["seconds_to_first_step"] = round(made.first_step - started, 3)
-        prediction = F.predict(made.state, made.data, config=self.config)
-        prediction = jax.tree.map(np.asarray, prediction)
+            estimate = estimation.estimate(x, near, batch=prepared.batch, seed=seed)
+            k = estimate.n_clusters
+            logger.info("%d clusters: %s", k, estimate.why)
+        method = self._method(k)
+        fit = stages.fit(prepared, method, seed=seed, progress=progress)
+        if fit.first_step is not None:
+            fit.findings["seconds_to_first_step"] = round(fit.first_step - started, 3)
+        self._keep(method, fit, prepared, given, estimate, seed=seed, started=started)
+        return self
 
+    @classmethod
+    @in_float32
+    def from_state(
+        cls,
+        method: F.Method,
+        state: F.TrainState,
+        prepared: PreparedCells,
+        *,
+        history: dict[str, np.ndarray] | None = None,
+        rng: int | np.random.Generator = 0,
+    ) -> Self:
+        """Make a model of a state that an own loop trained: it predicts, saves and reports.
+
+        Its confidence is that of the soft assignment until :meth:`assess` calibrates it, which fits
+        by :meth:`fit`, not by the own loop.
+
+        Parameters
+        ----------
+        method
+            The method of the loop.
+        state
+            The trained state, after :meth:`Method.start_clustering`.
+        prepared
+            From :meth:`prepare`; the loop ran on ``prepared.data``.
+        history
+            Anything to keep beside the result, an array [n_steps] by name.
+        rng
+            Seed of the loop, for the record.
+
+        Raises
+        ------
+        ValueError
+            If the state is of other cells, or has no target yet.
+        """
+        n_edges, n_rows = prepared.data.graph.weights.shape[0], prepared.data.features.shape[0]
+        if state.edge_mask.shape[0] != n_edges or state.plan.target.shape[0] != n_rows:
+            msg = (
+                f"Expected a state of the prepared cells ({n_rows} rows, {n_edges} edges), found "
+                f"one of {state.plan.target.shape[0]} and {state.edge_mask.shape[0]}; start it by "
+                "`method.init(key, prepared.data)`."
+            )
+            raise ValueError(msg)
+        if not np.asarray(state.plan.target).any():
+            msg = "Expected a state with a target, found none; call `method.start_clustering`."
+            raise ValueError(msg)
+        choices = {name: getattr(method, name) for name in ("encoder", "augment", "transport")}
+        model = cls(
+            method.n_clusters,
+            config=_with_losses_of(method.terms, method.config),
+            terms=method.terms,
+            optimizer=method.optimizer,
+            **choices,
+        )
+        findings = {
+            "first_partition": "own",
+            "confidence": "not calibrated",
+            "training_steps": int(state.step),
+            "neighbors": prepared.prepared.search,
+            "warnings": [],
+        }
+        steps = {name: np.asarray(values, np.float64) for name, values in (history or {}).items()}
+        n_steps = max((len(values) for values in steps.values()), default=0)
+        steps["stage"] = np.full(n_steps, "train")
+        fit = stages.Fit(state, prepared.data, steps, None, findings, None)
+        started = time.perf_counter()
+        given = prepared.given
+        seed = as_seed(rng)
+        model._keep(method, fit, prepared.prepared, given, None, seed=seed, started=started)
+        return model
+
+    def _keep(
+        self,
+        method: F.Method,
+        fit: stages.Fit,
+        prepared: Prepared,
+        given: dict[str, Any],
+        estimate: Estimate | None,
+        *,
+        seed: int,
+        started: float,
+    ) -> None:
+        """Assign the cells and keep what the model answers with."""
+        findings, k = fit.findings, method.n_clusters
+        n = len(prepared.order)
+        z = method.embed(fit.state, fit.data)
+        state = method.fill_empty_clusters(fit.state, fit.data, z)
+        proba, embedding = (np.asarray(a)[:n] for a in (method.assign(state, z).proba, z))
         back = np.argsort(prepared.order)
-        proba = pairs.constrain(prediction.proba[:n], prepared.pairs)
-        labels, rank = fitted.by_size(proba.argmax(axis=1), k)
-        fitted.check_sizes(labels, k, findings["warnings"])
-        findings |= pairs.kept(labels, prepared.pairs)
+        proba = constraints.constrain(proba, prepared.constraints)
+        labels, rank = reference.by_size(proba.argmax(axis=1), k)
+        reference.check_sizes(labels, k, findings["warnings"])
+        findings |= constraints.kept(labels, prepared.constraints)
+        findings["losses"] = {term.name: float(term.weight) for term in method.terms}
         proba = proba[:, rank][back].astype(np.float32)
-        votes = None if votes is None else votes[:, rank][back]
-        self._fitted = fitted.keep(made.state, made.data, prepared, labels, rank, self.config)
+        votes = None if fit.votes is None else fit.votes[:, rank][back]
+        self._reference = reference.keep(state, fit.data, prepared, labels, rank, method)
         self._results = {
             "labels": labels[back],
             "proba": proba,
-            "embedding": prediction.embedding[:n][back].astype(np.float32),
-            "history": made.history,
-            "estimate": chosen,
+            "embedding": embedding[back].astype(np.float32),
+            "history": fit.history,
+            "estimate": estimate,
             "votes": votes,
             "calibration": None if votes is None else calibrate(proba, votes),
             "stability": None,
@@ -193,7 +378,6 @@ class SiameseClu:
                 config=self.config,
             ),
         }
-        return self
 
     def assess(
         self,
@@ -232,12 +416,13 @@ class SiameseClu:
         stability.check(n_resamples, adata.n_obs, k, self.config)
         check_cells(adata, self.manifest, counts=True)
         given = as_given(self.manifest, adata)
-        known = {name: self.manifest["input"].get(name) for name in pairs.OPTIONS}
-        pairs.find_constraints(adata, **known)
+        known = {name: self.manifest["input"].get(name) for name in constraints.OPTIONS}
+        constraints.find_constraints(adata, **known)
 
         def again(part: AnnData, seed: int) -> SiameseClu:
-            other = SiameseClu(k, config=stability.refit_config(self.config))
-            options = given | pairs.among(known, part)
+            config = stability.refit_config(self.config)
+            other = SiameseClu(k, config=config, **self._choices)
+            options = given | constraints.among(known, part)
             return other.fit(part, rng=seed, progress=progress, **options)
 
         key, layer = given.get("batch_key"), given["layer"]
@@ -286,14 +471,9 @@ class SiameseClu:
             For bad input; if more than 20 % of the selected genes are missing; if
             ``config.fusion.gate`` is ``"per_cell"``, which no new cell has weights for.
         """
-        made = fitted.predict(
-            self._kept("predict"),
-            adata,
-            layer=layer,
-            alpha=alpha,
-            config=self.config,
-        )
-        return made._replace(confidence=confidence(self._result("calibration"), made.proba))
+        kept = self._kept("predict")
+        found = reference.predict(kept, adata, layer=layer, alpha=alpha, method=self.method())
+        return found._replace(confidence=confidence(self._result("calibration"), found.proba))
 
     def save(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Save the model to a folder: arrays and settings, no pickle, no AnnData.
@@ -312,43 +492,74 @@ class SiameseClu:
         FileExistsError, FileNotFoundError
             If there is something already; if there is nowhere to put it.
         """
-        settings, arrays = fitted.to_arrays(self._kept("save"))
+        settings, arrays = reference.to_arrays(self._kept("save"))
         history = dict(self.history)
         settings |= {
             "n_clusters": self.n_clusters if self.n_clusters == "auto" else int(self.n_clusters),
             "config": self.config.to_dict(),
             "manifest": self.manifest,
             "stage": history.pop("stage").tolist(),
+            "choices": self._own_choices(),
         }
         if self.estimate is not None:
             settings["estimate"] = estimation.to_plain(self.estimate)
         arrays |= {f"history/{name}": values for name, values in history.items()}
         arrays |= {f"results/{name}": self._results[name] for name in _CELL_RESULTS}
         arrays |= stability.to_arrays(self._results)
-        storage.write(directory, settings, arrays, overwrite=overwrite)
+        files.write_model(directory, settings, arrays, overwrite=overwrite)
+
+    def _own_choices(self) -> dict[str, str]:
+        """Return the names of what was handed in and what predictions depend on."""
+        usual = {"encoder": F.graph_convolutions, "augment": F.dual_views}
+        own = {name: self._choices[name] for name in usual if self._choices[name] != usual[name]}
+        return {name: _name(choice) for name, choice in own.items()}
 
     @classmethod
-    def load(cls, directory: str | os.PathLike[str]) -> Self:
+    def load(
+        cls,
+        directory: str | os.PathLike[str],
+        *,
+        encoder: F.Encoder | None = None,
+        augment: Any = None,
+    ) -> Self:
         """Load a model that :meth:`save` saved; its predictions are bit for bit the same.
+
+        Parameters
+        ----------
+        directory
+            Folder of the model.
+        encoder, augment
+            Those that the model was made with, if they were handed in: code is not saved.
 
         Raises
         ------
         FileNotFoundError
             If there is none.
         ValueError
-            If a file is truncated, changed, or saved by a newer version.
+            If a file is truncated, changed, or saved by another version; if the model was made with
+            an own encoder or augmentation that is not given here.
         """
-        settings, arrays = storage.read(directory)
-        made = cls(settings["n_clusters"], config=Config.from_dict(settings["config"]))
-        history = fitted.group(arrays, "history/")
-        made._results = {name: arrays[f"results/{name}"] for name in _CELL_RESULTS}
-        made._results["history"] = history | {"stage": np.array(settings["stage"])}
-        made._results["manifest"] = settings["manifest"]
-        made._results |= stability.from_arrays(arrays)
-        chosen = settings.get("estimate")
-        made._results["estimate"] = None if chosen is None else estimation.from_plain(chosen)
-        made._fitted = fitted.from_arrays(settings, arrays)
-        return made
+        settings, arrays = files.read_model(directory)
+        given = {"encoder": encoder, "augment": augment}
+        for name, own in settings["choices"].items():
+            if given[name] is None:
+                msg = (
+                    f"Expected `{name}`, for the model in {str(directory)!r} was made with "
+                    f"{own!r}; hand it in: `SiameseClu.load(..., {name}=...)`."
+                )
+                raise ValueError(msg)
+        choices = {name: choice for name, choice in given.items() if name in settings["choices"]}
+        config = _with_losses_of(F.TERMS, Config.from_dict(settings["config"]))
+        model = cls(settings["n_clusters"], config=config, **choices)
+        history = reference.group(arrays, "history/")
+        model._results = {name: arrays[f"results/{name}"] for name in _CELL_RESULTS}
+        model._results["history"] = history | {"stage": np.array(settings["stage"])}
+        model._results["manifest"] = settings["manifest"]
+        model._results |= stability.from_arrays(arrays)
+        plain = settings.get("estimate")
+        model._results["estimate"] = None if plain is None else estimation.from_plain(plain)
+        model._reference = reference.from_arrays(settings, arrays)
+        return model
 
     def get_latent_representation(self) -> np.ndarray:
         """Return the fused embedding [n, d] of the fitted cells; rows have length sqrt(d)."""
@@ -392,14 +603,28 @@ class SiameseClu:
         """What was run, in plain types."""
         return self._result("manifest")
 
-    def _kept(self, wanted: str) -> Fitted:
-        if self._fitted is None:
+    def _kept(self, wanted: str) -> Reference:
+        if self._reference is None:
             msg = f"Expected a fitted model to `{wanted}` with; call `fit` first."
             raise RuntimeError(msg)
-        return self._fitted
+        return self._reference
 
     def _result(self, name: str) -> Any:
         if not self.is_fitted:
             msg = f"Expected a fitted model to read `{name}` from; call `fit` first."
             raise RuntimeError(msg)
         return self._results[name]
+
+
+def _with_losses_of(terms: Sequence[F.Term], config: Config) -> Config:
+    """Return a config without weights of other terms than these."""
+    names = {term.name for term in terms}
+    weights = {name: value for name, value in config.losses.items() if name in names}
+    return replace(config, losses=Weights(weights))
+
+
+def _name(choice: Any) -> str:
+    """Return what a function, or a pair of them, is called."""
+    function = choice.apply if isinstance(choice, F.Encoder) else choice
+    function = getattr(function, "func", function)  # of a partial
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"

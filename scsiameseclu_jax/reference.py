@@ -1,4 +1,4 @@
-"""What of a fit serves new cells: kept by a model, saved and loaded, used to predict."""
+"""What a fit keeps of its cells: new ones are assigned by it. To and from named arrays."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from anndata import AnnData
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.certainty.novelty import Novelty, fit_novelty, novelty
-from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.preprocessing import new_cells
 from scsiameseclu_jax.preprocessing.batches import Batches
 from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors
+from scsiameseclu_jax.preprocessing.new_cells import new_cells
 from scsiameseclu_jax.preprocessing.normalization import Projection
 from scsiameseclu_jax.preprocessing.prepare import Prepared, Preprocessor
 from scsiameseclu_jax.training.device import in_float32
@@ -46,7 +46,7 @@ class Predicted(NamedTuple):
     """Selected genes that the new cells lack, left out."""
 
 
-class Fitted(NamedTuple):
+class Reference(NamedTuple):
     """A trained state, the cells it was trained on and how to prepare others."""
 
     state: F.TrainState
@@ -55,7 +55,7 @@ class Fitted(NamedTuple):
     """Cells of the fit, without counts."""
     links: tuple[np.ndarray, np.ndarray, np.ndarray]
     """[m] neighbour, cell and weight of each link of the graph."""
-    frame: Preprocessor
+    preprocessor: Preprocessor
     """How to prepare new cells."""
     rank: np.ndarray
     """[k] cluster of the state that has each name."""
@@ -69,8 +69,8 @@ def keep(
     prepared: Prepared,
     clusters: np.ndarray,
     rank: np.ndarray,
-    config: Config,
-) -> Fitted:
+    method: F.Method,
+) -> Reference:
     """Keep of a fit what serves new cells.
 
     Parameters
@@ -83,20 +83,25 @@ def keep(
         [n] cluster of each.
     rank
         [k] cluster of the state that has each name.
-    config
-        Settings of the fit.
+    method
+        The method of the fit.
     """
-    n, k = len(prepared.order), config.preprocessing.n_neighbors
+    setting = method.config.preprocessing
+    n, k = len(prepared.order), setting.n_neighbors
     if prepared.search == "given" or prepared.batch is not None:
         neighbors = nearest_neighbors(prepared.features, k)[0].reshape(n, -1)
     else:
         neighbors = prepared.senders.reshape(n, -1)
-    fixed = prepared.frame.projection is None or prepared.batch is not None
-    return Fitted(
-        state=_slim(state),
-        data=data._replace(counts=jnp.zeros((len(data.features), 0), data.counts.dtype)),
+    fixed = prepared.preprocessor.projection is None or prepared.batch is not None
+    return Reference(
+        state=state._replace(
+            opt_state=None,
+            weights={},
+            plan=F.empty_plan(0, method.n_clusters)._replace(potential=state.plan.potential),
+        ),
+        data=data._replace(counts=data.counts[:, :0], constraints=None),
         links=(prepared.senders, prepared.receivers, prepared.weights),
-        frame=prepared.frame,
+        preprocessor=prepared.preprocessor,
         rank=rank,
         novelty=fit_novelty(
             prepared.features,
@@ -104,53 +109,57 @@ def keep(
             prepared.size_factors,
             neighbors,
             clusters,
-            projection=None if fixed else prepared.frame.projection,
-            scale=config.preprocessing.scale,
+            projection=None if fixed else prepared.preprocessor.projection,
+            scale=setting.scale,
         ),
     )
 
 
 @in_float32
 def predict(
-    fitted: Fitted,
+    reference: Reference,
     adata: AnnData,
     *,
     layer: str | None,
     alpha: float,
-    config: Config,
+    method: F.Method,
 ) -> Predicted:
     """Cluster cells that a fit has not seen; see :meth:`scsiameseclu_jax.SiameseClu.predict`."""
     if not 0 < alpha < 1:
         msg = f"Expected `alpha` to be between 0 and 1, found {alpha}."
         raise ValueError(msg)
-    n = int(fitted.data.n_cells)
-    features = np.asarray(fitted.data.features)[:n]
-    n_neighbors = config.preprocessing.n_neighbors
-    new = new_cells.new_cells(
+    n = int(reference.data.n_cells)
+    features = np.asarray(reference.data.features)[:n]
+    new = new_cells(
         adata,
-        fitted.frame,
+        reference.preprocessor,
         features,
-        fitted.novelty.profiles.mean(axis=0),
-        n_neighbors,
+        reference.novelty.profiles.mean(axis=0),
+        method.config.preprocessing.n_neighbors,
         layer=layer,
     )
     parts = []
     for start in range(0, len(new.features), _CELLS):
         rows = slice(start, start + _CELLS)
-        x, links = new.features[rows], new.neighbors[rows]
+        x, links, weights = new.features[rows], new.neighbors[rows], new.weights[rows]
         more = [(0, F.bucket(len(x)) - len(x)), (0, 0)]
-        cells = F.NewCells(jnp.asarray(np.pad(x, more)), jnp.asarray(np.pad(links, more)))
-        made = F.extend(fitted.state, fitted.data, cells, config=config)
-        parts.append([np.asarray(a)[: len(x)] for a in (made.proba, made.embedding)])
+        cells = F.NewCells(
+            jnp.asarray(np.pad(x, more)),
+            jnp.asarray(np.pad(links, more).astype(np.int32)),
+            jnp.asarray(np.pad(weights, more).astype(np.float32)),
+        )
+        z = method.embed_new(reference.state, reference.data, cells)
+        proba = method.assign(reference.state, z).proba
+        parts.append([np.asarray(a)[: len(x)] for a in (proba, z)])
     proba, embedding = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    proba = proba[:, fitted.rank].astype(np.float32)
+    proba = proba[:, reference.rank].astype(np.float32)
     surprise = novelty(
-        fitted.novelty,
+        reference.novelty,
         features,
         new.features,
         new.counts,
         new.size_factors,
-        new.neighbors,
+        new.nearest,
         new.present,
     )
     return Predicted(
@@ -175,75 +184,79 @@ def by_size(clusters: np.ndarray, n_clusters: int) -> tuple[np.ndarray, np.ndarr
 
 def check_sizes(clusters: np.ndarray, n_clusters: int, notes: list[str]) -> None:
     """Warn, and add a note, if a cluster has no cells."""
-    found = len(np.unique(clusters))
-    if found < n_clusters:
+    n_filled = len(np.unique(clusters))
+    if n_filled < n_clusters:
         note = (
-            f"{found} of {n_clusters} clusters have cells: the others are no cell's most likely "
+            f"{n_filled} of {n_clusters} clusters have cells: the others are no cell's most likely "
             "one; a smaller `n_clusters` may fit these data better."
         )
         notes.append(note)
         logger.warning(note)
 
 
-def to_arrays(fitted: Fitted) -> tuple[dict[str, Any], Arrays]:
+def to_arrays(reference: Reference) -> tuple[dict[str, Any], Arrays]:
     """Return plain settings and named arrays that :func:`from_arrays` makes it from again."""
-    n, frame, state = int(fitted.data.n_cells), fitted.frame, fitted.state
+    preprocessor, state = reference.preprocessor, reference.state
+    n = int(reference.data.n_cells)
     settings = {
-        "genes": frame.genes,
-        "use_rep": frame.use_rep,
-        "median_total": frame.median_total,
-        "scale": frame.scale,
+        "genes": preprocessor.genes,
+        "use_rep": preprocessor.use_rep,
+        "median_total": preprocessor.median_total,
+        "scale": preprocessor.scale,
     }
-    if frame.batches is not None:
-        settings |= {"batch_key": frame.batches.key, "batches": frame.batches.names}
     arrays: Arrays = {
-        "features": np.asarray(fitted.data.features)[:n],
-        "selected": frame.selected,
-        "mean": frame.mean,
-        "rank": fitted.rank,
-        "kept": np.asarray(state.kept),
+        "features": np.asarray(reference.data.features)[:n],
+        "selected": preprocessor.selected,
+        "mean": preprocessor.mean,
+        "rank": reference.rank,
+        "edge_mask": np.asarray(state.edge_mask),
         "proportions": np.asarray(state.proportions),
         "potential": np.asarray(state.plan.potential),
     }
-    arrays |= dict(zip(("senders", "receivers", "weights"), fitted.links, strict=True))
-    arrays |= {f"novelty/{name}": a for name, a in fitted.novelty._asdict().items()}
-    if frame.batches is not None:
-        arrays["batch_means"] = frame.batches.means
-    if frame.projection is not None:
-        arrays |= {f"projection/{name}": a for name, a in frame.projection._asdict().items()}
-    arrays |= {f"params/{name}": np.asarray(a) for name, a in _flat(state.params).items()}
+    if preprocessor.batches is not None:
+        batches = preprocessor.batches
+        settings |= {"batch_key": batches.key, "batches": batches.names}
+        arrays |= {"batch_means": batches.means, "batch_codes": batches.codes}
+    arrays |= dict(zip(("senders", "receivers", "weights"), reference.links, strict=True))
+    groups: dict[str, Any] = {
+        "novelty": reference.novelty._asdict(),
+        "values": state.values,
+        "params": flatten_dict(state.params, sep="/"),
+    }
+    if preprocessor.projection is not None:
+        groups["projection"] = preprocessor.projection._asdict()
+    for above, group in groups.items():
+        arrays |= {f"{above}/{name}": np.asarray(a) for name, a in group.items()}
     return settings, arrays
 
 
 @in_float32
-def from_arrays(settings: dict[str, Any], arrays: Arrays) -> Fitted:
+def from_arrays(settings: dict[str, Any], arrays: Arrays) -> Reference:
     """Return what :func:`to_arrays` was given."""
     features, projection = arrays["features"], group(arrays, "projection/")
-    n, rows = len(features), F.bucket(len(features))
     links = arrays["senders"], arrays["receivers"], arrays["weights"]
-    data = F.CellData(
-        features=jnp.asarray(np.pad(features, [(0, rows - n), (0, 0)])),
-        counts=jnp.zeros((rows, 0), jnp.uint16),
-        size_factors=jnp.ones(rows),
-        graph=F.cell_graph(*links, n_cells=n, n_nodes=rows),
-        n_cells=jnp.asarray(n, jnp.int32),
-        n_genes=jnp.asarray(0, jnp.int32),
-    )
+    params = jax.tree.map(jnp.asarray, unflatten_dict(group(arrays, "params/"), sep="/"))
     potential = jnp.asarray(arrays["potential"])
     state = F.TrainState(
-        params={"fusion": {}, **_nested(group(arrays, "params/"))},  # may have no arrays
-        optimizer=None,
+        params={"fusion": {}, **params},  # may have no arrays
+        opt_state=None,
         key=jax.random.key(0),
         step=jnp.asarray(0, jnp.int32),
         weights={},
-        kept=jnp.asarray(arrays["kept"]),
+        values={name: jnp.asarray(value) for name, value in group(arrays, "values/").items()},
+        edge_mask=jnp.asarray(arrays["edge_mask"]),
         proportions=jnp.asarray(arrays["proportions"]),
         plan=F.empty_plan(0, len(potential))._replace(potential=potential),
     )
     batches = None
     if "batch_key" in settings:
-        batches = Batches(settings["batch_key"], settings["batches"], arrays["batch_means"])
-    frame = Preprocessor(
+        batches = Batches(
+            settings["batch_key"],
+            settings["batches"],
+            arrays["batch_means"],
+            arrays["batch_codes"],
+        )
+    preprocessor = Preprocessor(
         genes=settings["genes"],
         selected=arrays["selected"],
         median_total=settings["median_total"],
@@ -253,35 +266,11 @@ def from_arrays(settings: dict[str, Any], arrays: Arrays) -> Fitted:
         scale=settings["scale"],
         batches=batches,
     )
+    data = F.cell_data(features, None, links)
     known = Novelty(**group(arrays, "novelty/"))
-    return Fitted(state, data, links, frame, arrays["rank"], known)
+    return Reference(state, data, links, preprocessor, arrays["rank"], known)
 
 
 def group(arrays: Arrays, above: str) -> Arrays:
     """Return the arrays whose names begin with `above`, under the rest of their names."""
     return {name.removeprefix(above): a for name, a in arrays.items() if name.startswith(above)}
-
-
-def _slim(state: F.TrainState) -> F.TrainState:
-    plan = F.empty_plan(0, len(state.proportions))._replace(potential=state.plan.potential)
-    return state._replace(optimizer=None, weights={}, plan=plan)
-
-
-def _flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    for name, value in tree.items():
-        made |= (
-            _flat(value, f"{above}{name}/") if isinstance(value, dict) else {above + name: value}
-        )
-    return made
-
-
-def _nested(flat: Arrays) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    for path, value in flat.items():
-        *above, name = path.split("/")
-        inner = made
-        for step in above:
-            inner = inner.setdefault(step, {})
-        inner[name] = jnp.asarray(value)
-    return made

@@ -1,4 +1,4 @@
-"""Dual augmentation: gene noise, edge removal, and which graph each view propagates over."""
+"""Dual augmentation: feature noise, edge removal, and how each view propagates."""
 
 from __future__ import annotations
 
@@ -6,34 +6,23 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.functional.graph import normalize
-from scsiameseclu_jax.functional.types import CellData, CellGraph, Views
+from scsiameseclu_jax.functional.graph import CellGraph, ViewGraph, normalize
+from scsiameseclu_jax.functional.settings import Structure
+from scsiameseclu_jax.functional.types import CellData, TrainState, Views
 
 
-def feature_noise(key: Array, features: Array, *, scale: float) -> Array:
-    """Multiply every feature by its own draw from Normal(1, `scale`).
-
-    Parameters
-    ----------
-    key
-        Typed random key.
-    features
-        [n, p] features.
-    scale
-        Standard deviation of the noise; 0 draws nothing.
+def feature_noise(key: Array, features: Array, *, scale: Array | float) -> Array:
+    """Multiply every feature [n, p] by its own draw from Normal(1, `scale`).
 
     References
     ----------
     Paper, gene-level augmentation.
     """
-    if scale == 0:
-        return features
     noise = jax.random.normal(key, features.shape, features.dtype)
     return features * (1 + scale * noise)
 
 
-def kept_edges(graph: CellGraph, embedding: Array, *, fraction: float) -> Array:
+def edge_mask(graph: CellGraph, embedding: Array, *, fraction: Array | float) -> Array:
     """Say which edges stay when the least similar links are removed.
 
     Similarity is the cosine of the two ends, computed on existing edges only. Both directions
@@ -50,43 +39,47 @@ def kept_edges(graph: CellGraph, embedding: Array, *, fraction: float) -> Array:
 
     Returns
     -------
-    [e] 1 for kept edges, 0 for removed ones.
+    [e] 1 for edges that stay, 0 for those removed.
 
     References
     ----------
     Paper, cell-level augmentation.
     """
-    g = graph.graph
-    if fraction == 0:
-        return jnp.ones_like(g.edges)
     length = jnp.sqrt(jnp.sum(embedding**2, axis=1, keepdims=True))
     unit = embedding / jnp.where(length > 0, length, 1)
-    similarity = jnp.sum(unit[g.senders] * unit[g.receivers], axis=1)
-    links = (jnp.arange(g.edges.shape[0]) < g.n_edge[0]) & (g.senders != g.receivers)
+    similarity = jnp.sum(unit[graph.senders] * unit[graph.receivers], axis=1)
+    n_edges = graph.weights.shape[0]
+    links = (jnp.arange(n_edges) < graph.graph.n_edge[0]) & (graph.senders != graph.receivers)
     ordered = jnp.sort(jnp.where(links, similarity, jnp.inf))
     n_removed = jnp.floor(fraction * jnp.sum(links)).astype(jnp.int32)
-    return jnp.where(links & (similarity < ordered[n_removed]), 0, 1).astype(g.edges.dtype)
+    return jnp.where(links & (similarity < ordered[n_removed]), 0, 1).astype(graph.weights.dtype)
 
 
-def augment(key: Array, data: CellData, kept: Array, *, config: Config) -> Views:
+def dual_views(
+    key: Array | None, state: TrainState, data: CellData, *, structure: Structure
+) -> Views:
     """Draw both views of the cells.
+
+    An own augmentation has this signature; ``views._replace(...)`` of this one is a way to make it.
 
     Parameters
     ----------
     key
-        Typed random key.
+        Typed random key; None for the embedding, which nothing random may change.
+    state
+        ``edge_mask`` and ``values`` are used.
     data
-        The cells.
-    kept
-        [e] from :func:`kept_edges`.
-    config
+        The cells; also those of a fit with new ones behind them.
+    structure
         Static settings.
     """
-    key_1, key_2 = jax.random.split(key)
-    scale = config.augmentation.feature_noise
-    return Views(
-        features_1=feature_noise(key_1, data.features, scale=scale),
-        features_2=feature_noise(key_2, data.features, scale=scale),
-        graph_1=normalize(data.graph, kept) if config.augmentation.edge_removal else data.graph,
-        graph_2=data.graph,
-    )
+    whole = normalize(data.graph)
+    pruned = normalize(data.graph, state.edge_mask) if structure.edge_removal else whole
+    first = second = data.features
+    if key is not None and structure.feature_noise:
+        key_1, key_2 = jax.random.split(key)
+        scale = state.values["feature_noise"]
+        first = feature_noise(key_1, first, scale=scale)
+        second = feature_noise(key_2, second, scale=scale)
+    series = state.values["series"] if structure.n_terms else None
+    return Views(first, second, ViewGraph(pruned, None), ViewGraph(whole, series))

@@ -6,22 +6,42 @@ returns the leading components of its input, smoothed by the graph in the graph 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scsiameseclu_jax.config import Config, Network
-
-Params = dict[str, Any]
-Propagated = tuple[Array, Array | None]
-Operator = Callable[[Array], Propagated]
-"""Propagation of a view: ``[n, c]`` to itself propagated once, and twice if that is wanted."""
+from scsiameseclu_jax.config import Network
+from scsiameseclu_jax.functional.graph import CellGraph, ViewGraph, propagate
+from scsiameseclu_jax.functional.settings import Structure
+from scsiameseclu_jax.functional.types import Params
 
 _ZERO = nn.initializers.zeros_init()
+
+
+class Encoder(NamedTuple):
+    """A graph encoder: how its parameters begin, and what it does with them.
+
+    Both views, and new cells, are encoded by the same call with the same parameters.
+    """
+
+    init: Callable[[Array, int, Network], Params]
+    """``init(key, n_features, network)`` returns a nested dict of arrays."""
+    apply: Callable[[Params, Array, ViewGraph], Sequence[Any]]
+    """``apply(params, x, graph)`` encodes features [n, p]; it returns its layers, the last the
+    latent [n, n_latent]. A layer is an array, or a pair: itself, and itself propagated once more
+    where that is a by-product."""
+
+    def __call__(self, params: Params, x: Array, graph: ViewGraph) -> list[tuple[Array, Array]]:
+        """Return each layer [n, width], the latent last, and each propagated once more."""
+        layers = self.apply(params, x, graph)
+        return [
+            layer if isinstance(layer, tuple) else (layer, graph.propagate(layer))
+            for layer in layers
+        ]
 
 
 def _leading(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -65,15 +85,17 @@ class _CountHeads(nn.Module):
 
 
 class _GraphConvolutions(nn.Module):
-    """Graph convolutions ``H <- P act(H W)``, and optionally a linear path beside them."""
+    """Graph convolutions ``H <- A act(H W)``, and optionally a linear path beside them."""
 
     hidden: tuple[int, ...]
     width: int
     linear_path: bool
 
     @nn.compact
-    def __call__(self, x: Array, operator: Operator) -> list[Propagated]:
-        """Return each layer, the output last."""
+    def __call__(
+        self, x: Array, operator: Callable[[Array], tuple[Array, Array]]
+    ) -> list[tuple[Array, Array]]:
+        """Return each layer, the output last, and each propagated once more."""
         h, path = x, None
         if self.linear_path:
             path = nn.Dense(self.width, use_bias=False, kernel_init=_leading, name="linear")(x)
@@ -84,10 +106,39 @@ class _GraphConvolutions(nn.Module):
             joined = h if path is None else jnp.concatenate([h, path], axis=1)
             once, twice = operator(joined)
             h, path = once[:, :width], None if path is None else once[:, width:]
-            layers.append((h, None if twice is None else twice[:, :width]))
+            layers.append((h, twice[:, :width]))
         init = nn.initializers.lecun_normal() if path is None else _ZERO
         y = nn.Dense(self.width, use_bias=False, kernel_init=init, name="output")(h)
         return [*layers, operator(y if path is None else y + path)]
+
+
+def _init_convolutions(key: Array, n_features: int, network: Network) -> Params:
+    module = _GraphConvolutions(network.graph_layers, network.n_latent, network.linear_path)
+    return module.init(key, jnp.zeros((1, n_features)), lambda h: (h, h))["params"]
+
+
+def _convolve(
+    params: Params, x: Array, operator: Callable[[Array], tuple[Array, Array]]
+) -> list[tuple[Array, Array]]:
+    """Apply graph convolutions, whose widths the parameters tell."""
+    hidden = [
+        params[f"layer_{i}"]["kernel"].shape[1]
+        for i in range(len(params))
+        if f"layer_{i}" in params
+    ]
+    width = params["output"]["kernel"].shape[1]
+    module = _GraphConvolutions(tuple(hidden), width, "linear" in params)
+    return module.apply({"params": params}, x, operator)
+
+
+def _encode_by_convolutions(
+    params: Params, x: Array, graph: ViewGraph
+) -> list[tuple[Array, Array]]:
+    return _convolve(params, x, graph.propagate_twice)
+
+
+graph_convolutions = Encoder(_init_convolutions, _encode_by_convolutions)
+"""The paper's graph encoder: tanh layers of ``config.network.graph_layers``."""
 
 
 def _feature_encoder(network: Network) -> _Dense:
@@ -100,117 +151,98 @@ def _feature_decoder(network: Network, n_features: int) -> _Dense:
     return _Dense(network.feature_layers[::-1], n_features, slope, path)
 
 
-def _graph_encoder(network: Network) -> _GraphConvolutions:
-    return _GraphConvolutions(network.graph_layers, network.n_latent, network.linear_path)
-
-
-def _graph_decoder(network: Network, n_features: int) -> _GraphConvolutions:
-    return _GraphConvolutions(network.graph_layers[::-1], n_features, network.linear_path)
-
-
-def _no_graph(h: Array) -> Propagated:
-    return h, None
-
-
 def init_params(
-    key: Array, *, n_features: int, n_genes: int, n_clusters: int, n_cells: int, config: Config
+    key: Array,
+    *,
+    n_features: int,
+    n_clusters: int,
+    n_cells: int,
+    encoder: Encoder,
+    structure: Structure,
 ) -> Params:
-    """Initialise all parameters.
+    """Initialise the parameters of both autoencoders, the fusion and the centres.
 
     Parameters
     ----------
     key
         Typed random key.
-    n_features, n_genes, n_clusters, n_cells
+    n_features, n_clusters, n_cells
         Widths of the arrays (padding included). `n_cells` matters for ``gate="per_cell"`` only.
-    config
+    encoder
+        The graph encoder.
+    structure
         Static settings.
 
     Returns
     -------
-    Nested dict: ``feature_encoder``, ``feature_decoder``, ``count_heads``, ``graph_encoder``,
-    ``graph_decoder``, ``fusion`` and ``centers`` [k, d].
+    Nested dict: ``feature_encoder``, ``feature_decoder``, ``graph_encoder``, ``graph_decoder``,
+    ``fusion`` and ``centers`` [k, d].
     """
-    network = config.network
+    network = structure.network
     keys = jax.random.split(key, 5)
     x = jnp.zeros((1, n_features))
     z = jnp.zeros((1, network.n_latent))
-    h = jnp.zeros((1, network.feature_layers[0]))
-    params: Params = {
+    mirrored = network.graph_layers[::-1]
+    decoder = _GraphConvolutions(mirrored, n_features, network.linear_path)
+    return {
         "feature_encoder": _feature_encoder(network).init(keys[0], x)["params"],
         "feature_decoder": _feature_decoder(network, n_features).init(keys[1], z)["params"],
-        "graph_encoder": _graph_encoder(network).init(keys[3], x, _no_graph)["params"],
-        "graph_decoder": _graph_decoder(network, n_features).init(keys[4], z, _no_graph)["params"],
-        "fusion": init_fusion(n_cells, network.n_latent, config=config),
+        "graph_encoder": encoder.init(keys[3], n_features, network),
+        "graph_decoder": decoder.init(keys[4], z, lambda h: (h, h))["params"],
+        "fusion": init_fusion(n_cells, structure=structure),
         "centers": jnp.zeros((n_clusters, network.n_latent)),
     }
-    if config.losses.zinb:
-        params["count_heads"] = _CountHeads(n_genes).init(keys[2], h)["params"]
-    return params
 
 
-def init_fusion(n_cells: int, n_latent: int, *, config: Config) -> Params:
+def init_count_heads(key: Array, n_genes: int, structure: Structure) -> Params:
+    """Initialise the heads of mean, dispersion and dropout of `n_genes` counts."""
+    hidden = jnp.zeros((1, structure.network.feature_layers[0]))
+    return _CountHeads(n_genes).init(key, hidden)["params"]
+
+
+def init_fusion(n_cells: int, *, structure: Structure) -> Params:
     """Return the fusion's parameters: both latents weigh 0.5, attention weighs 0."""
+    n_latent = structure.network.n_latent
     params: Params = {}
-    if config.fusion.gate == "computed":
+    if structure.fusion.gate == "computed":
         params["kernel"] = jnp.zeros((2 * n_latent, n_latent))
         params["bias"] = jnp.zeros(n_latent)
-    elif config.fusion.gate == "per_cell":
+    elif structure.fusion.gate == "per_cell":
         params["a"] = jnp.full((n_cells, n_latent), 0.5)
         params["b"] = jnp.full((n_cells, n_latent), 0.5)
-    if config.fusion.global_attention:
+    if structure.fusion.global_attention:
         params["beta"] = jnp.zeros(())
     return params
 
 
-def encode_features(params: Params, x: Array, *, config: Config) -> Array:
+def encode_features(params: Params, x: Array, *, structure: Structure) -> Array:
     """Return the feature encoder's latent [n, d] of features [n, p]."""
-    return _feature_encoder(config.network).apply({"params": params["feature_encoder"]}, x)[0]
+    encoder = _feature_encoder(structure.network)
+    return encoder.apply({"params": params["feature_encoder"]}, x)[0]
 
 
-def decode_features(params: Params, z: Array, *, config: Config) -> tuple[Array, Array]:
+def decode_features(params: Params, z: Array, *, structure: Structure) -> tuple[Array, Array]:
     """Return decoded features [n, p] of latents [n, d], and the last hidden layer."""
     n_features = params["feature_decoder"]["output"]["kernel"].shape[1]
-    decoder = _feature_decoder(config.network, n_features)
+    decoder = _feature_decoder(structure.network, n_features)
     return decoder.apply({"params": params["feature_decoder"]}, z)
 
 
-def decode_counts(params: Params, h: Array) -> tuple[Array, Array, Array]:
+def decode_counts(heads: Params, h: Array) -> tuple[Array, Array, Array]:
     """Return the raw outputs of the three count heads, each [b, g].
 
     ``log mean`` (before the size factor), ``log dispersion`` and the logit of the dropout
     probability, of hidden rows [b, h] from :func:`decode_features`.
     """
-    n_genes = params["count_heads"]["mean"]["kernel"].shape[1]
-    return _CountHeads(n_genes).apply({"params": params["count_heads"]}, h)
+    n_genes = heads["mean"]["kernel"].shape[1]
+    return _CountHeads(n_genes).apply({"params": heads}, h)
 
 
-def encode_graph(
-    params: Params, x: Array, operator: Operator, *, config: Config
-) -> list[Propagated]:
-    """Encode features over a graph.
+def decode_graph(params: Params, z: Array, graph: CellGraph) -> Array:
+    """Return the graph decoder's features [n, p] of latents [n, d], over a normalised graph."""
 
-    Parameters
-    ----------
-    params
-        All parameters.
-    x
-        [n, p] features.
-    operator
-        Propagation of the view.
-    config
-        Static settings.
+    def operator(h: Array) -> tuple[Array, Array]:
+        once = propagate(graph, h)
+        return once, once
 
-    Returns
-    -------
-    For each layer, the latent [n, d] last: the layer, and the layer propagated once more (None
-    if the operator leaves that out).
-    """
-    return _graph_encoder(config.network).apply({"params": params["graph_encoder"]}, x, operator)
-
-
-def decode_graph(params: Params, z: Array, operator: Operator, *, config: Config) -> Array:
-    """Return the graph decoder's features [n, p] of latents [n, d]."""
-    n_features = params["graph_decoder"]["output"]["kernel"].shape[1]
-    decoder = _graph_decoder(config.network, n_features)
-    return decoder.apply({"params": params["graph_decoder"]}, z, operator)[-1][0]
+    return _convolve(params["graph_decoder"], z, operator)[-1][0]

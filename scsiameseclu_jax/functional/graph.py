@@ -1,15 +1,15 @@
 """Graphs of cells: construction, normalisation, propagation, personalised-PageRank diffusion.
 
-Everything is linear in the number of edges. The operators are symmetric, so the reverse pass of
-a propagation is the same propagation of the cotangent: gathers both ways, no scatter.
+Everything is linear in the number of edges. Edges come in both directions, so the transpose of a
+propagation is a propagation with the weights of the reverse edges: gathers both ways, no scatter,
+whatever the weights.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,74 @@ import jraph
 import numpy as np
 from jax import Array
 from jax.custom_batching import sequential_vmap
-
-from scsiameseclu_jax.functional.types import CellGraph
+from jax.custom_derivatives import SymbolicZero
 
 _TABLE_WIDTH = 24  # covers a typical cell of a symmetrised 15-neighbour graph
+
+
+class CellGraph(NamedTuple):
+    """A weighted graph of cells, every edge in both directions, from :func:`cell_graph`.
+
+    ``graph.edges`` [e] holds the weight of every directed edge, self loops included, sorted by
+    receiver; edges that only pad the arrays have weight 0. The two directions of a link may have
+    different weights. The table says the same as a gather: ``w`` edges of a cell to a row, and
+    further rows for hubs.
+    """
+
+    graph: jraph.GraphsTuple
+    """jraph's graph; ``nodes`` is None, ``edges`` [e] weights, the last graph is padding."""
+    neighbors: Array
+    """[n + s, w] the cell at the other end of each edge; the last s rows continue those of hubs."""
+    slots: Array
+    """[n + s, w] which edge that is; unused slots point to a padding edge."""
+    owners: Array
+    """[s] which cell each of the last s rows belongs to, ascending."""
+    reverse: Array | None
+    """[e] the edge in the other direction; None if new cells are linked one way."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the arrays that the graph is used with, padding included."""
+        return self.neighbors.shape[0] - self.owners.shape[0]
+
+    @property
+    def weights(self) -> Array:
+        """[e] weight of each edge."""
+        return self.graph.edges
+
+    @property
+    def senders(self) -> Array:
+        """[e] cell that each edge comes from."""
+        return self.graph.senders
+
+    @property
+    def receivers(self) -> Array:
+        """[e] cell that each edge goes to, ascending."""
+        return self.graph.receivers
+
+    def with_weights(self, weights: Array) -> CellGraph:
+        """Return the graph with other weights [e], learned ones, say; padding has to stay 0."""
+        return self._replace(graph=self.graph._replace(edges=weights))
+
+
+class ViewGraph(NamedTuple):
+    """How one view propagates over its graph: one step, or a diffusion."""
+
+    edges: CellGraph
+    """The normalised graph of the view: what attention over edges works on."""
+    series: Array | None
+    """[2, t] coefficients of the diffusion and of its square; None for one step."""
+
+    def propagate(self, h: Array) -> Array:
+        """Propagate rows [n, c] once, as the view does."""
+        return self.propagate_twice(h)[0]
+
+    def propagate_twice(self, h: Array) -> tuple[Array, Array]:
+        """Propagate rows [n, c] once and twice; what is not used costs nothing under jit."""
+        if self.series is not None:
+            return diffuse(self.edges, h, series=self.series)
+        once = propagate(self.edges, h)
+        return once, propagate(self.edges, once)
 
 
 def bucket(size: int) -> int:
@@ -44,7 +108,7 @@ def cell_graph(
     n_nodes: int | None = None,
     sizes: tuple[int, int] = (0, 0),
 ) -> CellGraph:
-    """Build the normalised graph ``D^-1/2 (A + I) D^-1/2`` of an undirected graph.
+    """Build the graph ``A + I`` of undirected links, with raw weights.
 
     Parameters
     ----------
@@ -104,61 +168,107 @@ def cell_graph(
     neighbors = np.zeros((n_nodes + len(owners), _TABLE_WIDTH), np.int32)
     slots = np.full(neighbors.shape, size - 1, np.int32)
     neighbors[place], slots[place] = cols, np.arange(n_edges)
+    # the links are symmetric, so sorting by the other end first lists each edge's reverse
+    reverse = np.concatenate([np.lexsort((rows, cols)), np.arange(n_edges, size)])
     end = np.full(pad, n_nodes - 1)
     graph = jraph.GraphsTuple(
         nodes=None,
         edges=jnp.asarray(np.concatenate([values, np.zeros(pad)]), dtype=float),
-        senders=jnp.asarray(np.concatenate([cols, end]), dtype=jnp.int32),
-        receivers=jnp.asarray(np.concatenate([rows, end]), dtype=jnp.int32),
-        n_node=jnp.asarray([n_cells, n_nodes - n_cells], dtype=jnp.int32),
-        n_edge=jnp.asarray([n_edges, pad], dtype=jnp.int32),
+        senders=jnp.asarray(np.concatenate([cols, end]).astype(np.int32)),
+        receivers=jnp.asarray(np.concatenate([rows, end]).astype(np.int32)),
+        n_node=jnp.asarray(np.array([n_cells, n_nodes - n_cells], np.int32)),
+        n_edge=jnp.asarray(np.array([n_edges, pad], np.int32)),
         globals=None,
     )
-    made = CellGraph(graph, jnp.asarray(neighbors), jnp.asarray(slots), jnp.asarray(owners))
-    return normalize(made)
+    return CellGraph(
+        graph,
+        jnp.asarray(neighbors),
+        jnp.asarray(slots),
+        jnp.asarray(owners),
+        jnp.asarray(reverse.astype(np.int32)),
+    )
 
 
 def _up_to(size: int, step: int) -> int:
     return -(-size // step) * step
 
 
-def normalize(graph: CellGraph, kept: Array | None = None) -> CellGraph:
-    """Scale the weights symmetrically by the degrees: ``D^-1/2 A D^-1/2``.
+def with_new_cells(graph: CellGraph, neighbors: Array, weights: Array) -> CellGraph:
+    """Add cells that see their neighbours, and themselves with weight 1, but are not seen.
 
     Parameters
     ----------
     graph
-        Any weights, self loops included.
-    kept
-        [e] factors on the weights before they are scaled, for example 0 for removed edges.
-        Symmetric, like the graph.
+        Raw weights, n rows.
+    neighbors
+        [m, k] rows of the neighbours of each new cell.
+    weights
+        [m, k] weights of these links, 0 for none.
+
+    Returns
+    -------
+    A graph of n + m rows, whose rows of known cells are as they were.
     """
-    g = graph.graph
-    weights = g.edges if kept is None else g.edges * kept
-    n = graph.n_rows
-    degree = jraph.segment_sum(weights, g.receivers, n, indices_are_sorted=True)
+    n, (m, k) = graph.n_rows, neighbors.shape
+    last = graph.weights.shape[0] - 1  # a padding edge
+    new = n + jnp.arange(m, dtype=graph.senders.dtype)
+    senders = jnp.concatenate([neighbors.astype(new.dtype), new[:, None]], axis=1)
+    values = jnp.concatenate([weights, jnp.ones((m, 1))], axis=1).astype(graph.weights.dtype)
+    width = graph.neighbors.shape[1]
+    n_rows = -(-(k + 1) // width)  # of the table, for each new cell
+    pad = [(0, 0), (0, n_rows * width - k - 1)]
+    slots = last + 1 + jnp.arange(m * (k + 1), dtype=graph.slots.dtype).reshape(m, k + 1)
+    slots = jnp.pad(slots, pad, constant_values=last).reshape(m, n_rows, width)
+    cells = jnp.pad(senders, pad).reshape(m, n_rows, width)
+
+    def joined(table: Array, rows: Array) -> Array:
+        parts = [table[:n], rows[:, 0], table[n:], rows[:, 1:].reshape(-1, width)]
+        return jnp.concatenate(parts)
+
+    return CellGraph(
+        graph.graph._replace(
+            edges=jnp.concatenate([graph.weights, values.ravel()]),
+            senders=jnp.concatenate([graph.senders, senders.ravel()]),
+            receivers=jnp.concatenate([graph.receivers, jnp.repeat(new, k + 1)]),
+        ),
+        neighbors=joined(graph.neighbors, cells),
+        slots=joined(graph.slots, slots),
+        owners=jnp.concatenate(
+            [graph.owners, jnp.repeat(new, n_rows - 1).astype(graph.owners.dtype)]
+        ),
+        reverse=None,
+    )
+
+
+def normalize(graph: CellGraph, edge_mask: Array | None = None) -> CellGraph:
+    """Scale raw weights by the degrees of both ends: ``D^-1/2 A D^-1/2``.
+
+    Parameters
+    ----------
+    graph
+        Raw weights, self loops included. A graph is normalised once: the degrees of a normalised
+        one are not those of the cells.
+    edge_mask
+        [e] factors on the weights before they are scaled, for example 0 for removed edges.
+    """
+    weights = graph.weights if edge_mask is None else graph.weights * edge_mask
+    n, senders, receivers = graph.n_rows, graph.senders, graph.receivers
+    degree = jraph.segment_sum(weights, receivers, n, indices_are_sorted=True)
     scale = jnp.where(degree > 0, jax.lax.rsqrt(jnp.where(degree > 0, degree, 1)), 0)
     # the product of both scales first: the same bits in both directions of a link
-    edges = weights * (scale[g.receivers] * scale[g.senders])
-    return graph._replace(graph=g._replace(edges=edges))
-
-
-def self_loops(graph: CellGraph) -> Array:
-    """Return the weight [n] of each cell's edge to itself; 0 for padding."""
-    g = graph.graph
-    own = jnp.where(g.senders == g.receivers, g.edges, 0)
-    return jraph.segment_sum(own, g.receivers, graph.n_rows, indices_are_sorted=True)
+    return graph.with_weights(weights * (scale[receivers] * scale[senders]))
 
 
 def propagate(graph: CellGraph, h: Array, *, path: Literal["table", "jraph"] = "table") -> Array:
-    """Sum the neighbours' rows, weighted: ``Â h``.
+    """Sum the neighbours' rows, weighted: ``A h``.
 
-    Gradients flow to `h`, by the same product; none flow to the weights.
+    Gradients are right for any weights, and flow to the rows and to the weights. Reverse mode
+    only: jax refuses forward mode (``jvp``, ``jacfwd``) on this path; ``path="jraph"`` has both.
 
     Parameters
     ----------
     graph
-        Symmetric weights.
+        Any weights.
     h
         [n, c] rows to propagate.
     path
@@ -169,59 +279,54 @@ def propagate(graph: CellGraph, h: Array, *, path: Literal["table", "jraph"] = "
     -------
     [n, c] propagated rows.
     """
-    return _propagate(path, graph, h)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _propagate(path: str, graph: CellGraph, h: Array) -> Array:
-    return _product(graph, path)(h)
-
-
-def _propagate_forward(path: str, graph: CellGraph, h: Array) -> tuple[Array, CellGraph]:
-    return _propagate(path, graph, h), graph
-
-
-def _propagate_backward(path: str, graph: CellGraph, g: Array) -> tuple[CellGraph, Array]:
-    return no_gradient(graph), _propagate(path, graph, g)
-
-
-_propagate.defvjp(_propagate_forward, _propagate_backward)
-
-
-def no_gradient(graph: CellGraph) -> CellGraph:
-    """Return the cotangent of a graph that gradients stop at, for use in a ``custom_vjp``."""
-
-    def zero(x: Array) -> Array | np.ndarray:
-        if jnp.issubdtype(x.dtype, jnp.floating):
-            return jnp.zeros_like(x)
-        return np.zeros(x.shape, jax.dtypes.float0)
-
-    return jax.tree.map(zero, graph)
-
-
-def _product(graph: CellGraph, path: str) -> Callable[[Array], Array]:
-    """Return ``h -> Â h`` with what does not depend on h computed once."""
-    g = graph.graph
-    n = graph.n_rows
     if path == "jraph":
+        edges = h[graph.senders] * graph.weights[:, None]
+        return jraph.segment_sum(edges, graph.receivers, graph.n_rows, indices_are_sorted=True)
+    if graph.reverse is None:
+        return _product(graph, graph.weights)(h)
+    return _propagate(graph.weights, h, graph)
 
-        def segments(h: Array) -> Array:
-            return jraph.segment_sum(
-                h[g.senders] * g.edges[:, None], g.receivers, n, indices_are_sorted=True
-            )
 
-        return segments
-    table = g.edges[graph.slots]
+@jax.custom_vjp
+def _propagate(weights: Array, h: Array, graph: CellGraph) -> Array:
+    return _product(graph, weights)(h)
 
-    weights, neighbors = table[:n], graph.neighbors[:n]
+
+def _propagate_forward(weights: Any, h: Any, graph: Any) -> tuple[Array, tuple[Any, ...]]:
+    graph = jax.tree.map(lambda leaf: leaf.value, graph, is_leaf=lambda x: hasattr(x, "perturbed"))
+    out = _propagate(weights.value, h.value, graph)
+    # the rows are kept for the weights' gradient only
+    return out, (weights.value, h.value if weights.perturbed else None, graph)
+
+
+def _propagate_backward(saved: tuple[Any, ...], g: Any) -> tuple[Any, Any, None]:
+    weights, h, graph = saved
+    if isinstance(g, SymbolicZero):
+        return None, None, None
+    pulled = None if h is None else jnp.sum(g[graph.receivers] * h[graph.senders], axis=1)
+    # of padding too: what is not an edge has no weight that could change
+    if pulled is not None:
+        real = jnp.arange(pulled.shape[0]) < graph.graph.n_edge[0]
+        pulled = jnp.where(real, pulled, 0)
+    return pulled, _propagate(weights[graph.reverse], g, graph), None
+
+
+_propagate.defvjp(_propagate_forward, _propagate_backward, symbolic_zeros=True)
+
+
+def _product(graph: CellGraph, weights: Array) -> Callable[[Array], Array]:
+    """Return ``h -> A h`` of weights [e], with what does not depend on h computed once."""
+    n = graph.n_rows
+    table = weights[graph.slots]
+    entries, neighbors = table[:n], graph.neighbors[:n]
     # of hubs, few: a loop, for which less is compiled
     columns = table[n:].T[:, :, None], graph.neighbors[n:].T
 
     def gathers(h: Array) -> Array:
         # unrolled, all gathers of a row are fused into one pass
-        total = weights[:, :1] * h[neighbors[:, 0]]
+        total = entries[:, :1] * h[neighbors[:, 0]]
         for column in range(1, table.shape[1]):
-            total += weights[:, column, None] * h[neighbors[:, column]]
+            total += entries[:, column, None] * h[neighbors[:, column]]
 
         def more(sum_: Array, column: tuple[Array, Array]) -> tuple[Array, None]:
             return sum_ + column[0] * h[column[1]], None
@@ -234,15 +339,8 @@ def _product(graph: CellGraph, path: str) -> Callable[[Array], Array]:
     return gathers
 
 
-class Series(NamedTuple):
-    """Chebyshev coefficients of a function of the graph and of its square."""
-
-    once: tuple[float, ...]
-    twice: tuple[float, ...]
-
-
-def pagerank_series(alpha: float, tolerance: float) -> Series:
-    """Return the series of ``f(x) = alpha / (1 - (1 - alpha) x)`` and of ``f(x)^2`` on [-1, 1].
+def pagerank_series(alpha: float, tolerance: float) -> np.ndarray:
+    """Return Chebyshev series of ``f(x) = alpha / (1 - (1 - alpha) x)`` and ``f(x)^2`` on [-1, 1].
 
     Parameters
     ----------
@@ -250,6 +348,10 @@ def pagerank_series(alpha: float, tolerance: float) -> Series:
         Restart probability in (0, 1).
     tolerance
         Bound on what the dropped coefficients of both series can add up to.
+
+    Returns
+    -------
+    [2, t] coefficients of both.
 
     References
     ----------
@@ -264,7 +366,7 @@ def pagerank_series(alpha: float, tolerance: float) -> Series:
     tail = np.maximum(_tails(fine), _tails(square))
     enough = np.flatnonzero(tail <= tolerance)  # none, if it is below what float64 can tell
     terms = max(2, int(enough[0])) if len(enough) else len(fine)
-    return Series(tuple(map(float, fine[:terms])), tuple(map(float, square[:terms])))
+    return np.stack([fine[:terms], square[:terms]])
 
 
 def _tails(coefficients: np.ndarray) -> np.ndarray:
@@ -272,38 +374,42 @@ def _tails(coefficients: np.ndarray) -> np.ndarray:
     return np.cumsum(np.abs(coefficients)[::-1])[::-1]
 
 
-def diffuse(graph: CellGraph, h: Array, *, series: Series) -> tuple[Array, Array]:
+def diffuse(graph: CellGraph, h: Array, *, series: Array | np.ndarray) -> tuple[Array, Array]:
     """Diffuse rows by personalised PageRank once and twice, in one pass over the series.
+
+    Gradients are right for any weights; see :func:`propagate`. Those of the weights keep every
+    term of the series.
 
     Parameters
     ----------
     graph
-        Symmetric, normalised: its spectrum must lie in [-1, 1].
+        Normalised: its spectrum must lie in [-1, 1], as that of :func:`normalize` does.
     h
         [n, c] rows to diffuse.
     series
-        From :func:`pagerank_series`.
+        [2, t] from :func:`pagerank_series`.
 
     Returns
     -------
-    ``f(Â) h`` and ``f(Â)^2 h``, both [n, c], with ``f(Â) = alpha (I - (1 - alpha) Â)^-1``.
+    ``f(A) h`` and ``f(A)^2 h``, both [n, c], with ``f(A) = alpha (I - (1 - alpha) A)^-1``.
     """
-    return _diffuse(series, graph, h)
+    series = jnp.asarray(series, h.dtype)
+    if graph.reverse is None:
+        return _chebyshev(series, _product(graph, graph.weights), h)
+    return _diffuse(graph.weights, h, series, graph)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _diffuse(series: Series, graph: CellGraph, h: Array) -> tuple[Array, Array]:
+@jax.custom_vjp
+def _diffuse(weights: Array, h: Array, series: Array, graph: CellGraph) -> tuple[Array, Array]:
     @sequential_vmap
-    def sums(graph: CellGraph, h: Array) -> tuple[Array, Array]:
-        return _chebyshev(series, graph, h)
+    def sums(weights: Array, h: Array, series: Array, graph: CellGraph) -> tuple[Array, Array]:
+        return _chebyshev(series, _product(graph, weights), h)
 
-    return sums(graph, h)
+    return sums(weights, h, series, graph)
 
 
-def _chebyshev(series: Series, graph: CellGraph, h: Array) -> tuple[Array, Array]:
-    product = _product(graph, "table")
-    once, twice = (jnp.asarray(c, h.dtype) for c in series)
-    zero = jnp.zeros_like(h)
+def _chebyshev(series: Array, product: Callable[[Array], Array], h: Array) -> tuple[Array, Array]:
+    once, twice = series
 
     # T_1 = x T_0, then T_k+1 = 2 x T_k - T_k-1: with the factor as an input it is one loop
     def term(carry: tuple[Array, ...], c: tuple[Array, ...]) -> tuple[tuple[Array, ...], None]:
@@ -312,31 +418,49 @@ def _chebyshev(series: Series, graph: CellGraph, h: Array) -> tuple[Array, Array
         return (now, new, y1 + c[0] * new, y2 + c[1] * new), None
 
     factor = jnp.full_like(once[1:], 2).at[0].set(1)
-    start = (zero, h, once[0] * h, twice[0] * h)
+    start = (jnp.zeros_like(h), h, once[0] * h, twice[0] * h)
     (_, _, y1, y2), _ = jax.lax.scan(term, start, (once[1:], twice[1:], factor))
     return y1, y2
 
 
 def _diffuse_forward(
-    series: Series, graph: CellGraph, h: Array
-) -> tuple[tuple[Array, Array], CellGraph]:
-    return _diffuse(series, graph, h), graph
+    weights: Any, h: Any, series: Any, graph: Any
+) -> tuple[tuple[Array, Array], tuple[Any, ...]]:
+    graph = jax.tree.map(lambda leaf: leaf.value, graph, is_leaf=lambda x: hasattr(x, "perturbed"))
+    values = weights.value, h.value, series.value
+    if not (weights.perturbed or series.perturbed):
+        return _diffuse(*values, graph), (None, values[0], values[2], graph)
+
+    def plain(weights: Array, h: Array, series: Array) -> tuple[Array, Array]:
+        product = graph.with_weights(weights)
+        return _chebyshev(series, lambda x: propagate(product, x), h)
+
+    out, pull = jax.vjp(plain, *values)
+    return out, (pull, *values[::2], graph)
 
 
-def _diffuse_backward(
-    series: Series, graph: CellGraph, cotangents: tuple[Array, Array]
-) -> tuple[CellGraph, Array]:
-    # f(Â) g1 + f(Â)^2 g2 in one pass: Clenshaw's recurrence takes vector coefficients
+def _diffuse_backward(saved: tuple[Any, ...], cotangents: Any) -> tuple[Any, ...]:
+    pull, weights, series, graph = saved
+    zeros = [isinstance(g, SymbolicZero) for g in cotangents]
+    if all(zeros):
+        return None, None, None, None
+    g1, g2 = (
+        jnp.zeros(g.shape, g.dtype) if zero else g
+        for g, zero in zip(cotangents, zeros, strict=True)
+    )
+    if pull is not None:
+        return (*pull((g1, g2)), None)
+
+    # f(A)' g1 + f(A)^2' g2 in one pass: Clenshaw's recurrence takes vector coefficients
     @sequential_vmap
-    def sums(graph: CellGraph, g1: Array, g2: Array) -> Array:
-        return _clenshaw(series, graph, g1, g2)
+    def sums(weights: Array, g1: Array, g2: Array, series: Array, graph: CellGraph) -> Array:
+        return _clenshaw(series, _product(graph, weights[graph.reverse]), g1, g2)
 
-    return no_gradient(graph), sums(graph, *cotangents)
+    return None, sums(weights, g1, g2, series, graph), None, None
 
 
-def _clenshaw(series: Series, graph: CellGraph, g1: Array, g2: Array) -> Array:
-    product = _product(graph, "table")
-    once, twice = (jnp.asarray(c, g1.dtype) for c in series)
+def _clenshaw(series: Array, product: Callable[[Array], Array], g1: Array, g2: Array) -> Array:
+    once, twice = series
     zero = jnp.zeros_like(g1)
 
     def term(carry: tuple[Array, Array], c: tuple[Array, ...]) -> tuple[tuple[Array, Array], None]:
@@ -348,4 +472,4 @@ def _clenshaw(series: Series, graph: CellGraph, g1: Array, g2: Array) -> Array:
     return b1
 
 
-_diffuse.defvjp(_diffuse_forward, _diffuse_backward)
+_diffuse.defvjp(_diffuse_forward, _diffuse_backward, symbolic_zeros=True)

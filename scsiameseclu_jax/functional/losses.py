@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.custom_batching import sequential_vmap
 
-from scsiameseclu_jax.functional.fusion import landmark_weights, map_rows
-from scsiameseclu_jax.functional.graph import no_gradient, propagate
-from scsiameseclu_jax.functional.types import CellGraph, Pairs
+from scsiameseclu_jax.functional.attention import landmark_weights, map_rows
+from scsiameseclu_jax.functional.graph import CellGraph, propagate
+from scsiameseclu_jax.functional.types import Constraints
 
 _HIGHEST = jax.lax.Precision.HIGHEST  # tf32 loses what the sums of squares are about
 
 
-def mean_squared_error(found: Array, wanted: Array, mask: Array) -> Array:
-    """Mean over cells and columns of ``(found - wanted)^2``; arrays [n, c], `mask` [n]."""
-    squared = jnp.sum((found - wanted) ** 2, axis=1)
-    return jnp.sum(squared * mask) / (jnp.sum(mask) * found.shape[1])
+def mean_squared_error(decoded: Array, target: Array, mask: Array) -> Array:
+    """Mean over cells and columns of ``(decoded - target)^2``; arrays [n, c], `mask` [n]."""
+    squared = jnp.sum((decoded - target) ** 2, axis=1)
+    return jnp.sum(squared * mask) / (jnp.sum(mask) * decoded.shape[1])
 
 
 def cell_correlation(z_1: Array, z_2: Array, mask: Array) -> Array:
@@ -128,7 +129,7 @@ def _divergence_backward(saved: tuple[Array, Array, Array], g: Array) -> tuple[A
 _divergence.defvjp(_divergence_forward, _divergence_backward)
 
 
-def pair_likelihood(log_q: Array, pairs: Pairs) -> Array:
+def constraint_nll(log_q: Array, constraints: Constraints) -> Array:
     """Mean negative log-likelihood of what is known of pairs, cells assigned independently.
 
     ``-log sum_c q_ic q_jc`` for two cells of one cluster, ``-log (1 - sum_c q_ic q_jc)`` of two.
@@ -137,19 +138,19 @@ def pair_likelihood(log_q: Array, pairs: Pairs) -> Array:
     ----------
     log_q
         [n, k] logarithm of soft assignments.
-    pairs
+    constraints
         The pairs.
 
     References
     ----------
     Tian et al., Nature Communications 2021 (scDCC).
     """
-    one, two = log_q[pairs.cells[:, 0]], log_q[pairs.cells[:, 1]]
+    one, two = log_q[constraints.cells[:, 0]], log_q[constraints.cells[:, 1]]
     together = jax.nn.logsumexp(one + two, axis=1)
     # 0, which two equal rows of one 1 reach, would make the other logarithm infinite
     together = jnp.minimum(together, -1e-6)
-    value = jnp.where(pairs.linked, together, jnp.log(-jnp.expm1(together)))
-    return -jnp.sum(pairs.weights * value) / jnp.maximum(jnp.sum(pairs.weights), 1)
+    value = jnp.where(constraints.linked, together, jnp.log(-jnp.expm1(together)))
+    return -jnp.sum(constraints.weights * value) / jnp.maximum(jnp.sum(constraints.weights), 1)
 
 
 def adjacency_error(z: Array, graph: CellGraph, mask: Array, rows: Array | None = None) -> Array:
@@ -179,25 +180,31 @@ def adjacency_error(z: Array, graph: CellGraph, mask: Array, rows: Array | None 
 @jax.custom_vjp
 def _sigmoids_on_edges(z: Array, graph: CellGraph) -> Array:
     """Sum over edges of weight times ``sigmoid(z_i z_j)``."""
-    return jnp.sum(graph.graph.edges * _on_edges(z, graph))
+    return jnp.sum(graph.weights * _on_edges(z, graph))
 
 
 def _on_edges(z: Array, graph: CellGraph) -> Array:
-    g = graph.graph
-    return jax.nn.sigmoid(jnp.sum(z[g.senders] * z[g.receivers], axis=1))
+    return jax.nn.sigmoid(jnp.sum(z[graph.senders] * z[graph.receivers], axis=1))
 
 
-def _on_edges_forward(z: Array, graph: CellGraph) -> tuple[Array, tuple[Array, CellGraph]]:
+def _on_edges_forward(z: Array, graph: CellGraph) -> tuple[Array, tuple[Array, Array, CellGraph]]:
     s = _on_edges(z, graph)
-    g = graph.graph
-    # each link has two ends, and an edge for each: twice the sum over what a cell receives
-    slopes = graph._replace(graph=g._replace(edges=2 * g.edges * s * (1 - s)))
-    return jnp.sum(g.edges * s), (z, slopes)
+    return jnp.sum(graph.weights * s), (z, s, graph)
 
 
-def _on_edges_backward(saved: tuple[Array, CellGraph], g: Array) -> tuple[Array, CellGraph]:
-    z, slopes = saved
-    return g * propagate(slopes, z), no_gradient(slopes)
+def _on_edges_backward(saved: tuple[Array, Array, CellGraph], g: Array) -> tuple[Array, CellGraph]:
+    z, s, graph = saved
+    # a cell is an end of what it receives and of what it sends: the reverse edges
+    both = graph.weights + graph.weights[graph.reverse]
+    slopes = propagate(graph.with_weights(both * s * (1 - s)), z)
+    zeros = jax.tree.map(_zero, graph)
+    return g * slopes, zeros.with_weights(g * s)
+
+
+def _zero(leaf: Array) -> Array | np.ndarray:
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+        return jnp.zeros_like(leaf)
+    return np.zeros(leaf.shape, jax.dtypes.float0)
 
 
 _sigmoids_on_edges.defvjp(_on_edges_forward, _on_edges_backward)

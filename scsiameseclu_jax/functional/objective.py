@@ -1,166 +1,265 @@
-"""The loss terms of each stage, put together."""
+"""The losses: one list of terms, each a function of one context; and what to watch beside them."""
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.functional import encoders as networks
-from scsiameseclu_jax.functional import losses
-from scsiameseclu_jax.functional.augmentation import augment
-from scsiameseclu_jax.functional.encoders import Params, Propagated
-from scsiameseclu_jax.functional.fusion import DENSE_ROWS, embed, fuse, landmarks, map_rows
-from scsiameseclu_jax.functional.graph import propagate
-from scsiameseclu_jax.functional.transport import log_assignment
-from scsiameseclu_jax.functional.types import CellData, TrainState
-from scsiameseclu_jax.functional.zinb import zinb
+from scsiameseclu_jax.functional import encoders, losses
+from scsiameseclu_jax.functional.attention import DENSE_ROWS, landmarks, map_rows
+from scsiameseclu_jax.functional.graph import CellGraph, propagate
+from scsiameseclu_jax.functional.settings import Structure
+from scsiameseclu_jax.functional.transport import squared_distances
+from scsiameseclu_jax.functional.types import CellData, Embeddings, Params, Views
+from scsiameseclu_jax.functional.zinb import zinb_nll
 
 _COUNT_ROWS = 128  # cells x genes at a time: what fits in a cache
 
-Terms = dict[str, Array]
+Stage = Literal["features", "graph", "joint", "train"]
+"""Feature autoencoder alone, graph autoencoder alone, both fused, and both with clustering."""
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
-def _on(config: Config, name: str) -> bool:
-    return getattr(config.losses, name) > 0
+class Context(NamedTuple):
+    """What a loss term sees of a step."""
+
+    params: Params
+    """All parameters; what it returns is differentiated by them."""
+    data: CellData
+    """The cells; in the stage ``"features"`` a batch of them."""
+    graph: CellGraph
+    """The whole graph, normalised."""
+    views: Views | None
+    """Both views; None before the stage ``"train"``."""
+    embeddings: Embeddings
+    """``fused`` is what the stage decodes; the rest is there in ``"train"``."""
+    log_assignment: Array | None
+    """[n, k] logarithm of the soft assignment in ``"train"``."""
+    target: Array | None
+    """[n, k] transport target in ``"train"``."""
+    key: Array
+    """Typed key of this term in this step."""
+    structure: Structure
+    """Static settings."""
 
 
-def _draw_cells(key: Array, data: CellData, size: int) -> Array:
-    """Draw cells with replacement: a mean over them is an unbiased mean over all."""
+@dataclass(frozen=True)
+class Term:
+    """A loss term.
+
+    Equal terms that differ in weight only share compiled programs.
+
+    Parameters
+    ----------
+    name
+        Its name in history, config and report; an identifier.
+    value
+        ``value(context)`` returns a scalar, or None where the data have nothing for it.
+    weight
+        0 or more; 0 leaves it out. ``config.losses`` overrides it by name.
+    stages
+        Stages of training that have it.
+    init
+        ``init(key, data, structure)`` returns parameters of its own, found in
+        ``context.params[name]``; None if it has none.
+
+    Raises
+    ------
+    ValueError
+        If the name is no identifier, a stage does not exist, or the weight is negative.
+    """
+
+    name: str
+    value: Callable[[Context], Array | None]
+    weight: float = field(default=1.0, compare=False)
+    stages: tuple[Stage, ...] = ("train",)
+    init: Callable[[Array, CellData, Structure], Params] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))
+        if not self.name.isidentifier():
+            msg = f"Expected `name` of a term to be an identifier, found {self.name!r}."
+            raise ValueError(msg)
+        if not set(self.stages) <= set(STAGES) or not self.stages:
+            msg = f"Expected `stages` of a term among {STAGES}, found {self.stages}."
+            raise ValueError(msg)
+        if not 0 <= self.weight < float("inf"):
+            msg = f"Expected `weight` of term {self.name!r} to be 0 or more, found {self.weight}."
+            raise ValueError(msg)
+
+
+def _features(context: Context) -> Array:
+    """Mean squared error of the decoded features."""
+    decode = partial(encoders.decode_features, context.params, structure=context.structure)
+    decoded = map_rows(lambda z: decode(z)[0], context.embeddings.fused, size=DENSE_ROWS)
+    return losses.mean_squared_error(decoded, context.data.features, context.data.mask)
+
+
+def _propagated_features(context: Context) -> Array:
+    """Mean squared error of the graph decoder against the propagated features."""
+    decoded = encoders.decode_graph(context.params, context.embeddings.fused, context.graph)
+    smooth = propagate(context.graph, context.data.features)
+    return losses.mean_squared_error(decoded, smooth, context.data.mask)
+
+
+def _adjacency(context: Context) -> Array:
+    """Mean squared error of the adjacency from inner products."""
+    mask = context.data.mask
+    rows = landmarks(mask, structure=context.structure)
+    return losses.adjacency_error(context.embeddings.fused, context.graph, mask, rows)
+
+
+def draw_cells(key: Array, data: CellData, size: int) -> Array:
+    """Draw rows [size] of cells with replacement: a mean over them is unbiased."""
     return jax.random.randint(key, (size,), 0, data.n_cells)
 
 
-def _count_term(params: Params, hidden: Array, rows: Array, data: CellData) -> Array:
-    """ZINB of the cells `rows` [b], whose decoder's hidden rows are `hidden` [b, h]."""
+def _zinb(context: Context) -> Array | None:
+    """Zero-inflated negative binomial likelihood of the counts of a few cells, drawn anew."""
+    params, data, structure = context.params, context.data, context.structure
+    if not data.counts.shape[1]:
+        return None
+    rows = draw_cells(context.key, data, structure.zinb_batch)
+    hidden = encoders.decode_features(params, context.embeddings.fused[rows], structure=structure)[
+        1
+    ]
     genes = (jnp.arange(data.counts.shape[1]) < data.n_genes).astype(hidden.dtype)
 
     def block(hidden: Array, rows: Array) -> Array:
-        log_mean, log_dispersion, logit_dropout = networks.decode_counts(params, hidden)
+        log_mean, log_dispersion, logit = encoders.decode_counts(params["zinb"], hidden)
         log_mean += jnp.log(data.size_factors[rows])[:, None]
-        return zinb(data.counts[rows], log_mean, log_dispersion, logit_dropout, genes)
+        return zinb_nll(data.counts[rows], log_mean, log_dispersion, logit, genes)
 
     return jnp.mean(map_rows(block, hidden, rows, size=_COUNT_ROWS))
 
 
-def feature_terms(params: Params, key: Array, data: CellData, config: Config) -> Terms:
-    """Reconstruction of features and counts by the feature autoencoder, on a batch."""
-    rows = _draw_cells(key, data, config.training.feature_batch)
-    x = data.features[rows]
-    z = networks.encode_features(params, x, config=config)
-    decoded, hidden = networks.decode_features(params, z, config=config)
-    terms = {}
-    if _on(config, "features"):
-        terms["features"] = losses.mean_squared_error(decoded, x, jnp.ones_like(x[:, 0]))
-    if _on(config, "zinb"):
-        few = slice(config.training.zinb_batch)
-        terms["zinb"] = _count_term(params, hidden[few], rows[few], data)
-    return terms
+def _init_zinb(key: Array, data: CellData, structure: Structure) -> Params:
+    n_genes = data.counts.shape[1]
+    return encoders.init_count_heads(key, n_genes, structure) if n_genes else {}
 
 
-def _graph_reconstruction(params: Params, z: Array, data: CellData, config: Config) -> Terms:
-    """Reconstruction of propagated features and adjacency from a latent."""
-
-    def operator(h: Array) -> Propagated:
-        return propagate(data.graph, h), None
-
-    terms = {}
-    if _on(config, "propagated_features"):
-        decoded = networks.decode_graph(params, z, operator, config=config)
-        wanted = propagate(data.graph, data.features)
-        terms["propagated_features"] = losses.mean_squared_error(decoded, wanted, data.mask)
-    if _on(config, "adjacency"):
-        rows = landmarks(data.mask, config=config)
-        terms["adjacency"] = losses.adjacency_error(z, data.graph, data.mask, rows)
-    return terms
+def _cell_correlation_features(context: Context) -> Array:
+    """Cell-level cross-correlation of the two views, feature encoder."""
+    z = context.embeddings
+    return losses.cell_correlation(z.features_1, z.features_2, context.data.mask)
 
 
-def _plain_graph_latent(params: Params, data: CellData, config: Config) -> Array:
-    def operator(h: Array) -> Propagated:
-        return propagate(data.graph, h), None
-
-    return networks.encode_graph(params, data.features, operator, config=config)[-1][0]
-
-
-def graph_terms(params: Params, key: Array, data: CellData, config: Config) -> Terms:
-    """Reconstruction by the graph autoencoder."""
-    del key  # no noise in this stage
-    z = _plain_graph_latent(params, data, config)
-    return _graph_reconstruction(params, z, data, config)
+def _cell_correlation_graph(context: Context) -> Array:
+    """Cell-level cross-correlation of the two views, graph encoder."""
+    z = context.embeddings
+    return losses.cell_correlation(z.graph_1, z.graph_2, context.data.mask)
 
 
-def _reconstruction(
-    params: Params, key: Array, fused: Array, data: CellData, config: Config
-) -> Terms:
-    """Every reconstruction term from the fused embedding."""
-    terms = _graph_reconstruction(params, fused, data, config)
-    decode = partial(networks.decode_features, params, config=config)
-    if _on(config, "features"):
-        decoded = map_rows(lambda z: decode(z)[0], fused, size=DENSE_ROWS)
-        terms["features"] = losses.mean_squared_error(decoded, data.features, data.mask)
-    if _on(config, "zinb"):
-        rows = _draw_cells(key, data, config.training.zinb_batch)
-        terms["zinb"] = _count_term(params, decode(fused[rows])[1], rows, data)
-    return terms
+def _latent_correlation(context: Context) -> Array:
+    """Latent-level cross-correlation after the read-out to clusters, both encoders."""
+    z = context.embeddings
+    read_out = jnp.exp(context.log_assignment) * context.data.mask[:, None]
+    return losses.latent_correlation(
+        z.features_1, z.features_2, read_out
+    ) + losses.latent_correlation(z.graph_1, z.graph_2, read_out)
 
 
-def joint_terms(params: Params, key: Array, data: CellData, config: Config) -> Terms:
-    """Reconstruction of everything from the fusion of both autoencoders' latents."""
-    z_features = networks.encode_features(params, data.features, config=config)
-    z_graph = _plain_graph_latent(params, data, config)
-    fused = fuse(params, z_features, z_graph, data.graph, data.mask, config=config)
-    return _reconstruction(params, key, fused, data, config)
+def _propagation(context: Context) -> Array:
+    """Jensen-Shannon divergence of graph layers before and after one more propagation."""
+    mask = context.data.mask
+    layers = context.embeddings.layers
+    return jnp.mean(
+        jnp.stack([losses.propagation_divergence(once, twice, mask) for once, twice in layers])
+    )
 
 
-def training_terms(
-    params: Params, key: Array, data: CellData, state: TrainState, *, config: Config
-) -> tuple[Terms, Array]:
-    """Return every active loss term before its weight, and the fused embedding [n, d].
+def _clustering(context: Context) -> Array:
+    """KL divergence of the soft assignment from its transport target."""
+    log_q, mask = context.log_assignment, context.data.mask
+    return losses.assignment_divergence(context.target, log_q, mask)
+
+
+def _constraints(context: Context) -> Array | None:
+    """Likelihood of the pairs of cells that are known, if any are."""
+    if context.data.constraints is None:
+        return None
+    return losses.constraint_nll(context.log_assignment, context.data.constraints)
+
+
+TERMS: tuple[Term, ...] = (
+    Term("features", _features, 1.0, ("features", "joint", "train")),
+    Term("propagated_features", _propagated_features, 1.0, ("graph", "joint", "train")),
+    Term("adjacency", _adjacency, 0.0, ("graph", "joint", "train")),
+    Term("zinb", _zinb, 1.0, ("features", "joint", "train"), _init_zinb),
+    Term("cell_correlation_features", _cell_correlation_features, 0.0),
+    Term("cell_correlation_graph", _cell_correlation_graph, 0.0),
+    Term("latent_correlation", _latent_correlation, 0.0),
+    Term("propagation", _propagation, 0.0),
+    Term("clustering", _clustering, 1.0),
+    Term("constraints", _constraints, 1.0),
+)
+"""Every loss of the method, with its default weight. Those of weight 0 did not help when measured
+(``benchmarks/ablation.py``); :meth:`scsiameseclu_jax.Config.paper` has them."""
+
+
+def evaluate(terms: Sequence[Term], context: Context, stage: Stage) -> dict[str, Array]:
+    """Return the value of each term that a stage has, by name.
+
+    Each draws from a key of its own, which does not depend on the other terms.
+    """
+    values = {}
+    for term in terms:
+        if stage not in term.stages:
+            continue
+        key = jax.random.fold_in(context.key, zlib.crc32(term.name.encode()))
+        value = term.value(context._replace(key=key))
+        if value is None:
+            continue
+        if jnp.shape(value) != ():
+            msg = f"Expected term {term.name!r} to return a scalar, found {jnp.shape(value)}."
+            raise ValueError(msg)
+        values[term.name] = value
+    return values
+
+
+def mean_cosine(z: Array, mask: Array) -> Array:
+    """Return the mean cosine between different cells: near 1, the embedding has collapsed.
 
     Parameters
     ----------
-    params
-        The parameters to differentiate by.
-    key
-        Key of the step.
-    data
-        The cells.
-    state
-        Removed edges and current target.
-    config
-        Static settings; a term with weight 0 is not computed.
+    z
+        [n, d] embedding.
+    mask
+        [n] 1 for cells, 0 for padding.
     """
-    key_views, key_counts = jax.random.split(key)
-    views = augment(key_views, data, state.kept, config=config)
-    z = embed(params, views, data.mask, config=config)
-    log_q = log_assignment(z.fused, params["centers"])
-    terms = _reconstruction(params, key_counts, z.fused, data, config)
-    if _on(config, "cell_correlation_features"):
-        value = losses.cell_correlation(z.features_1, z.features_2, data.mask)
-        terms["cell_correlation_features"] = value
-    if _on(config, "cell_correlation_graph"):
-        value = losses.cell_correlation(z.graph_1, z.graph_2, data.mask)
-        terms["cell_correlation_graph"] = value
-    if _on(config, "latent_correlation"):
-        read_out = jnp.exp(log_q) * data.mask[:, None]
-        terms["latent_correlation"] = losses.latent_correlation(
-            z.features_1, z.features_2, read_out
-        ) + losses.latent_correlation(z.graph_1, z.graph_2, read_out)
-    if _on(config, "propagation"):
-        terms["propagation"] = jnp.mean(
-            jnp.stack(
-                [
-                    losses.propagation_divergence(once, twice, data.mask)
-                    for once, twice in z.layers
-                    if twice is not None
-                ]
-            )
-        )
-    if _on(config, "clustering"):
-        value = losses.assignment_divergence(state.plan.target, log_q, data.mask)
-        terms["clustering"] = value
-    if _on(config, "pairs") and data.pairs is not None:
-        terms["pairs"] = losses.pair_likelihood(log_q, data.pairs)
-    return terms, z.fused
+    length = jnp.sqrt(jnp.sum(z**2, axis=1, keepdims=True))
+    unit = mask[:, None] * z / jnp.where(length > 0, length, 1)
+    n = jnp.sum(mask)
+    return (jnp.sum(jnp.sum(unit, axis=0) ** 2) - jnp.sum(unit**2)) / (n * (n - 1))
+
+
+def silhouette(z: Array, centers: Array, mask: Array) -> Array:
+    """Return the mean simplified silhouette of the cells, between 0 and 1.
+
+    ``1 - a / b`` with the distances a and b from a cell to its nearest and next nearest centre.
+
+    Parameters
+    ----------
+    z
+        [n, d] embedding.
+    centers
+        [k, d] cluster centres, k at least 2.
+    mask
+        [n] 1 for cells, 0 for padding.
+
+    References
+    ----------
+    Hruschka et al., Evolutionary algorithms for clustering gene-expression data, ICDM 2004.
+    """
+    distances = jnp.sqrt(squared_distances(z, centers))
+    nearest = jnp.min(distances, axis=1)
+    own = jnp.argmin(distances, axis=1)[:, None] == jnp.arange(len(centers))
+    second = jnp.min(jnp.where(own, jnp.inf, distances), axis=1)
+    return jnp.sum(mask * (1 - nearest / jnp.maximum(second, 1e-12))) / jnp.sum(mask)

@@ -1,10 +1,12 @@
-"""Initialisation, pre-training and training: one traced step each, under ``lax.scan``."""
+"""The method as one object: init, step, fit, embed, assign. One traced step, one forward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,275 +14,632 @@ import optax
 from jax import Array
 
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.functional import encoders as networks
-from scsiameseclu_jax.functional.augmentation import kept_edges
-from scsiameseclu_jax.functional.encoders import Params
-from scsiameseclu_jax.functional.fusion import (
-    embedding,
+from scsiameseclu_jax.functional import augmentation, transport
+from scsiameseclu_jax.functional.encoders import (
+    Encoder,
+    encode_features,
+    graph_convolutions,
+    init_params,
 )
-from scsiameseclu_jax.functional.monitors import mean_cosine, silhouette
+from scsiameseclu_jax.functional.fusion import embed, fuse
+from scsiameseclu_jax.functional.graph import ViewGraph, normalize
 from scsiameseclu_jax.functional.objective import (
-    Terms,
-    feature_terms,
-    graph_terms,
-    joint_terms,
-    training_terms,
+    STAGES,
+    TERMS,
+    Context,
+    Stage,
+    Term,
+    draw_cells,
+    evaluate,
+    mean_cosine,
+    silhouette,
 )
-from scsiameseclu_jax.functional.transport import empty_plan, log_assignment, sinkhorn_plan
-from scsiameseclu_jax.functional.types import CellData, Plan, StepInfo, TrainState
+from scsiameseclu_jax.functional.prediction import with_new_cells
+from scsiameseclu_jax.functional.settings import Structure, structure_of, values_of
+from scsiameseclu_jax.functional.types import (
+    Assignment,
+    CellData,
+    Embeddings,
+    NewCells,
+    Params,
+    Plan,
+    StepInfo,
+    TrainState,
+    Views,
+)
 
-Stage = Literal["features", "graph", "joint", "train"]
+CHUNK = 10  # steps that one call of the compiled loop takes, at most
 
 
-@partial(jax.jit, static_argnames=("n_clusters", "config"))
-def init(key: Array, data: CellData, *, n_clusters: int, config: Config) -> TrainState:
-    """Initialise a state: networks, optimiser, an empty plan.
+class Augment(Protocol):
+    """Draws both views; see :func:`dual_views`."""
+
+    def __call__(
+        self, key: Array | None, state: TrainState, data: CellData, *, structure: Structure
+    ) -> Views:
+        """Return both views; without a key, without anything random."""
+        ...
+
+
+class Transport(Protocol):
+    """Makes the target; see :func:`sinkhorn_target`."""
+
+    def __call__(
+        self,
+        log_q: Array,
+        proportions: Array,
+        mask: Array,
+        potential: Array,
+        *,
+        epsilon: Array,
+        threshold: Array,
+        max_iterations: int,
+    ) -> Plan:
+        """Return the plan."""
+        ...
+
+
+class _Bound(NamedTuple):
+    """A ``functools.partial`` that is equal to another of the same function and arguments."""
+
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    keywords: tuple[tuple[str, Any], ...]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.func(*self.args, *args, **dict(self.keywords), **kwargs)
+
+
+def _comparable(function: Any) -> Any:
+    if isinstance(function, functools.partial):
+        return _Bound(function.func, function.args, tuple(sorted(function.keywords.items())))
+    return function
+
+
+@dataclass(frozen=True)
+class Method:
+    """The method with all its choices, from :func:`siameseclu`: pure functions of a state and data.
+
+    It holds nothing that a fit changes. Equal methods share compiled programs; methods whose
+    settings differ in weights, rates, thresholds or numbers of steps only are equal.
+    """
+
+    n_clusters: int
+    """Number of clusters k."""
+    terms: tuple[Term, ...]
+    """Loss terms with a weight above 0."""
+    encoder: Encoder
+    """Graph encoder."""
+    augment: Augment
+    """Draws the two views."""
+    transport: Transport
+    """Makes the target."""
+    optimizer: optax.GradientTransformation | None
+    """An own optimiser; None is Adam with the rates of the config, gradients clipped."""
+    structure: Structure
+    """Static settings."""
+    config: Config = field(compare=False, repr=False)
+    """All settings. Only :meth:`init` reads values of it, into the state: a compiled program may
+    come from an equal method."""
+
+    def init(self, key: Array, data: CellData) -> TrainState:
+        """Initialise a state: networks, optimiser, an empty plan.
+
+        Parameters
+        ----------
+        key
+            Typed random key; the state keeps a fold of it for the noise of its steps.
+        data
+            The cells, for the shapes.
+        """
+        dtype = data.features.dtype
+        weights = {term.name: jnp.asarray(term.weight, dtype) for term in self.terms}
+        return _init(self, key, data)._replace(
+            weights=weights, values=values_of(self.config, dtype)
+        )
+
+    def start_stage(self, state: TrainState, stage: Stage) -> TrainState:
+        """Begin a stage with a fresh optimiser."""
+        _check_stage(stage)
+        return _start_stage(self, state, stage=stage)
+
+    def step(
+        self, state: TrainState, data: CellData, *, stage: Stage = "train"
+    ) -> tuple[TrainState, StepInfo]:
+        """Take one step: augment, encode, fuse, transport, update.
+
+        Parameters
+        ----------
+        state
+            From :meth:`init`, :meth:`start_stage` and, for ``"train"``, :meth:`start_clustering`.
+        data
+            The cells.
+        stage
+            ``"features"`` and ``"graph"`` train one autoencoder each, ``"joint"`` both through
+            the fusion, ``"train"`` all with clustering.
+        """
+        _check_stage(stage)
+        return _step(self, state, data, stage=stage)
+
+    def fit(
+        self, state: TrainState, data: CellData, *, n_steps: int, stage: Stage = "train"
+    ) -> tuple[TrainState, StepInfo]:
+        """Take many steps in a compiled loop, which any number of steps shares.
+
+        Parameters
+        ----------
+        state
+            Where to start; to resume, pass the state that an earlier call returned.
+        data
+            The cells.
+        n_steps
+            Number of steps, at least 1.
+        stage
+            See :meth:`step`.
+
+        Returns
+        -------
+        The last state, and the history: a :class:`StepInfo` of arrays [n_steps].
+        """
+        _check_stage(stage)
+        if n_steps < 1:
+            msg = f"Expected `n_steps` to be at least 1, found {n_steps}."
+            raise ValueError(msg)
+        infos = []
+        for start in range(0, n_steps, CHUNK):
+            size = min(CHUNK, n_steps - start)
+            state, info = _loop(self, state, data, jnp.asarray(size), stage=stage)
+            infos.append(info if size == CHUNK else jax.tree.map(lambda a: a[:size], info))
+        if len(infos) == 1:
+            return state, infos[0]
+        return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *infos)
+
+    def embed(self, state: TrainState, data: CellData) -> Array:
+        """Return the fused embedding [n, d] of the cells, without noise.
+
+        The only forward pass outside of a step; all below are functions of it.
+        """
+        return _embed(self, _slim(state), _bare(data))
+
+    def embed_new(self, state: TrainState, data: CellData, new: NewCells) -> Array:
+        """Return the fused embedding [m, d] of cells that training has not seen.
+
+        Each sees its neighbours among the cells of the fit, which do not see it: no cell's result
+        depends on which others are new.
+
+        Raises
+        ------
+        ValueError
+            If the fit learned weights of each cell (``fusion.gate = "per_cell"``), which new cells
+            have not.
+        """
+        if self.structure.fusion.gate == "per_cell":
+            msg = (
+                "Expected `config.fusion.gate` to be 'computed' or 'fixed' to predict new cells, "
+                "found 'per_cell'; fit with another."
+            )
+            raise ValueError(msg)
+        return _embed_new(self, _slim(state), _bare(data), new)
+
+    def assign(self, state: TrainState, z: Array) -> Assignment:
+        """Return the clusters of cells with embeddings z [n, d], seen or not."""
+        return _assign(state.params["centers"], state.plan.potential, state.values["epsilon"], z)
+
+    def prune_graph(self, state: TrainState, data: CellData, z: Array) -> TrainState:
+        """Choose the edges that view 1 loses, by the similarity of the cells in z [n, d]."""
+        fraction = state.values["edge_removal"]
+        return state._replace(edge_mask=_edge_mask(data.graph, z, fraction))
+
+    def start_clustering(
+        self, state: TrainState, data: CellData, z: Array, centers: Array, proportions: Array
+    ) -> TrainState:
+        """Set cluster centres and proportions, and compute the first target.
+
+        Parameters
+        ----------
+        state
+            Pre-trained state.
+        data
+            The cells.
+        z
+            [n, d] their embedding.
+        centers
+            [k, d] centres in it.
+        proportions
+            [k] share or number of cells of each cluster, positive; scaled to sum to 1 and held
+            from here on.
+        """
+        dtype = data.features.dtype
+        shares = jnp.asarray(proportions, dtype)
+        shares = shares / jnp.sum(shares)
+        plan = state.plan._replace(potential=jnp.zeros_like(shares))
+        params = {**state.params, "centers": jnp.asarray(centers, dtype)}
+        started = state._replace(params=params, proportions=shares, plan=plan)
+        return self.update_target(started, data, z)
+
+    def update_target(self, state: TrainState, data: CellData, z: Array) -> TrainState:
+        """Compute the transport target anew, from the embedding z [n, d] of all cells."""
+        plan = _target(
+            self,
+            z,
+            state.params["centers"],
+            state.proportions,
+            data.mask,
+            state.plan.potential,
+            state.values,
+        )
+        return state._replace(plan=plan)
+
+    def fill_empty_clusters(self, state: TrainState, data: CellData, z: Array) -> TrainState:
+        """Raise potentials until no cluster is without cells, if that can be."""
+        potential = _filled(
+            z, state.params["centers"], state.plan.potential, state.proportions, data.mask
+        )
+        return state._replace(plan=state.plan._replace(potential=potential))
+
+
+def siameseclu(
+    n_clusters: int,
+    *,
+    config: Config | None = None,
+    terms: Sequence[Term] = TERMS,
+    encoder: Encoder = graph_convolutions,
+    augment: Augment = augmentation.dual_views,
+    transport: Transport = transport.sinkhorn_target,
+    optimizer: optax.GradientTransformation | None = None,
+) -> Method:
+    """Put the method together; every choice of it is an argument.
 
     Parameters
     ----------
-    key
-        Typed random key; the state keeps a fold of it for the noise of its steps.
-    data
-        The cells, for the shapes.
     n_clusters
         Number of clusters, at least 2.
     config
-        Static settings.
+        All settings; the defaults, if not given.
+    terms
+        Loss terms, :data:`TERMS` and own ones. ``config.losses`` overrides their weights by name.
+    encoder
+        Graph encoder, a pair of functions.
+    augment
+        Draws the two views; see :func:`dual_views`.
+    transport
+        Makes the target; see :func:`sinkhorn_target`.
+    optimizer
+        From optax; None is Adam with the rates of the config, gradients clipped. Programs are
+        shared between methods that are handed the same object.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two clusters, two terms have one name, or ``config.losses`` names a
+        term that is not there.
+    TypeError
+        If an argument is not of the kind it has to be.
+
+    Examples
+    --------
+    >>> import scsiameseclu_jax.functional as F
+    >>> method = F.siameseclu(8, terms=(*F.TERMS, F.Term("small", lambda c: (c.embeddings.fused**2).mean())))
+    >>> [term.name for term in method.terms][-2:]
+    ['constraints', 'small']
     """
-    n, n_features = data.features.shape
-    params = networks.init_params(
-        jax.random.fold_in(key, 0),
-        n_features=n_features,
-        n_genes=data.counts.shape[1],
-        n_clusters=n_clusters,
-        n_cells=n,
+    config = Config() if config is None else config
+    if n_clusters < 2:
+        msg = f"Expected `n_clusters` to be at least 2, found {n_clusters}."
+        raise ValueError(msg)
+    for term in terms:
+        if not isinstance(term, Term):
+            msg = f"Expected `terms` to be made of F.Term, found {type(term).__name__}."
+            raise TypeError(msg)
+    if not isinstance(encoder, Encoder):
+        msg = f"Expected `encoder` to be an F.Encoder(init, apply), found {type(encoder).__name__}."
+        raise TypeError(msg)
+    names = [term.name for term in terms]
+    taken = {"feature_encoder", "feature_decoder", "graph_encoder", "graph_decoder"}
+    if len(set(names)) < len(names) or (taken | {"fusion", "centers"}) & set(names):
+        msg = f"Expected terms of different names, none of a network, found {names}."
+        raise ValueError(msg)
+    unknown = sorted(set(config.losses) - set(names))
+    if unknown:
+        msg = f"Expected `config.losses` to name terms among {names}, found {unknown}."
+        raise ValueError(msg)
+    weighted = [
+        Term(t.name, t.value, config.losses.get(t.name, t.weight), t.stages, t.init) for t in terms
+    ]
+    return Method(
+        n_clusters=int(n_clusters),
+        terms=tuple(term for term in weighted if term.weight > 0),
+        encoder=Encoder(*map(_comparable, encoder)),
+        augment=_comparable(augment),
+        transport=_comparable(transport),
+        optimizer=optimizer,
+        structure=structure_of(config),
         config=config,
     )
+
+
+def _check_stage(stage: str) -> None:
+    if stage not in STAGES:
+        msg = f"Expected `stage` to be one of {STAGES}, found {stage!r}."
+        raise ValueError(msg)
+
+
+def _slim(state: TrainState) -> TrainState:
+    """Return what the embedding depends on, so that states of all stages share one program."""
+    plan = transport.empty_plan(0, 0)
+    return state._replace(opt_state=None, weights={}, proportions=plan.potential, plan=plan)
+
+
+def _bare(data: CellData) -> CellData:
+    return data._replace(counts=data.counts[:, :0], constraints=None)
+
+
+@partial(jax.jit, static_argnums=0)
+def _init(method: Method, key: Array, data: CellData) -> TrainState:
+    n, n_features = data.features.shape
+    dtype, k = data.features.dtype, method.n_clusters
+    params = init_params(
+        jax.random.fold_in(key, 0),
+        n_features=n_features,
+        n_clusters=k,
+        n_cells=n,
+        encoder=method.encoder,
+        structure=method.structure,
+    )
+    for i, term in enumerate(method.terms):
+        if term.init is not None:
+            own = jax.random.fold_in(key, 2 + i)
+            params[term.name] = term.init(own, data, method.structure)
     # of one type with the data, whatever the default is
-    params = jax.tree.map(lambda p: p.astype(data.features.dtype), params)
-    weights = {
-        name: jnp.asarray(value, data.features.dtype)
-        for name, value in config.to_dict()["losses"].items()
-        if value > 0 and (name != "pairs" or data.pairs is not None)
-    }
+    params = jax.tree.map(lambda p: p.astype(dtype), params)
+    values = values_of(method.config, dtype)  # for the shapes: `init` sets them
     return TrainState(
         params=params,
-        optimizer=_optimizer("features", config).init(params),
+        opt_state=_optimizer(method, "features", values).init(params),
         key=jax.random.fold_in(key, 1),
         step=jnp.asarray(0, jnp.int32),
-        weights=weights,
-        kept=jnp.ones_like(data.graph.graph.edges),
-        proportions=jnp.full(n_clusters, 1 / n_clusters, data.features.dtype),
-        plan=empty_plan(n, n_clusters, data.features.dtype),
+        weights={},
+        values={},
+        edge_mask=jnp.ones_like(data.graph.weights),
+        proportions=jnp.full(k, 1 / k, dtype),
+        plan=transport.empty_plan(n, k, dtype),
     )
 
 
-@partial(jax.jit, static_argnames=("stage", "config"))
-def start_stage(state: TrainState, stage: Stage, *, config: Config) -> TrainState:
-    """Begin a stage with a fresh optimiser."""
-    return state._replace(optimizer=_optimizer(stage, config).init(state.params))
+def _optimizer(
+    method: Method, stage: Stage, values: Mapping[str, Array]
+) -> optax.GradientTransformation:
+    if method.optimizer is not None:
+        return method.optimizer
+    rate = values["rate" if stage == "train" else "pretrain_rate"]
+    clip = optax.clip_by_global_norm(values["gradient_norm"])
+    # one kernel to compile and run, not a few for each array
+    return optax.flatten(optax.chain(clip, optax.scale_by_adam(), optax.scale(-rate)))
 
 
-@partial(jax.jit, static_argnames="config")
-def remove_edges(state: TrainState, data: CellData, *, config: Config) -> TrainState:
-    """Choose view 1's edges by the similarity of the cells in the pre-trained embedding."""
-    z = embedding(state, data, config=config)
-    kept = kept_edges(data.graph, z, fraction=config.augmentation.edge_removal)
-    return state._replace(kept=kept)
+@partial(jax.jit, static_argnums=0, static_argnames="stage")
+def _start_stage(method: Method, state: TrainState, *, stage: Stage) -> TrainState:
+    optimizer = _optimizer(method, stage, state.values)
+    return state._replace(opt_state=optimizer.init(state.params))
 
 
-@partial(jax.jit, static_argnames="config")
-def start_clustering(
-    state: TrainState, data: CellData, centers: Array, proportions: Array, *, config: Config
-) -> TrainState:
-    """Set cluster centres and proportions, and compute the first target.
+def _context(
+    method: Method, params: Params, key: Array, state: TrainState, data: CellData, stage: Stage
+) -> Context:
+    """Run the forward pass of a stage."""
+    structure = method.structure
+    graph = normalize(data.graph)
+    views = log_q = target = None
+    if stage == "features":
+        key, key_rows = jax.random.split(key)
+        data = _batch(data, draw_cells(key_rows, data, structure.feature_batch))
+        fused = Embeddings(encode_features(params, data.features, structure=structure))
+    elif stage == "train":
+        key, key_views = jax.random.split(key)
+        views = method.augment(key_views, state, data, structure=structure)
+        fused = embed(params, views, data.mask, encoder=method.encoder, structure=structure)
+        log_q = transport.log_assignment(fused.fused, params["centers"])
+        target = state.plan.target
+    else:
+        plain = ViewGraph(graph, None)
+        z = method.encoder(params["graph_encoder"], data.features, plain)[-1][0]
+        if stage == "joint":
+            z_features = encode_features(params, data.features, structure=structure)
+            z = fuse(params, z_features, z, plain, data.mask, structure=structure)
+        fused = Embeddings(z)
+    return Context(params, data, graph, views, fused, log_q, target, key, structure)
 
-    Parameters
-    ----------
-    state
-        Pre-trained state.
-    data
-        The cells.
-    centers
-        [k, d] centres in the fused embedding.
-    proportions
-        [k] share or number of cells of each cluster, positive; scaled to sum to 1 and held from
-        here on.
-    config
-        Static settings.
-    """
-    dtype = data.features.dtype
-    shares = (proportions / jnp.sum(proportions)).astype(dtype)
-    plan = state.plan._replace(potential=jnp.zeros_like(shares))
-    started = state._replace(
-        params={**state.params, "centers": jnp.asarray(centers, dtype)},
-        proportions=shares,
-        plan=plan,
+
+def _batch(data: CellData, rows: Array) -> CellData:
+    """Return the cells of some rows, without their links."""
+    return data._replace(
+        features=data.features[rows],
+        counts=data.counts[rows],
+        size_factors=data.size_factors[rows],
+        mask=jnp.ones(len(rows), data.mask.dtype),
+        constraints=None,
     )
-    return refresh(started, data, config=config)
 
 
-@partial(jax.jit, static_argnames="config")
-def refresh(state: TrainState, data: CellData, *, config: Config) -> TrainState:
-    """Compute the transport target anew, from the embedding of all cells without noise.
+def _take_step(
+    method: Method, state: TrainState, data: CellData, stage: Stage
+) -> tuple[TrainState, StepInfo]:
+    key = jax.random.fold_in(state.key, state.step)
 
-    A training step refreshes its own target; this serves where steps see some of the cells only.
-    """
-    log_q = log_assignment(embedding(state, data, config=config), state.params["centers"])
-    plan = sinkhorn_plan(
-        log_q, state.proportions, data.mask, state.plan.potential, config=config.transport
-    )
-    return state._replace(plan=plan)
-
-
-def _optimizer(stage: Stage, config: Config) -> optax.GradientTransformation:
-    setting = config.training
-    rate = setting.rate if stage == "train" else setting.pretrain_rate
-    steps = optax.chain(optax.clip_by_global_norm(setting.gradient_norm), optax.adam(rate))
-    return optax.flatten(steps)  # one kernel to compile and run, not a few for each array
-
-
-def _update(
-    state: TrainState, loss: Callable[..., tuple[Terms, Array]], stage: Stage, config: Config
-) -> tuple[TrainState, Terms, Array, Array, Array]:
-    """Take one gradient step on the weighted sum of the terms."""
-
-    def weighted(params: Params) -> tuple[Array, tuple[Terms, Array]]:
-        terms, extra = loss(params)
+    def loss(params: Params) -> tuple[Array, tuple[dict[str, Array], Array]]:
+        context = _context(method, params, key, state, data, stage)
+        terms = evaluate(method.terms, context, stage)
         total = sum((state.weights[name] * value for name, value in terms.items()), jnp.zeros(()))
-        return total, (terms, extra)
+        return total, (terms, context.embeddings.fused)
 
-    with jax.default_matmul_precision(config.scale.precision):
-        (total, (terms, extra)), gradient = jax.value_and_grad(weighted, has_aux=True)(state.params)
-    change, optimizer = _optimizer(stage, config).update(gradient, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, change)
-    new = state._replace(params=params, optimizer=optimizer, step=state.step + 1)
-    return new, terms, extra, total, optax.tree.norm(gradient)
-
-
-def _pretrain_step(
-    state: TrainState, data: CellData, *, stage: Stage, config: Config
-) -> tuple[TrainState, StepInfo]:
-    stages = {"features": feature_terms, "graph": graph_terms, "joint": joint_terms}
-    key = jax.random.fold_in(state.key, state.step)
-
-    def loss(params: Params) -> tuple[Terms, Array]:
-        return stages[stage](params, key, data, config), jnp.zeros(())
-
-    new, terms, _, total, norm = _update(state, loss, stage, config)
-    zero = jnp.zeros(())
-    plan = state.plan
-    return new, StepInfo(total, terms, norm, plan.error, plan.iterations, zero, zero, zero, zero)
-
-
-def _train_step(
-    state: TrainState, data: CellData, *, config: Config
-) -> tuple[TrainState, StepInfo]:
-    key = jax.random.fold_in(state.key, state.step)
-
-    def loss(params: Params) -> tuple[Terms, Array]:
-        return training_terms(params, key, data, state, config=config)
-
-    new, terms, z, total, norm = _update(state, loss, "train", config)
-    centers = state.params["centers"]
-    log_q = log_assignment(z, centers)
-
-    def refreshed(plan: Plan) -> Plan:
-        return sinkhorn_plan(
-            log_q, state.proportions, data.mask, plan.potential, config=config.transport
-        )
-
-    plan = state.plan
-    if config.transport.refresh_every:
-        due = new.step % config.transport.refresh_every == 0
-        plan = jax.lax.cond(due, refreshed, lambda plan: plan, plan)
-    mask, n = data.mask, jnp.sum(data.mask)
-    moved = jnp.argmax(plan.target, axis=1) != jnp.argmax(state.plan.target, axis=1)
-    sizes = jnp.sum(jnp.exp(log_q) * mask[:, None], axis=0) / n
-    entropy = -jnp.sum(sizes * jnp.log(sizes)) / jnp.log(sizes.shape[0])
+    with jax.default_matmul_precision(method.structure.precision):
+        (total, (terms, z)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+    optimizer = _optimizer(method, stage, state.values)
+    change, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    new = state._replace(
+        params=optax.apply_updates(state.params, change), opt_state=opt_state, step=state.step + 1
+    )
+    zero = jnp.zeros((), data.features.dtype)
     info = StepInfo(
         total,
         terms,
-        norm,
-        plan.error,
-        plan.iterations,
-        changed=jnp.sum(moved * mask) / n,
-        size_entropy=entropy,
+        optax.tree.norm(gradient),
+        state.plan.error,
+        state.plan.iterations,
+        zero,
+        zero,
+        zero,
+        zero,
+    )
+    if stage != "train":
+        return new, info
+    centers, mask = state.params["centers"], data.mask
+    plan = _refreshed(method, state, data, z)
+    sizes = jnp.exp(transport.log_assignment(z, centers)) * mask[:, None]
+    shares = jnp.sum(sizes, axis=0) / jnp.sum(mask)
+    info = info._replace(
+        sinkhorn_error=plan.error,
+        sinkhorn_iterations=plan.iterations,
+        changed=share_changed(state.plan.target, plan.target, mask),
+        size_entropy=-jnp.sum(shares * jnp.log(shares)) / jnp.log(shares.shape[0]),
         mean_cosine=mean_cosine(z, mask),
         silhouette=silhouette(z, centers, mask),
     )
     return new._replace(plan=plan), info
 
 
-@partial(jax.jit, static_argnames=("stage", "config"))
-def pretrain_step(
-    state: TrainState, data: CellData, *, stage: Stage, config: Config
+def _refreshed(method: Method, state: TrainState, data: CellData, z: Array) -> Plan:
+    """Return the target of the next step: of the embedding without noise, when it is due.
+
+    The embedding is that of the parameters that this step began with, as it is for mini-batches.
+    """
+    structure = method.structure
+    if not structure.refresh:
+        return state.plan
+    clean = method.augment is augmentation.dual_views and not structure.feature_noise
+
+    def refresh() -> Plan:
+        embedding = z if clean else _embedding(method, state, data)
+        return _plan(
+            method,
+            embedding,
+            state.params["centers"],
+            state.proportions,
+            data.mask,
+            state.plan.potential,
+            state.values,
+        )
+
+    due = (state.step + 1) % state.values["refresh_every"] == 0
+    return jax.lax.cond(due, refresh, lambda: state.plan)
+
+
+def share_changed(before: Array, after: Array, mask: Array) -> Array:
+    """Return the share of cells whose largest entry moved between two targets [n, k]."""
+    moved = jnp.argmax(before, axis=1) != jnp.argmax(after, axis=1)
+    return jnp.sum(moved * mask) / jnp.sum(mask)
+
+
+def _plan(
+    method: Method,
+    z: Array,
+    centers: Array,
+    proportions: Array,
+    mask: Array,
+    potential: Array,
+    values: Mapping[str, Array],
+) -> Plan:
+    return method.transport(
+        transport.log_assignment(z, centers),
+        proportions,
+        mask,
+        potential,
+        epsilon=values["epsilon"],
+        threshold=values["threshold"],
+        max_iterations=method.structure.max_iterations,
+    )
+
+
+_target = jax.jit(_plan, static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=0, static_argnames="stage")
+def _step(
+    method: Method, state: TrainState, data: CellData, *, stage: Stage
 ) -> tuple[TrainState, StepInfo]:
-    """Take one pre-training step.
-
-    Parameters
-    ----------
-    state
-        From :func:`init`; call :func:`start_stage` between stages.
-    data
-        The cells.
-    stage
-        ``"features"`` and ``"graph"`` train one autoencoder each, ``"joint"`` both through the
-        fusion. Only reconstruction terms, no noise.
-    config
-        Static settings.
-    """
-    return _pretrain_step(state, data, stage=stage, config=config)
+    return _take_step(method, state, data, stage)
 
 
-@partial(jax.jit, static_argnames="config")
-def train_step(state: TrainState, data: CellData, *, config: Config) -> tuple[TrainState, StepInfo]:
-    """Take one training step: augment, encode, fuse, transport, update.
-
-    Parameters
-    ----------
-    state
-        After :func:`start_clustering`.
-    data
-        The cells.
-    config
-        Static settings.
-    """
-    return _train_step(state, data, config=config)
-
-
-@partial(jax.jit, static_argnames=("stage", "config", "n_steps"), donate_argnums=0)
-def fit(
-    state: TrainState,
-    data: CellData,
-    *,
-    config: Config,
-    n_steps: int,
-    stage: Stage = "train",
+@partial(jax.jit, static_argnums=0, static_argnames="stage")
+def _loop(
+    method: Method, state: TrainState, data: CellData, n_steps: Array, *, stage: Stage
 ) -> tuple[TrainState, StepInfo]:
-    """Take many steps of one stage under ``lax.scan``; `state` is donated.
+    """Take up to ``CHUNK`` steps; rows of the history beyond are 0."""
+    _, shapes = jax.eval_shape(lambda: _take_step(method, state, data, stage))
+    history = jax.tree.map(lambda a: jnp.zeros((CHUNK, *a.shape), a.dtype), shapes)
 
-    Parameters
-    ----------
-    state
-        Where to start; to resume, pass the state that an earlier call returned.
-    data
-        The cells.
-    config
-        Static settings.
-    n_steps
-        Number of steps.
-    stage
-        Which step: :func:`train_step`, or :func:`pretrain_step` of that stage.
+    def step(i: Array, carry: tuple[TrainState, StepInfo]) -> tuple[TrainState, StepInfo]:
+        state, history = carry
+        state, info = _take_step(method, state, data, stage)
+        return state, jax.tree.map(lambda rows, row: rows.at[i].set(row), history, info)
 
-    Returns
-    -------
-    The last state, and the history: a :class:`StepInfo` of arrays [n_steps].
-    """
+    return jax.lax.fori_loop(0, n_steps, step, (state, history))
 
-    def step(state: TrainState, _: None) -> tuple[TrainState, StepInfo]:
-        if stage == "train":
-            return _train_step(state, data, config=config)
-        return _pretrain_step(state, data, stage=stage, config=config)
 
-    return jax.lax.scan(step, state, length=n_steps)
+def _embedding(method: Method, state: TrainState, data: CellData, n_new: int = 0) -> Array:
+    structure = method.structure
+    views = method.augment(None, state, data, structure=structure)
+    options = {"encoder": method.encoder, "structure": structure, "n_new": n_new}
+    with jax.default_matmul_precision(structure.precision):
+        return embed(state.params, views, data.mask, **options).fused
+
+
+@partial(jax.jit, static_argnums=0)
+def _embed(method: Method, state: TrainState, data: CellData) -> Array:
+    return _embedding(method, state, data)
+
+
+@partial(jax.jit, static_argnums=0)
+def _embed_new(method: Method, state: TrainState, data: CellData, new: NewCells) -> Array:
+    state, data = with_new_cells(state, data, new)
+    m = len(new.features)
+    return _embedding(method, state, data, n_new=m)[-m:]
+
+
+@jax.jit
+def _assign(centers: Array, potential: Array, epsilon: Array, z: Array) -> Assignment:
+    log_q = transport.log_assignment(z, centers)
+    proba = transport.assign(log_q, potential, epsilon=epsilon)
+    return Assignment(jnp.argmax(proba, axis=1), proba)
+
+
+@jax.jit
+def _edge_mask(graph: Any, z: Array, fraction: Array) -> Array:
+    return augmentation.edge_mask(graph, z, fraction=fraction)
+
+
+@jax.jit
+def _filled(z: Array, centers: Array, potential: Array, proportions: Array, mask: Array) -> Array:
+    log_q = transport.log_assignment(z, centers)
+    return transport.fill_empty_clusters(log_q, potential, proportions, mask)
+
+
+PROGRAMS = (
+    _init,
+    _start_stage,
+    _step,
+    _loop,
+    _embed,
+    _embed_new,
+    _assign,
+    _edge_mask,
+    _filled,
+    _target,
+)
+"""Every jitted function of the method: what a test counts, and what can be forgotten."""
+
+
+def clear_programs() -> None:
+    """Forget the compiled programs of the method, which hold memory for each size of data."""
+    for program in PROGRAMS:
+        program.clear_cache()

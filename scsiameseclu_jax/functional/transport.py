@@ -6,12 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
-from ott.geometry.geometry import Geometry
-from ott.problems.linear.linear_problem import LinearProblem
-from ott.solvers.linear.acceleration import Momentum
-from ott.solvers.linear.sinkhorn import Sinkhorn
 
-from scsiameseclu_jax.config import Transport
 from scsiameseclu_jax.functional.types import Plan
 
 _HIGHEST = jax.lax.Precision.HIGHEST  # with tf32 Sinkhorn may not converge
@@ -48,7 +43,7 @@ def log_assignment(z: Array, centers: Array) -> Array:
     return jax.nn.log_softmax(-jnp.log1p(squared_distances(z, centers)))
 
 
-def assign(log_q: Array, potential: Array, *, config: Transport) -> Array:
+def assign(log_q: Array, potential: Array, *, epsilon: Array | float) -> Array:
     """Return the transport plan's rows [n, k], which sum to 1, of any cells, seen or not.
 
     Parameters
@@ -56,11 +51,11 @@ def assign(log_q: Array, potential: Array, *, config: Transport) -> Array:
     log_q
         [n, k] from :func:`log_assignment`.
     potential
-        [k] dual potential of the clusters, from :func:`sinkhorn_plan`.
-    config
-        Static settings.
+        [k] dual potential of the clusters, of a :class:`Plan`.
+    epsilon
+        Entropic regularisation of the plan.
     """
-    return jax.nn.softmax(config.sharpness * (log_q + potential))
+    return jax.nn.softmax((log_q + potential) / epsilon)
 
 
 def empty_plan(n_cells: int, n_clusters: int, dtype: DTypeLike = float) -> Plan:
@@ -74,12 +69,21 @@ def empty_plan(n_cells: int, n_clusters: int, dtype: DTypeLike = float) -> Plan:
     )
 
 
-def sinkhorn_plan(
-    log_q: Array, proportions: Array, mask: Array, potential: Array, *, config: Transport
+def sinkhorn_target(
+    log_q: Array,
+    proportions: Array,
+    mask: Array,
+    potential: Array,
+    *,
+    epsilon: Array | float,
+    threshold: Array | float = 1e-5,
+    max_iterations: int = 5000,
+    tau: float = 1.0,
 ) -> Plan:
     """Transport cells to clusters of given proportions at cost ``-log q``.
 
-    No gradient flows through the plan.
+    No gradient flows through the plan. An own transport has this signature; unbalanced transport
+    is ``functools.partial(sinkhorn_target, tau=0.9)``.
 
     Parameters
     ----------
@@ -91,8 +95,15 @@ def sinkhorn_plan(
         [n] 1 for cells, 0 for padding.
     potential
         [k] where to start: 0, or the last plan's.
-    config
-        Static settings.
+    epsilon
+        Entropic regularisation, positive.
+    threshold
+        Error of the marginals at which Sinkhorn has converged.
+    max_iterations
+        Iterations at most.
+    tau
+        In (0, 1]: below 1, clusters may depart from their proportions, the more the smaller it is.
+        Every cell is assigned whatever it is.
 
     Returns
     -------
@@ -100,27 +111,34 @@ def sinkhorn_plan(
 
     References
     ----------
-    Cuturi, NeurIPS 2013, as implemented in ott-jax.
+    Cuturi, NeurIPS 2013; Chizat et al., Mathematics of Computation 2018 for unbalanced transport;
+    as implemented in ott-jax.
     """
+    # here, for ott imports pyplot; outside of the trace, for it may make arrays
+    with jax.ensure_compile_time_eval():
+        from ott.geometry.geometry import Geometry
+        from ott.problems.linear.linear_problem import LinearProblem
+        from ott.solvers.linear.acceleration import Momentum
+        from ott.solvers.linear.sinkhorn import Sinkhorn
+
     log_q, proportions = jax.lax.stop_gradient((log_q, proportions))
     n = jnp.sum(mask)
-    problem = LinearProblem(
-        Geometry(cost_matrix=-log_q, epsilon=1 / config.sharpness), a=mask / n, b=proportions
-    )
+    geometry = Geometry(cost_matrix=-log_q, epsilon=epsilon)
+    problem = LinearProblem(geometry, a=mask / n, b=proportions, tau_b=tau)
     solver = Sinkhorn(
-        threshold=config.threshold,
-        max_iterations=config.max_iterations,
+        threshold=threshold,
+        max_iterations=max_iterations,
         # from iteration 50 over-relaxed by the observed rate: 2570 iterations became 320 on data
         # with very unequal proportions; the 10 is how often ott looks at the error
         momentum=Momentum(value=1.0, start=50, inner_iterations=10),
     )
     # ott updates the clusters' potential first, so a warm start has to come as the cells' one
-    rows = jax.nn.logsumexp(config.sharpness * (log_q + potential), axis=1)
-    start = (jnp.log(mask / n) - rows) / config.sharpness
+    rows = jax.nn.logsumexp((log_q + potential) / epsilon, axis=1)
+    start = epsilon * (jnp.log(mask / n) - rows)
     out = solver(problem, init=(start, potential))
-    # potentials are free up to a constant: centred, they cannot drift over many warm starts
+    # rows are normalised, so a constant does not matter: centred, it cannot drift over warm starts
     potential = out.g - jnp.mean(out.g)
-    target = assign(log_q, potential, config=config) * mask[:, None]
+    target = assign(log_q, potential, epsilon=epsilon) * mask[:, None]
     error = jnp.sum(jnp.abs(jnp.sum(target, axis=0) / n - proportions))
     return Plan(
         target=target,
@@ -128,11 +146,11 @@ def sinkhorn_plan(
         error=error,
         iterations=out.n_iters.astype(jnp.int32),
         # rounding can hold ott's own measure, of rows and columns in turn, above the threshold
-        converged=jnp.asarray(out.converged) | (error <= config.threshold),
+        converged=jnp.asarray(out.converged) | (error <= threshold),
     )
 
 
-def occupied(log_q: Array, potential: Array, proportions: Array, mask: Array) -> Array:
+def fill_empty_clusters(log_q: Array, potential: Array, proportions: Array, mask: Array) -> Array:
     """Raise the potential of clusters that are no cell's most likely one, until they have cells.
 
     Entropy spreads the mass of a very small cluster over so many cells that it is nowhere the
@@ -143,7 +161,7 @@ def occupied(log_q: Array, potential: Array, proportions: Array, mask: Array) ->
     log_q
         [n, k] from :func:`log_assignment`.
     potential
-        [k] from :func:`sinkhorn_plan`.
+        [k] from :func:`sinkhorn_target`.
     proportions
         [k] wanted share of each cluster, sums to 1.
     mask

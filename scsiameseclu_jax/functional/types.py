@@ -5,34 +5,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import jraph
 from jax import Array
 
+from scsiameseclu_jax.functional.graph import CellGraph, ViewGraph
 
-class CellGraph(NamedTuple):
-    """A symmetric, weighted graph of cells: the operator that propagates over it.
-
-    ``graph.edges`` [e] holds the weight of every directed edge, both directions and self loops,
-    sorted by receiver; edges that only pad the arrays have weight 0. The table says the same as
-    a gather: ``w`` edges of a cell to a row, and further rows for hubs.
-    """
-
-    graph: jraph.GraphsTuple
-    """jraph's graph; ``nodes`` is None, ``edges`` [e] weights, the last graph is padding."""
-    neighbors: Array
-    """[n + s, w] the cell at the other end of each edge; the last s rows continue those of hubs."""
-    slots: Array
-    """[n + s, w] which edge that is; unused slots point to the last, padding, edge."""
-    owners: Array
-    """[s] which cell each of the last s rows belongs to, ascending."""
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of the arrays that the graph is used with, padding included."""
-        return self.neighbors.shape[0] - self.owners.shape[0]
+Params = dict[str, Any]
+"""Nested dict of arrays."""
 
 
-class Pairs(NamedTuple):
+class Constraints(NamedTuple):
     """Pairs of cells known to be of one cluster, or of two."""
 
     cells: Array
@@ -44,7 +25,7 @@ class Pairs(NamedTuple):
 
 
 class CellData(NamedTuple):
-    """What training sees of the cells. Rows past ``n_cells`` and genes past ``n_genes`` pad."""
+    """What training sees of the cells, from :func:`cell_data`; further rows and genes pad."""
 
     features: Array
     """[n, p] encoder input, unit variance overall; padding rows are 0."""
@@ -53,19 +34,18 @@ class CellData(NamedTuple):
     size_factors: Array
     """[n] total counts over their median; padding rows are 1."""
     graph: CellGraph
-    """Normalised graph with self loops, from expression alone."""
-    n_cells: Array
-    """[] how many rows are cells."""
+    """Links of the cells and self loops with raw weights, from expression alone."""
+    mask: Array
+    """[n] 1 for cells, 0 for padding, in the dtype of the features."""
     n_genes: Array
     """[] how many columns of ``counts`` are genes."""
-    pairs: Pairs | None = None
+    constraints: Constraints | None = None
     """What is known of pairs of the cells, if anything is."""
 
     @property
-    def mask(self) -> Array:
-        """[n] 1 for cells, 0 for padding, in the dtype of the features."""
-        rows = jnp.arange(self.features.shape[0])
-        return (rows < self.n_cells).astype(self.features.dtype)
+    def n_cells(self) -> Array:
+        """[] how many rows are cells."""
+        return jnp.sum(self.mask > 0)
 
 
 class NewCells(NamedTuple):
@@ -75,37 +55,39 @@ class NewCells(NamedTuple):
     """[m, p] features, as those of the cells of the fit."""
     neighbors: Array
     """[m, k] rows of their nearest cells of the fit."""
+    weights: Array
+    """[m, k] weights of these links, 0 for none."""
 
 
 class Views(NamedTuple):
-    """Two augmentations of the same cells: noisy features, and the graph each view uses."""
+    """Two augmentations of the same cells: features, and how each view propagates."""
 
     features_1: Array
-    """[n, p] features with noise."""
+    """[n, p] features, with noise if there is any."""
     features_2: Array
-    """[n, p] the same features with other noise."""
-    graph_1: CellGraph
-    """View 1 propagates over this: the graph without its least similar links."""
-    graph_2: CellGraph
-    """View 2 diffuses over this: the whole graph."""
+    """[n, p] the same features with other noise; the same array if there is none."""
+    graph_1: ViewGraph
+    """View 1: one step over the graph without its least similar links."""
+    graph_2: ViewGraph
+    """View 2: diffusion over the whole graph."""
 
 
 class Embeddings(NamedTuple):
-    """Latents of both encoders in both views, and their fusion."""
+    """Latents of both encoders in both views, and their fusion. None where a stage has none."""
 
-    features_1: Array
-    """[n, d] feature encoder, view 1."""
-    features_2: Array
-    """[n, d] feature encoder, view 2."""
-    graph_1: Array
-    """[n, d] graph encoder, view 1."""
-    graph_2: Array
-    """[n, d] graph encoder, view 2."""
     fused: Array
-    """[n, d] the embedding that is clustered; rows have length sqrt(d)."""
-    layers: tuple[tuple[Array, Array | None], ...]
+    """[n, d] what is decoded, and clustered; rows have length sqrt(d)."""
+    features_1: Array | None = None
+    """[n, d] feature encoder, view 1."""
+    features_2: Array | None = None
+    """[n, d] feature encoder, view 2."""
+    graph_1: Array | None = None
+    """[n, d] graph encoder, view 1."""
+    graph_2: Array | None = None
+    """[n, d] graph encoder, view 2."""
+    layers: tuple[tuple[Array, Array], ...] = ()
     """Each layer of the graph encoder in view 1, then in view 2 [n, width], with the same layer
-    propagated once more (None where nothing asks for it)."""
+    propagated once more."""
 
 
 class Plan(NamedTuple):
@@ -126,9 +108,9 @@ class Plan(NamedTuple):
 class TrainState(NamedTuple):
     """All that a step changes, and the traced settings it depends on."""
 
-    params: dict[str, Any]
+    params: Params
     """Network parameters; ``params["centers"]`` [k, d] are the cluster centres."""
-    optimizer: Any
+    opt_state: Any
     """State of the optimiser."""
     key: Array
     """Typed key; a step draws from ``fold_in(key, step)``."""
@@ -136,7 +118,9 @@ class TrainState(NamedTuple):
     """[] steps taken in all stages."""
     weights: dict[str, Array]
     """Loss weights by name, traced."""
-    kept: Array
+    values: dict[str, Array]
+    """Other settings that are traced; see :func:`settings.values_of`."""
+    edge_mask: Array
     """[e] 1 for edges that view 1 keeps, 0 for those removed."""
     proportions: Array
     """[k] share of the cells in each cluster, sums to 1."""
@@ -158,7 +142,7 @@ class StepInfo(NamedTuple):
     sinkhorn_iterations: Array
     """See :class:`Plan`."""
     changed: Array
-    """Share of cells whose target's largest entry moved since the last refresh."""
+    """Share of cells whose target's largest entry moved in this step."""
     size_entropy: Array
     """Entropy of the soft cluster sizes over ``log k``: 1 is balanced, 0 one cluster."""
     mean_cosine: Array
@@ -167,12 +151,10 @@ class StepInfo(NamedTuple):
     """Mean simplified silhouette of the cells, 0 to 1."""
 
 
-class Prediction(NamedTuple):
+class Assignment(NamedTuple):
     """Clusters of cells."""
 
     labels: Array
     """[n] the most likely cluster, 0 to k - 1."""
     proba: Array
     """[n, k] soft assignment, rows sum to 1."""
-    embedding: Array
-    """[n, d] fused embedding, rows of length sqrt(d)."""

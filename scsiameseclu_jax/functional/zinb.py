@@ -65,7 +65,7 @@ def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
     return total
 
 
-def zinb(
+def zinb_nll(
     counts: Array, log_mean: Array, log_dispersion: Array, logit_dropout: Array, gene_mask: Array
 ) -> Array:
     """Negative log-likelihood of each cell's counts under a zero-inflated negative binomial.

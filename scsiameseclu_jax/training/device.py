@@ -1,21 +1,25 @@
-"""From prepared cells to padded arrays on the device."""
+"""From prepared cells to padded arrays on the device, and programs that are not kept for ever."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax.preprocessing.constraints import Constraints
 from scsiameseclu_jax.preprocessing.prepare import Prepared
 
-_ROWS = 4096  # cells made dense at a time
+logger = logging.getLogger(__name__)
+
+_SHAPES = 3  # of data whose compiled programs are kept: each holds about 200 MiB
+_kept: OrderedDict[Hashable, None] = OrderedDict()
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,11 +32,11 @@ def in_float32(call: Callable[P, R]) -> Callable[P, R]:
     """
 
     @wraps(call)
-    def made(*args: P.args, **kwargs: P.kwargs) -> R:
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
         with jax.enable_x64(new_val=False):
             return call(*args, **kwargs)
 
-    return made
+    return inside
 
 
 def device_data(
@@ -40,63 +44,54 @@ def device_data(
 ) -> F.CellData:
     """Pad prepared cells to their shape bucket and put them on the default device.
 
-    Numbers are float32, or float64 under ``jax_enable_x64``, as jax has it.
-
     Parameters
     ----------
     prepared
-        The cells, from :func:`scsiameseclu_jax.prepare`.
-    n_rows
-        Rows to pad to; the shape bucket of the number of cells, if not given.
-    sizes
-        See :func:`scsiameseclu_jax.functional.cell_graph`.
+        The cells, from :func:`scsiameseclu_jax.preprocessing.prepare.prepare`.
+    n_rows, sizes
+        See :func:`scsiameseclu_jax.functional.cell_data`.
     """
-    n, n_genes = prepared.counts.shape
-    rows = F.bucket(n) if n_rows is None else n_rows
-    graph = F.cell_graph(
-        prepared.senders,
-        prepared.receivers,
-        prepared.weights,
-        n_cells=n,
-        n_nodes=rows,
+    pairs = prepared.constraints
+    return F.cell_data(
+        prepared.features,
+        prepared.counts,
+        (prepared.senders, prepared.receivers, prepared.weights),
+        size_factors=prepared.size_factors,
+        must_link=None if pairs is None else pairs.rows[pairs.linked],
+        cannot_link=None if pairs is None else pairs.rows[~pairs.linked],
+        n_rows=n_rows,
         sizes=sizes,
-    )
-    size_factors = np.pad(prepared.size_factors, (0, rows - n), constant_values=1)
-    return F.CellData(
-        features=jnp.asarray(np.pad(prepared.features, [(0, rows - n), (0, 0)]), float),
-        counts=jnp.asarray(_dense(prepared.counts, rows)),
-        size_factors=jnp.asarray(size_factors, float),
-        graph=graph,
-        n_cells=jnp.asarray(n, jnp.int32),
-        n_genes=jnp.asarray(n_genes, jnp.int32),
-        pairs=None if prepared.pairs is None else _padded(prepared.pairs),
     )
 
 
 def links(graph: F.CellGraph, n_cells: int) -> sp.csr_matrix:
     """Return the weights [n, n] of a graph of n cells as a scipy matrix."""
-    g = graph.graph
-    real = slice(int(g.n_edge[0]))
-    ends = np.asarray(g.receivers)[real], np.asarray(g.senders)[real]
+    real = slice(int(graph.graph.n_edge[0]))
+    ends = np.asarray(graph.receivers)[real], np.asarray(graph.senders)[real]
     shape = (n_cells, n_cells)
-    return sp.csr_matrix((np.asarray(g.edges, np.float64)[real], ends), shape=shape)
+    return sp.csr_matrix((np.asarray(graph.weights, np.float64)[real], ends), shape=shape)
 
 
-def _padded(pairs: Constraints) -> F.Pairs:
-    m = len(pairs.linked)
-    more = F.bucket(m) - m
-    return F.Pairs(
-        cells=jnp.asarray(np.pad(pairs.rows, [(0, more), (0, 0)]), jnp.int32),
-        linked=jnp.asarray(np.pad(pairs.linked, (0, more))),
-        weights=jnp.asarray(np.pad(np.ones(m), (0, more)), float),
-    )
+def bound_programs(data: F.CellData) -> None:
+    """Forget the compiled programs of other data, once there are those of several shapes.
+
+    Programs are never freed by jax, and the kernel has a limit on what they map: a process that
+    fits sets of many sizes would end there.
+    """
+    shape = tuple(leaf.shape for leaf in jax.tree.leaves(data))
+    if shape not in _kept and len(_kept) >= _SHAPES:
+        logger.debug("forgetting compiled programs of %d shapes", len(_kept))
+        F.clear_programs()
+        _kept.clear()
+    _kept[shape] = None
 
 
-def _dense(counts: sp.csr_matrix, n_rows: int) -> np.ndarray:
-    """Return counts, padded, as a dense array of a small type."""
-    n, n_genes = counts.shape
-    dense = np.zeros((n_rows, F.bucket(n_genes) if n_genes else 0), counts.dtype)
-    for start in range(0, n, _ROWS):
-        part = counts[start : start + _ROWS]
-        dense[start : start + part.shape[0], :n_genes] = part.toarray()
-    return dense
+def give_back_memory() -> None:
+    """Return freed memory to the system.
+
+    Compilers free hundreds of MB in small pieces, which glibc would keep.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # not glibc
+        logger.debug("no malloc_trim on this platform")

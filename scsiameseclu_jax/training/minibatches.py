@@ -15,7 +15,6 @@ import numpy as np
 import scipy.sparse as sp
 
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.preprocessing.prepare import Prepared
 from scsiameseclu_jax.training.device import device_data, links
 
@@ -66,10 +65,8 @@ class MiniBatches:
     ----------
     prepared
         The cells.
-    n_clusters
-        Number of clusters.
-    config
-        All settings; ``scale.batch_cells`` is the size of a mini-batch.
+    method
+        The method; ``config.scale.batch_cells`` is the size of a mini-batch.
     seed
         Of the draws of parts.
 
@@ -83,7 +80,8 @@ class MiniBatches:
     Chiang et al., Cluster-GCN, KDD 2019.
     """
 
-    def __init__(self, prepared: Prepared, n_clusters: int, *, config: Config, seed: int) -> None:
+    def __init__(self, prepared: Prepared, method: F.Method, *, seed: int) -> None:
+        config = method.config
         if config.fusion.gate == "per_cell":
             msg = (
                 "Expected `config.fusion.gate` to be 'computed' or 'fixed' for mini-batches, found "
@@ -91,21 +89,20 @@ class MiniBatches:
             )
             raise ValueError(msg)
         n = len(prepared.order)
-        self._prepared, self._n_clusters, self._config = prepared, n_clusters, config
+        self._prepared, self._method = prepared, method
         # in a step, targets stay as they are: they are refreshed for all cells at once
-        held = dataclasses.replace(config.transport, refresh_every=0)
-        steps = dataclasses.replace(config.training, patience=0)
-        self._step_config = dataclasses.replace(config, transport=held, training=steps)
-        self.data = device_data(prepared._replace(counts=prepared.counts[:, :0], pairs=None))
+        held = method.structure._replace(refresh=False)
+        self._step_method = dataclasses.replace(method, structure=held)
+        self.data = device_data(prepared._replace(counts=prepared.counts[:, :0], constraints=None))
         n_batches = -(-n // config.scale.batch_cells)
         self._parts = graph_parts(
-            prepared.features, links(self.data.graph, n), min(_PARTS * n_batches, n)
+            prepared.features, links(F.normalize(self.data.graph), n), min(_PARTS * n_batches, n)
         )
         ends = prepared.receivers, prepared.senders
         self._links = sp.csr_matrix((prepared.weights, ends), shape=(n, n))
         self._n_rows = F.bucket(_PARTS * max(map(len, self._parts)))
         self._kept = self._links  # until there is more to know
-        shapes = self.data.graph.graph.edges.shape[0], len(self.data.graph.owners)
+        shapes = self.data.graph.weights.shape[0], len(self.data.graph.owners)
         # what the whole graph has for as many cells: no induced graph is expected to have more
         self._sizes = tuple(
             -(-size * self._n_rows // self.data.features.shape[0]) for size in shapes
@@ -135,25 +132,24 @@ class MiniBatches:
             senders=among.col,
             receivers=among.row,
             weights=among.data,
-            pairs=None,  # few would have both cells in one mini-batch
+            constraints=None,  # few would have both cells in one mini-batch
         )
         return device_data(part, n_rows=self._n_rows, sizes=self._sizes)
 
     def init(self, key: jax.Array) -> F.TrainState:
-        """Initialise a state of all cells; see :func:`scsiameseclu_jax.functional.init`."""
-        few = self.batch(self._parts[0])
-        state = F.init(key, few, n_clusters=self._n_clusters, config=self._config)
+        """Initialise a state of all cells; see :meth:`scsiameseclu_jax.functional.Method.init`."""
+        state = self._step_method.init(key, self.batch(self._parts[0]))
+        n, k = self.data.features.shape[0], self._method.n_clusters
         return state._replace(
-            kept=jnp.ones_like(self.data.graph.graph.edges),
-            plan=F.empty_plan(self.data.features.shape[0], self._n_clusters),
+            edge_mask=jnp.ones_like(self.data.graph.weights),
+            plan=F.empty_plan(n, k, self.data.features.dtype),
         )
 
-    def ready(self, state: F.TrainState, stage: F.Stage, sizes: set[int]) -> None:
-        """Look up which links view 1 keeps; the first step of a stage compiles it."""
-        del sizes
+    def begin(self, state: F.TrainState, stage: F.Stage) -> None:
+        """Look up which links view 1 keeps."""
         if stage == "train":
-            edges = self.data.graph.graph._replace(edges=1 + state.kept)
-            self._kept = links(self.data.graph._replace(graph=edges), len(self._prepared.order))
+            edges = self.data.graph.with_weights(1 + state.edge_mask)
+            self._kept = links(edges, len(self._prepared.order))
 
     def run(
         self, state: F.TrainState, stage: F.Stage, n_steps: int
@@ -176,32 +172,35 @@ class MiniBatches:
         infos = []
         for _ in range(n_steps):
             state, info = self._step(state, stage)
-            infos.append(info)
-        return state, jax.tree.map(lambda *values: jnp.concatenate(values), *infos)
+            infos.append(jax.device_get(info))
+        return state, jax.tree.map(lambda *values: np.stack(values), *infos)
 
     def _step(self, state: F.TrainState, stage: F.Stage) -> tuple[F.TrainState, F.StepInfo]:
-        config, cells = self._config, next(self._cells)
+        cells = next(self._cells)
         data = self.batch(cells)
         rows = np.pad(cells, (0, self._n_rows - len(cells)))
-        kept = np.ones(data.graph.graph.edges.shape, np.float32)
+        kept = np.ones(data.graph.weights.shape, np.float32)
         if stage == "train":
             among = self._kept[cells][:, cells]
             among.sort_indices()
             kept[: among.nnz] = among.data - 1  # the same edges in the same order
+        refreshed = self._refreshed(state, stage)
         target = state.plan.target[rows] * data.mask[:, None]
-        # copies, for a fit donates its state
-        plan = jax.tree.map(jnp.copy, state.plan._replace(target=target))
-        inner = state._replace(kept=jnp.asarray(kept), plan=plan)
-        inner, info = F.fit(inner, data, config=self._step_config, n_steps=1, stage=stage)
-        state = inner._replace(kept=state.kept, plan=state.plan)
-        every = config.transport.refresh_every
-        if stage != "train" or not every or int(state.step) % every:
-            return state, info
-        before = state.plan.target
-        state = F.refresh(state, self.data, config=config)
-        moved = jnp.argmax(before, axis=1) != jnp.argmax(state.plan.target, axis=1)
-        changed = jnp.sum(moved * self.data.mask) / jnp.sum(self.data.mask)
-        error, iterations = state.plan.error[None], state.plan.iterations[None]
-        return state, info._replace(
-            changed=changed[None], sinkhorn_error=error, sinkhorn_iterations=iterations
+        part = state._replace(edge_mask=jnp.asarray(kept), plan=state.plan._replace(target=target))
+        after, info = self._step_method.step(part, data, stage=stage)
+        state_after = after._replace(edge_mask=state.edge_mask, plan=refreshed)
+        if refreshed is state.plan:
+            return state_after, info
+        return state_after, info._replace(
+            changed=F.share_changed(state.plan.target, refreshed.target, self.data.mask),
+            sinkhorn_error=refreshed.error,
+            sinkhorn_iterations=refreshed.iterations,
         )
+
+    def _refreshed(self, state: F.TrainState, stage: F.Stage) -> F.Plan:
+        """Return the target of the next step, as a step on all cells does."""
+        every = self._method.config.transport.refresh_every
+        if stage != "train" or not every or (int(state.step) + 1) % every:
+            return state.plan
+        z = self._method.embed(state, self.data)
+        return self._method.update_target(state, self.data, z).plan
