@@ -1,8 +1,8 @@
 """Every hyper-parameter of the method and its default, once.
 
 The defaults are one setting for all data sets. Weights of losses live with the losses
-(``functional.TERMS``); a config overrides them by name. What a compiled program depends on is listed
-in ``functional/settings.py``: everything else can change without compiling anew.
+(``functional.TERMS``); a config overrides them by name. What a compiled program depends on is
+listed in ``functional/settings.py``: everything else can change without compiling anew.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
-import jax
 import numpy as np
 
 import scsiameseclu_jax.functional as F

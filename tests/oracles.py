@@ -9,12 +9,17 @@ from jax.scipy.special import gammaln
 
 
 def adjacency(senders, receivers, weights, n):
-    """Normalised ``D^-1/2 (A + I) D^-1/2`` of undirected links; of equal ones the heaviest."""
+    """Raw ``A + I`` of undirected links; of equal ones the heaviest."""
     a = np.zeros((n, n))
     for i, j, weight in zip(senders, receivers, weights, strict=True):
         a[i, j] = a[j, i] = max(a[i, j], weight)
     np.fill_diagonal(a, 1)
-    scale = a.sum(axis=1) ** -0.5
+    return a
+
+
+def normalized(a):
+    """``D^-1/2 A D^-1/2``, the degrees being sums of rows."""
+    scale = np.asarray(a).sum(axis=1) ** -0.5
     return scale[:, None] * a * scale
 
 
@@ -76,8 +81,8 @@ def student_t(z, centers):
     return q / q.sum(axis=1, keepdims=True)
 
 
-def sinkhorn(log_q, proportions, sharpness, iterations=5000):
-    kernel = jnp.exp(sharpness * log_q)
+def sinkhorn(log_q, proportions, epsilon, iterations=5000):
+    kernel = jnp.exp(log_q / epsilon)
     v = jnp.ones(len(proportions))
     for _ in range(iterations):
         u = 1 / (kernel @ v)
@@ -123,19 +128,23 @@ def fuse(params, z_features, z_graph, a):
     return equal_length(local + params["beta"] * attention(local))
 
 
-def pair_likelihood(q, rows, linked):
+def constraint_nll(q, rows, linked):
     """Mean negative log-likelihood of pairs of cells [m, 2], of one cluster where linked [m]."""
     same = jnp.array([q[i] @ q[j] for i, j in rows])
     return -jnp.mean(jnp.log(jnp.where(jnp.array(linked), same, 1 - same)))
 
 
 def training_terms(
-    params, x, x_1, x_2, counts, size_factors, a, a_removed, target, rows, pairs, config
+    params, x, x_1, x_2, counts, size_factors, a, kept, target, rows, pairs, structure, alpha
 ):
-    """Every term of a training step, and ``q``; the counts of the cells `rows` enter ZINB."""
-    slope = config.network.negative_slope
-    n_f, n_g = len(config.network.feature_layers), len(config.network.graph_layers)
-    spread = pagerank(a, config.augmentation.alpha)
+    """Every term of a training step, ``q`` and the embedding, from the raw adjacency [n, n].
+
+    View 1 keeps the links where `kept` [n, n] is 1; the counts of the cells `rows` enter ZINB.
+    """
+    network = structure.network
+    slope, n_f, n_g = network.negative_slope, len(network.feature_layers), len(network.graph_layers)
+    a_removed, a = normalized(a * kept), normalized(a)
+    spread = pagerank(a, alpha)
     f_1, _ = dense_stack(params["feature_encoder"], x_1, n_f, slope)
     f_2, _ = dense_stack(params["feature_encoder"], x_2, n_f, slope)
     layers_1 = graph_stack(params["graph_encoder"], x_1, a_removed, n_g)
@@ -145,8 +154,7 @@ def training_terms(
     decoded, hidden = dense_stack(params["feature_decoder"], z, n_f, slope)
     genes = counts.shape[1]  # the heads may have more columns, padding
     heads = {
-        k: (hidden[rows] @ v["kernel"] + v["bias"])[:, :genes]
-        for k, v in params["count_heads"].items()
+        k: (hidden[rows] @ v["kernel"] + v["bias"])[:, :genes] for k, v in params["zinb"].items()
     }
     log_mean = heads["mean"] + jnp.log(size_factors)[rows, None]
     q = student_t(z, params["centers"])
@@ -164,5 +172,5 @@ def training_terms(
         "latent_correlation": latent_correlation(f_1, f_2, q) + latent_correlation(g_1, g_2, q),
         "propagation": jnp.stack(divergences).mean(),
         "clustering": divergence(target, q),
-        "pairs": pair_likelihood(q, *pairs),
-    }, q
+        "constraints": constraint_nll(q, *pairs),
+    }, z

@@ -1,5 +1,6 @@
 """Small problems with every oddity: padding, a hub that spills, repeated links, a lonely cell."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -11,17 +12,38 @@ import scsiameseclu_jax.functional as F
 from tests import oracles
 
 K = 3
+ALPHA = 0.2
 
 # Small widths; the series is exact to rounding, so that everything can be held to 1e-9.
-_ALL = scs.Config.paper().to_dict()
+_PAPER = scs.Config.paper().to_dict()
 CONFIG = scs.Config.from_dict(
-    _ALL
+    _PAPER
     | {
         "network": {"feature_layers": [8, 7], "graph_layers": [9, 6], "n_latent": 4},
-        "augmentation": _ALL["augmentation"] | {"diffusion_tolerance": 1e-13},
+        "augmentation": _PAPER["augmentation"] | {"diffusion_tolerance": 1e-13},
         "training": {"feature_batch": 16, "zinb_batch": 8},
     }
 )
+
+
+def config_with(**sections):
+    """Return the config with some settings changed."""
+    values = CONFIG.to_dict()
+    for name, settings in sections.items():
+        values[name] |= settings
+    return scs.Config.from_dict(values)
+
+
+def method_of(config=CONFIG, k=K, **choices):
+    return F.siameseclu(k, config=config, **choices)
+
+
+METHOD = method_of()
+STRUCTURE = METHOD.structure
+
+
+def structure_with(**changes):
+    return STRUCTURE._replace(**changes)
 
 
 class Problem(NamedTuple):
@@ -29,7 +51,7 @@ class Problem(NamedTuple):
     x: np.ndarray
     counts: np.ndarray
     size_factors: np.ndarray
-    adjacency: np.ndarray  # dense, normalised
+    adjacency: np.ndarray  # dense, raw, with self loops
 
 
 def links(n, seed=0):
@@ -42,43 +64,20 @@ def links(n, seed=0):
     return senders, receivers, rng.uniform(0.1, 2.0, len(senders))
 
 
-def problem(n=45, *, n_nodes=None, n_features=6, n_genes=10, gene_pad=3, seed=0):
-    """Make cells in the current default precision; rows past n and genes past n_genes pad."""
-    rng = np.random.default_rng(seed)
-    n_nodes = n + 7 if n_nodes is None else n_nodes
-    senders, receivers, weights = links(n, seed)
-    x = rng.normal(size=(n, n_features))
-    counts = rng.poisson(rng.gamma(0.5, 2.0, (n, n_genes)))
-    size_factors = rng.uniform(0.5, 2.0, n)
-    rows = (0, n_nodes - n)
-    data = F.CellData(
-        features=jnp.asarray(np.pad(x, [rows, (0, 0)]), float),
-        counts=jnp.asarray(np.pad(counts, [rows, (0, gene_pad)]), jnp.int32),
-        size_factors=jnp.asarray(np.pad(size_factors, [rows], constant_values=1), float),
-        graph=F.cell_graph(senders, receivers, weights, n_cells=n, n_nodes=n_nodes),
-        n_cells=jnp.asarray(n, jnp.int32),
-        n_genes=jnp.asarray(n_genes, jnp.int32),
-    )
-    dense = oracles.adjacency(senders, receivers, weights, n)
-    return Problem(data, x, counts, size_factors, dense)
-
-
 PAIRS = [[0, 1], [2, 3], [4, 5]], [True, False, False]
 
 
-def known_pairs(rows, linked, padding=0):
-    """Return pairs as training sees them."""
-    m = len(rows)
-    return F.Pairs(
-        jnp.pad(jnp.asarray(rows, jnp.int32), [(0, padding), (0, 0)]),
-        jnp.pad(jnp.asarray(linked), (0, padding)),
-        jnp.pad(jnp.ones(m), (0, padding)),
-    )
-
-
-def paired(made):
-    """Return the problem with known pairs of cells, padded."""
-    return made._replace(data=made.data._replace(pairs=known_pairs(*PAIRS, padding=2)))
+def problem(n=45, *, n_nodes=None, n_features=6, n_genes=10, seed=0, pairs=False):
+    """Make cells in the current default precision; rows past n and genes past n_genes pad."""
+    rng = np.random.default_rng(seed)
+    ends = links(n, seed)
+    x = rng.normal(size=(n, n_features))
+    counts = rng.poisson(rng.gamma(0.5, 2.0, (n, n_genes)))
+    size_factors = rng.uniform(0.5, 2.0, n)
+    known = {"must_link": PAIRS[0][:1], "cannot_link": PAIRS[0][1:]} if pairs else {}
+    rows = n + 7 if n_nodes is None else n_nodes
+    data = F.cell_data(x, counts, ends, size_factors=size_factors, n_rows=rows, **known)
+    return Problem(data, x, counts, size_factors, oracles.adjacency(*ends, n))
 
 
 def shaken(tree, seed=0, scale=0.3):
@@ -89,22 +88,37 @@ def shaken(tree, seed=0, scale=0.3):
     return jax.tree.unflatten(structure, moved)
 
 
-def started(made, config=CONFIG, *, params=None, seed=0, sizes=(1.0, 2.0, 3.0)):
+def started(made, method=METHOD, *, params=None, seed=0, sizes=(1.0, 2.0, 3.0)):
     """Return a state ready to train; its parameters are shaken, unless given."""
-    state = F.init(jax.random.key(seed), made.data, n_clusters=len(sizes), config=config)
+    state = method.init(jax.random.key(seed), made.data)
     state = state._replace(params=shaken(state.params, seed) if params is None else params)
-    state = F.remove_edges(state, made.data, config=config)
-    centers, sizes = state.params["centers"], jnp.asarray(sizes, made.data.features.dtype)
-    state = F.start_clustering(state, made.data, centers, sizes, config=config)
-    return F.start_stage(state, "train", config=config)
+    state = method.prune_graph(state, made.data, method.embed(state, made.data))
+    z = method.embed(state, made.data)
+    state = method.start_clustering(state, made.data, z, state.params["centers"], np.array(sizes))
+    return method.start_stage(state, "train")
 
 
-def dense_of(graph):
+def forgetful(method):
+    """Return an equal method that is compiled anew: with another number of Sinkhorn iterations."""
+    structure = method.structure
+    more = structure._replace(max_iterations=structure.max_iterations + 10)
+    return dataclasses.replace(method, structure=more)
+
+
+def dense_of(graph, values=None):
     """Return the n x n matrix that the edges of a graph say."""
-    n, g = graph.n_rows, graph.graph
+    n = graph.n_rows
     a = np.zeros((n, n))
-    np.add.at(a, (np.asarray(g.receivers), np.asarray(g.senders)), np.asarray(g.edges))
+    values = graph.weights if values is None else values
+    np.add.at(a, (np.asarray(graph.receivers), np.asarray(graph.senders)), np.asarray(values))
     return a
+
+
+def kept_of(state, made):
+    """Return 1 [n, n] for the links that view 1 keeps, 0 for those removed."""
+    n = len(made.x)
+    gone = dense_of(made.data.graph, (1 - np.asarray(state.edge_mask)))[:n, :n]
+    return 1 - gone
 
 
 # Sums over edges are in no fixed order on an accelerator.
@@ -117,6 +131,14 @@ def close(found, wanted, rtol=1e-10, atol=1e-12):
     assert len(found) == len(wanted)
     for one, two in zip(found, wanted, strict=True):
         np.testing.assert_allclose(one, two, rtol=rtol, atol=atol)
+
+
+def same(one, two):
+    """Compare two trees of arrays to the last bit."""
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(a, b)
 
 
 def same_value_and_gradient(f, oracle, *args, rtol=1e-10, atol=1e-12):

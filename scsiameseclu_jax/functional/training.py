@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -189,7 +190,7 @@ class Method:
         for start in range(0, n_steps, CHUNK):
             size = min(CHUNK, n_steps - start)
             state, info = _loop(self, state, data, jnp.asarray(size), stage=stage)
-            infos.append(info if size == CHUNK else jax.tree.map(lambda a: a[:size], info))
+            infos.append(info if size == CHUNK else jax.tree.map(itemgetter(slice(size)), info))
         if len(infos) == 1:
             return state, infos[0]
         return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *infos)
@@ -319,7 +320,8 @@ def siameseclu(
     Examples
     --------
     >>> import scsiameseclu_jax.functional as F
-    >>> method = F.siameseclu(8, terms=(*F.TERMS, F.Term("small", lambda c: (c.embeddings.fused**2).mean())))
+    >>> small = F.Term("small", lambda context: (context.embeddings.fused**2).mean(), weight=0.1)
+    >>> method = F.siameseclu(8, terms=(*F.TERMS, small))
     >>> [term.name for term in method.terms][-2:]
     ['constraints', 'small']
     """

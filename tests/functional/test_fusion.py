@@ -5,10 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
 from tests import oracles
-from tests.problems import CONFIG, EXACT, close, problem, same_value_and_gradient, shaken
+from tests.problems import (
+    CONFIG,
+    EXACT,
+    METHOD,
+    STRUCTURE,
+    close,
+    config_with,
+    method_of,
+    problem,
+    same_value_and_gradient,
+    shaken,
+    structure_with,
+)
 
 D = CONFIG.network.n_latent
 
@@ -58,19 +69,19 @@ def test_rows_get_equal_length_and_zero_stays():
 
 @pytest.mark.parametrize("kind", ["computed", "per_cell", "fixed"])
 def test_gate_starts_at_one_half(kind):
-    config = scs.Config.from_dict({"network": {"n_latent": D}, "fusion": {"gate": kind}})
-    made = problem()
-    state = F.init(jax.random.key(0), made.data, n_clusters=3, config=config)
+    method, made = method_of(config_with(fusion={"gate": kind})), problem()
+    state = method.init(jax.random.key(0), made.data)
     f, g = normal(52, D), normal(52, D, seed=2)
-    close(F.gate(state.params, f, g, config=config), 0.5 * (f + g), rtol=1e-6, atol=1e-6)
+    mixed = F.gate(state.params, f, g, structure=method.structure)
+    close(mixed, 0.5 * (f + g), rtol=1e-6, atol=1e-6)
 
 
 def test_gate_is_computed_for_any_cell():
     params = shaken({"fusion": {"kernel": jnp.zeros((2 * D, D)), "bias": jnp.zeros(D)}})
     f, g = normal(9, D), normal(9, D, seed=2)
     with jax.default_matmul_precision("highest"):
-        whole = F.gate(params, f, g, config=CONFIG)
-        close(F.gate(params, f[4:6], g[4:6], config=CONFIG), whole[4:6], rtol=1e-5)
+        whole = F.gate(params, f, g, structure=STRUCTURE)
+        close(F.gate(params, f[4:6], g[4:6], structure=STRUCTURE), whole[4:6], rtol=1e-5)
     assert (np.minimum(f, g) - 1e-6 <= whole).all()
     assert (whole <= np.maximum(f, g) + 1e-6).all()
 
@@ -78,9 +89,11 @@ def test_gate_is_computed_for_any_cell():
 def test_fuse_is_its_dense_form(x64):
     made = problem()
     n = len(made.x)
-    state = F.init(jax.random.key(0), made.data, n_clusters=3, config=CONFIG)
+    state = METHOD.init(jax.random.key(0), made.data)
     params = shaken(state.params)
-    a, f, g = jnp.asarray(made.adjacency), normal(n, D), normal(n, D, seed=2)
+    a = jnp.asarray(oracles.normalized(made.adjacency))
+    graph = F.ViewGraph(F.normalize(made.data.graph), None)
+    f, g = normal(n, D), normal(n, D, seed=2)
     cotangent = normal(n, D, seed=3)
 
     def found(f, g, own):
@@ -88,9 +101,9 @@ def test_fuse_is_its_dense_form(x64):
             {**params, "fusion": own},
             padded(f, 7),
             padded(g, 7),
-            made.data.graph,
+            graph,
             made.data.mask,
-            config=CONFIG,
+            structure=STRUCTURE,
         )
         return jnp.sum(cotangent * z[:n])
 
@@ -105,21 +118,19 @@ def test_fuse_is_its_dense_form(x64):
 @pytest.mark.parametrize("change", [{"local": False}, {"global_attention": False}])
 def test_parts_of_the_fusion_can_be_left_out(change):
     made = problem()
-    config = scs.Config.from_dict({**CONFIG.to_dict(), "fusion": change})
-    state = F.init(jax.random.key(0), made.data, n_clusters=3, config=CONFIG)
-    params = shaken(state.params)
+    params = shaken(METHOD.init(jax.random.key(0), made.data).params)
     f, g = normal(52, D), normal(52, D, seed=2)
-    both = [
-        F.fuse(params, f, g, made.data.graph, made.data.mask, config=c) for c in (CONFIG, config)
-    ]
+    graph = F.ViewGraph(F.normalize(made.data.graph), None)
+    without = structure_with(fusion=config_with(fusion=change).fusion)
+    both = [F.fuse(params, f, g, graph, made.data.mask, structure=s) for s in (STRUCTURE, without)]
     assert np.abs(both[0] - both[1]).max() > 1e-3
 
 
 def test_embedding_without_noise_can_be_repeated():
     made = problem()
-    state = F.init(jax.random.key(0), made.data, n_clusters=3, config=CONFIG)
-    one = F.embedding(state, made.data, config=CONFIG)
-    close(one, F.embedding(state, made.data, config=CONFIG), rtol=EXACT)
+    state = METHOD.init(jax.random.key(0), made.data)
+    one = METHOD.embed(state, made.data)
+    close(one, METHOD.embed(state, made.data), rtol=EXACT)
     n = len(made.x)
     close(jnp.sum(one[:n] ** 2, axis=1), jnp.full(n, float(D)), rtol=1e-4)
     assert not np.asarray(one)[n:].any()
@@ -139,11 +150,11 @@ def test_all_cells_as_landmarks_are_all_pairs(x64):
 
 def test_landmarks_are_spread_over_the_cells_and_only_where_there_are_many():
     mask = jnp.arange(640) < 600
-    few = scs.Config.from_dict({"scale": {"exact_cells": 600, "landmarks": 7}})
-    assert F.landmarks(mask, config=few) is None  # 640 rows are what 600 cells are padded to
-    many = scs.Config.from_dict({"scale": {"exact_cells": 570, "landmarks": 7}})
+    few = structure_with(exact_cells=600, landmarks=7)
+    assert F.landmarks(mask, structure=few) is None  # 640 rows are what 600 cells are padded to
+    many = structure_with(exact_cells=570, landmarks=7)
     wanted = [i * 600 // 7 for i in range(7)]
-    np.testing.assert_array_equal(F.landmarks(mask, config=many), wanted)
+    np.testing.assert_array_equal(F.landmarks(mask, structure=many), wanted)
 
 
 def test_landmarks_estimate_attention(x64):

@@ -106,8 +106,8 @@ def test_propagation_divergence_has_both_halves(x64):
 def test_adjacency_error(x64, n, pad):
     made = problem(n, n_nodes=n + pad)
     same_value_and_gradient(
-        lambda z: F.adjacency_error(extended(z, pad), made.data.graph, mask(n, pad)),
-        lambda z: oracles.adjacency_error(z, jnp.asarray(made.adjacency)),
+        lambda z: F.adjacency_error(extended(z, pad), F.normalize(made.data.graph), mask(n, pad)),
+        lambda z: oracles.adjacency_error(z, jnp.asarray(oracles.normalized(made.adjacency))),
         0.5 * normal(n, 4),
         rtol=1e-9,
     )
@@ -131,7 +131,7 @@ def test_assignment_divergence_is_kl_of_probabilities(x64):
 def test_adjacency_error_with_landmarks(x64):
     made = problem()
     z = jnp.asarray(np.random.default_rng(0).normal(size=(52, 4)))
-    graph, mask = made.data.graph, made.data.mask
+    graph, mask = F.normalize(made.data.graph), made.data.mask
     same_value_and_gradient(
         lambda z: F.adjacency_error(z, graph, mask, jnp.arange(45)),
         lambda z: F.adjacency_error(z, graph, mask),
@@ -139,3 +139,23 @@ def test_adjacency_error_with_landmarks(x64):
     )
     sampled = [float(F.adjacency_error(z, graph, mask, jnp.arange(i, 45, 5))) for i in range(5)]
     assert np.mean(sampled) == pytest.approx(float(F.adjacency_error(z, graph, mask)), rel=1e-2)
+
+
+def test_adjacency_error_of_learned_weights(x64):
+    """Of weights that differ in both directions: the gradient of z and of the weights."""
+    made = problem()
+    raw = made.data.graph
+    weights = jnp.abs(normal(*raw.weights.shape, seed=3)) * (raw.weights > 0)
+    real, z, ones = np.asarray(raw.weights) > 0, 0.5 * normal(52, 4), jnp.ones(52)
+
+    def found(z, weights):
+        return F.adjacency_error(z, raw.with_weights(weights), ones)
+
+    def dense(z, weights):
+        a = jnp.zeros((52, 52)).at[raw.receivers, raw.senders].add(weights)
+        return oracles.adjacency_error(z, a)
+
+    got, wanted = (jax.grad(f, (0, 1))(z, weights) for f in (found, dense))
+    close(got[0], wanted[0], rtol=1e-9)
+    # the squares of the weights are taken edge by edge, so those of padding do not matter
+    close(got[1][real], wanted[1][real], rtol=1e-9)

@@ -9,7 +9,7 @@ import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.preprocessing.prepare import prepare
 from scsiameseclu_jax.training.device import device_data
-from tests.problems import CONFIG, K, problem
+from tests.problems import config_with, method_of, problem
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -26,10 +26,6 @@ def products(jaxpr):
                     yield from products(inner)
 
 
-def plan(log_q, mask):
-    return F.sinkhorn_plan(log_q, jnp.full(4, 0.25), mask, jnp.zeros(4), config=CONFIG.transport)
-
-
 def exact(found):
     made = list(found)
     return made and all(p == (HIGHEST, HIGHEST) for p in made)
@@ -42,12 +38,8 @@ def exact(found):
         lambda z, m: F.latent_correlation(z, z[::-1], jnp.abs(z[:, :3])),
         lambda z, m: jnp.sum(F.log_assignment(z, z[:4])),
         lambda z, m: jnp.sum(
-            F.sinkhorn_plan(
-                F.log_assignment(z, z[:4]),
-                jnp.full(4, 0.25),
-                m,
-                jnp.zeros(4),
-                config=CONFIG.transport,
+            F.sinkhorn_target(
+                F.log_assignment(z, z[:4]), jnp.full(4, 0.25), m, jnp.zeros(4), epsilon=0.2
             ).target
         ),
     ],
@@ -67,11 +59,9 @@ def test_the_check_sees_a_product_in_less():
 
 
 def step_products(precision):
-    made = problem()
-    config = scs.Config.from_dict(CONFIG.to_dict() | {"scale": {"precision": precision}})
-    state = F.init(jax.random.key(0), made.data, n_clusters=K, config=config)
-    traced = jax.make_jaxpr(lambda s, d: F.train_step(s, d, config=config))(state, made.data)
-    return list(products(traced.jaxpr))
+    made, method = problem(), method_of(config_with(scale={"precision": precision}))
+    state = method.init(jax.random.key(0), made.data)
+    return list(products(jax.make_jaxpr(method.step)(state, made.data).jaxpr))
 
 
 def test_the_setting_reaches_every_other_product():
@@ -92,21 +82,19 @@ def test_a_caller_s_own_default_does_not_leak_in():
 def test_everything_is_float64_where_that_is_the_default(x64, config):
     """Traced only: types that do not fit together show there."""
     adata = scs.datasets.simulate(n_cells=52, n_genes=60, n_clusters=4, rng=0)
-    data = device_data(prepare(adata, config=config))
+    data, method = device_data(prepare(adata, config=config)), F.siameseclu(4, config=config)
 
     def run(state):
-        for stage in ("features", "graph", "joint"):
-            state = F.start_stage(state, stage, config=config)
-            state, _ = F.fit(state, data, config=config, n_steps=2, stage=stage)
-        state = F.remove_edges(state, data, config=config)
-        centers, sizes = np.zeros((4, 20), np.float32), np.ones(4, np.float32)
-        state = F.start_clustering(state, data, centers, sizes, config=config)
-        state, _ = F.fit(
-            F.start_stage(state, "train", config=config), data, config=config, n_steps=2
-        )
-        return state, F.predict(state, data, config=config)
+        for stage in F.STAGES[:3]:
+            state = method.start_stage(state, stage)
+            state, _ = method.fit(state, data, n_steps=2, stage=stage)
+        state = method.prune_graph(state, data, method.embed(state, data))
+        z, centers = method.embed(state, data), np.zeros((4, 20), np.float32)
+        state = method.start_clustering(state, data, z, centers, np.ones(4, np.float32))
+        state, _ = method.fit(method.start_stage(state, "train"), data, n_steps=2)
+        return state, method.assign(state, method.embed(state, data))
 
-    state = F.init(jax.random.key(0), data, n_clusters=4, config=config)
+    state = method.init(jax.random.key(0), data)
     for leaf in jax.tree.leaves((data, state, *jax.eval_shape(run, state))):
         assert not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype == jnp.float64
 
@@ -119,10 +107,9 @@ def test_precision_is_one_of_three():
 def test_results_do_not_depend_on_it_on_a_cpu():
     if jax.default_backend() != "cpu":
         pytest.skip("says something of CPUs only")
-    made = problem()
-    found = []
+    made, embeddings = problem(), []
     for precision in ("highest", "default"):
-        config = scs.Config.from_dict(CONFIG.to_dict() | {"scale": {"precision": precision}})
-        state = F.init(jax.random.key(0), made.data, n_clusters=K, config=config)
-        found.append(F.embedding(state, made.data, config=config))
-    np.testing.assert_array_equal(*found)
+        method = method_of(config_with(scale={"precision": precision}))
+        state = method.init(jax.random.key(0), made.data)
+        embeddings.append(method.embed(state, made.data))
+    np.testing.assert_array_equal(*embeddings)

@@ -1,23 +1,37 @@
-"""The step: every term and gradient against the dense form, stages, resumption, traces."""
+"""The step: every term and gradient against the dense form, stages, resumption, programs."""
 
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
 from tests import oracles
-from tests.problems import CONFIG, PAIRS, close, dense_of, paired, problem, started
+from tests.problems import (
+    ALPHA,
+    CONFIG,
+    METHOD,
+    PAIRS,
+    STRUCTURE,
+    close,
+    config_with,
+    forgetful,
+    kept_of,
+    method_of,
+    problem,
+    same,
+    started,
+)
 
-TERMS = list(CONFIG.to_dict()["losses"])
+TERMS = [term.name for term in METHOD.terms]
 
 
 @pytest.fixture(scope="module")
 def made():
-    return paired(problem())
+    return problem(pairs=True)
 
 
 @pytest.fixture(scope="module")
@@ -25,55 +39,54 @@ def state(made):
     return started(made)
 
 
-def config_with(**sections):
-    values = CONFIG.to_dict()
-    for name, settings in sections.items():
-        values[name] |= settings
-    return scs.Config.from_dict(values)
+def context_of(params, key, state, made, method=METHOD):
+    return F.training._context(method, params, key, state, made.data, "train")
 
 
-def copied(state):
-    """Fit donates its state."""
-    return jax.tree.map(lambda a: a.copy(), state)
+def rows_of(context, name="zinb"):
+    """Return the cells whose counts a term draws."""
+    keys = {}
 
+    def caught(inner):
+        keys[name] = inner.key
+        return jnp.zeros(())
 
-def same(one, two):
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
-        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-            a, b = jax.random.key_data(a), jax.random.key_data(b)
-        np.testing.assert_array_equal(a, b)
+    F.evaluate([F.Term(name, caught)], context, "train")
+    return F.objective.draw_cells(keys[name], context.data, STRUCTURE.zinb_batch)
 
 
 def test_every_term_and_its_gradient_is_the_dense_one(x64):
-    made = paired(problem())
+    """From raw input: the dense form has its own graph, normalised once."""
+    made = problem(pairs=True)
     state, n = started(made), len(made.x)
     key = jax.random.key(3)
-    key_views, key_counts = jax.random.split(key)
-    views = F.augment(key_views, made.data, state.kept, config=CONFIG)
-    rows = jax.random.randint(key_counts, (CONFIG.training.zinb_batch,), 0, n)
+    context = context_of(state.params, key, state, made)
+    views, kept = context.views, kept_of(state, made)
+    assert (kept == 0).any()
     fixed = (
         made.x,
         views.features_1[:n],
         views.features_2[:n],
         made.counts,
         made.size_factors,
-        jnp.asarray(made.adjacency),
-        jnp.asarray(dense_of(F.normalize(made.data.graph, state.kept))[:n, :n]),
+        made.adjacency,
+        kept,
         state.plan.target[:n],
-        rows,
+        rows_of(context),
         PAIRS,
     )
 
     def found(params):
-        return F.training_terms(params, key, made.data, state, config=CONFIG)
+        context = context_of(params, key, state, made)
+        return F.evaluate(METHOD.terms, context, "train"), context.embeddings.fused[:n]
 
     def dense(params):
-        return oracles.training_terms(params, *fixed, CONFIG)
+        return oracles.training_terms(params, *fixed, STRUCTURE, ALPHA)
 
     terms, z = jax.jit(found)(state.params)
-    wanted, q = jax.jit(dense)(state.params)
-    assert set(terms) == set(wanted) == set(TERMS)
-    close(jnp.exp(F.log_assignment(z, state.params["centers"])[:n]), q, rtol=1e-9)
+    wanted, dense_z = jax.jit(dense)(state.params)
+    assert set(terms) == set(wanted) == set(TERMS) == {term.name for term in F.TERMS}
+    close(z, dense_z, rtol=1e-9)
     close(terms, wanted, rtol=1e-9)
     got = jax.jit(jax.jacrev(lambda p: found(p)[0]))(state.params)
     right = jax.jit(jax.jacrev(lambda p: dense(p)[0]))(state.params)
@@ -83,18 +96,20 @@ def test_every_term_and_its_gradient_is_the_dense_one(x64):
 
 @pytest.mark.parametrize("name", TERMS)
 def test_a_term_that_is_off_is_not_computed(made, state, name):
-    off = config_with(losses={name: 0.0})
+    off = method_of(config_with(losses={name: 0.0}))
 
-    def traced(config):
-        return jax.make_jaxpr(
-            lambda p: F.training_terms(p, state.key, made.data, state, config=config)[0]
-        )(state.params)
+    def traced(method):
+        def terms(params):
+            context = context_of(params, state.key, state, made, method)
+            return F.evaluate(method.terms, context, "train")
 
-    assert name not in F.train_step.eval_shape(state, made.data, config=off)[1].terms
-    assert count_equations(traced(off)) < count_equations(traced(CONFIG))
+        return jax.make_jaxpr(terms)(state.params)
+
+    assert name not in jax.eval_shape(off.step, state, made.data)[1].terms
+    assert count_equations(traced(off)) < count_equations(traced(METHOD))
     if name == "zinb":
-        fresh = F.init(jax.random.key(0), made.data, n_clusters=3, config=off)
-        assert "count_heads" not in fresh.params
+        fresh = off.init(jax.random.key(0), made.data)
+        assert name not in fresh.params
         assert name not in fresh.weights
 
 
@@ -116,11 +131,9 @@ def count_equations(closed):
 def test_no_array_of_a_step_is_n_by_n():
     n = 2048
     large = problem(n, n_nodes=n)
-    state = jax.eval_shape(
-        lambda: F.init(jax.random.key(0), large.data, n_clusters=3, config=CONFIG)
-    )
-    state = F.start_stage.eval_shape(state, "train", config=CONFIG)
-    traced = jax.make_jaxpr(lambda s: F.train_step(s, large.data, config=CONFIG))(state)
+    state = jax.eval_shape(lambda: METHOD.init(jax.random.key(0), large.data))
+    state = jax.eval_shape(lambda s: METHOD.start_stage(s, "train"), state)
+    traced = jax.make_jaxpr(lambda s: METHOD.step(s, large.data))(state)
     shapes = [
         v.aval.shape for e in walk(traced.jaxpr) for v in e.outvars if hasattr(v.aval, "shape")
     ]
@@ -130,7 +143,7 @@ def test_no_array_of_a_step_is_n_by_n():
 
 
 def test_loss_is_the_weighted_sum(made, state):
-    _, info = F.train_step(state, made.data, config=CONFIG)
+    _, info = METHOD.step(state, made.data)
     total = sum(float(state.weights[name] * value) for name, value in info.terms.items())
     assert float(info.loss) == pytest.approx(total, rel=1e-5)
     assert 0 <= float(info.size_entropy) <= 1
@@ -138,137 +151,234 @@ def test_loss_is_the_weighted_sum(made, state):
     assert 0 <= float(info.silhouette) <= 1
 
 
+def test_a_step_is_the_update_of_the_optimiser(x64):
+    """Against optax by hand: clipped, Adam, minus the rate."""
+    made = problem(pairs=True)
+    state = started(made)
+    key = jax.random.fold_in(state.key, state.step)
+
+    def loss(params):
+        context = context_of(params, key, state, made)
+        terms = F.evaluate(METHOD.terms, context, "train")
+        return sum(state.weights[name] * value for name, value in terms.items())
+
+    gradient = jax.grad(loss)(state.params)
+    training = CONFIG.training
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(training.gradient_norm), optax.adam(training.rate)
+    )
+    change, _ = optimizer.update(gradient, optimizer.init(state.params))
+    after, info = METHOD.step(state, made.data)
+    close(after.params, optax.apply_updates(state.params, change), rtol=1e-6, atol=1e-9)
+    close(info.gradient_norm, optax.tree.norm(gradient), rtol=1e-8)
+
+
 def test_sizes_may_be_counts_of_cells(made, state):
-    centers, counts = state.params["centers"], jnp.asarray([10, 20, 30])
-    shares = counts.astype(jnp.float32) / 60
+    centers, z = state.params["centers"], METHOD.embed(state, made.data)
+    counts, shares = np.array([10, 20, 30]), np.array([10, 20, 30]) / 60
     found, wanted = (
-        F.start_clustering(copied(state), made.data, centers, sizes, config=CONFIG)
-        for sizes in (counts, shares)
+        METHOD.start_clustering(state, made.data, z, centers, sizes) for sizes in (counts, shares)
     )
     close(found.plan.target, wanted.plan.target, rtol=1e-5, atol=1e-7)
     close(found.proportions, wanted.proportions, rtol=1e-6)
 
 
-def test_scan_is_the_loop(x64):
+def test_the_loop_is_single_steps(x64):
     # Two programs: the compiler may fuse them differently, so equal to rounding only.
     made = problem()
     looped, infos = started(made), []
-    scanned, history = F.fit(copied(looped), made.data, config=CONFIG, n_steps=6)
+    fitted, history = METHOD.fit(looped, made.data, n_steps=6)
     for _ in range(6):
-        looped, info = F.train_step(looped, made.data, config=CONFIG)
+        looped, info = METHOD.step(looped, made.data)
         infos.append(info)
-    close(scanned.params, looped.params, rtol=1e-9, atol=1e-10)
-    close(scanned.plan.target, looped.plan.target, rtol=1e-8, atol=1e-10)
+    close(fitted.params, looped.params, rtol=1e-9, atol=1e-10)
+    close(fitted.plan.target, looped.plan.target, rtol=1e-8, atol=1e-10)
     close(history.loss, jnp.stack([info.loss for info in infos]), rtol=1e-9)
 
 
 def test_resumed_is_uninterrupted_to_the_last_bit(made, state):
-    whole, _ = F.fit(copied(state), made.data, config=CONFIG, n_steps=6)
-    part, _ = F.fit(copied(state), made.data, config=CONFIG, n_steps=3)
-    part, _ = F.fit(part, made.data, config=CONFIG, n_steps=3)
+    steps = F.CHUNK + 3
+    whole, history = METHOD.fit(state, made.data, n_steps=steps)
+    part, first = METHOD.fit(state, made.data, n_steps=4)
+    part, second = METHOD.fit(part, made.data, n_steps=steps - 4)
     same(part, whole)
+    same(jax.tree.map(lambda *parts: jnp.concatenate(parts), first, second), history)
 
 
-def test_one_trace_for_steps_equal_configs_and_data_of_one_shape(made, state):
-    F.train_step(state, made.data, config=CONFIG)
-    before = F.train_step._cache_size()
-    again = scs.Config.from_dict(CONFIG.to_dict())
-    next_state, _ = F.train_step(state, made.data, config=again)
-    other = made.data._replace(features=2 * made.data.features, n_cells=made.data.n_cells - 1)
-    F.train_step(next_state, other, config=again)
-    heavier = {name: 2 * value for name, value in state.weights.items()}
-    F.train_step(state._replace(weights=heavier), made.data, config=again)
-    assert F.train_step._cache_size() == before
+VALUES = {
+    "augmentation": {"feature_noise": 0.3, "edge_removal": 0.25},
+    "losses": {"clustering": 7.0, "zinb": 0.2},
+    "transport": {"epsilon": 0.5, "threshold": 1e-3, "refresh_every": 2},
+    "training": {"rate": 1e-2, "pretrain_rate": 3e-3, "gradient_norm": 1.0, "patience": 30}
+    | {"feature_steps": 3, "graph_steps": 3, "joint_steps": 3, "steps": 3},
+    "preprocessing": {"n_neighbors": 7, "n_top_genes": 100},
+}
 
 
-def test_weights_and_seeds_can_be_swept(made, state):
-    def loss(weight, key):
-        weights = {**state.weights, "clustering": weight}
-        _, info = F.train_step(state._replace(weights=weights, key=key), made.data, config=CONFIG)
-        return info.loss, info.terms["clustering"]
+def test_values_compile_nothing_anew(made):
+    """Weights, rates, thresholds, numbers of steps and neighbours are no part of a program."""
 
-    weights, keys = jnp.asarray([0.5, 2.0]), jax.random.split(jax.random.key(0), 2)
-    swept, terms = jax.vmap(loss)(weights, keys)
+    def sizes():
+        return [program._cache_size() for program in F.training.PROGRAMS]
+
+    def run(method, n_steps):
+        state = started(made, method)
+        for stage in F.STAGES:
+            state, info = method.fit(method.start_stage(state, stage), made.data, n_steps=n_steps)
+        method.assign(state, method.embed(state, made.data))
+        return float(info.loss[-1])
+
+    first = run(METHOD, 3)
+    before = sizes()
+    method = method_of(config_with(**VALUES))
+    assert method == METHOD
+    assert hash(method) == hash(METHOD)
+    assert run(method, 13) != first
+    assert sizes() == before
+    scaled = made.data._replace(features=2 * made.data.features, mask=made.data.mask.at[44].set(0))
+    METHOD.fit(started(made), scaled, n_steps=1)
+    assert sizes() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"losses": {"clustering": 0.0}},
+        {"network": {"n_latent": 5}},
+        {"augmentation": {"feature_noise": 0.0}},
+        {"transport": {"refresh_every": 0}},
+        {"scale": {"precision": "high"}},
+    ],
+)
+def test_structure_does(change):
+    assert method_of(config_with(**change)) != METHOD
+
+
+def test_a_fit_has_one_forward_pass_and_one_loop_a_stage(made):
+    """Everything between the stages is a function of the embedding."""
+    method = forgetful(METHOD)
+    before = {program: program._cache_size() for program in F.training.PROGRAMS}
+    state = method.init(jax.random.key(0), made.data)
+    for stage in F.STAGES[:3]:
+        state, _ = method.fit(method.start_stage(state, stage), made.data, n_steps=2, stage=stage)
+    state = method.prune_graph(state, made.data, method.embed(state, made.data))
+    z = method.embed(state, made.data)
+    state = method.start_clustering(state, made.data, z, z[:3], np.ones(3))
+    state, _ = method.fit(method.start_stage(state, "train"), made.data, n_steps=2)
+    z = method.embed(state, made.data)
+    state = method.fill_empty_clusters(state, made.data, z)
+    method.assign(state, z)
+    compiled = {p.__name__: p._cache_size() - n for p, n in before.items()}
+    assert compiled["_embed"] == 1
+    assert compiled["_loop"] == len(F.STAGES)
+    assert compiled["_init"] == 1
+    assert compiled["_step"] == compiled["_embed_new"] == 0
+    F.clear_programs()
+    assert not any(program._cache_size() for program in F.training.PROGRAMS)
+
+
+def test_weights_values_and_seeds_can_be_swept(made, state):
+    def loss(weight, rate, key):
+        weights = state.weights | {"clustering": weight}
+        values = state.values | {"rate": rate}
+        changed = state._replace(weights=weights, values=values, key=key)
+        after, history = METHOD.fit(changed, made.data, n_steps=2)
+        return history.loss, after.params["centers"]
+
+    weights, rates = jnp.asarray([0.5, 2.0]), jnp.asarray([1e-4, 1e-2])
+    keys = jax.random.split(jax.random.key(0), 2)
+    losses, centers = jax.vmap(loss)(weights, rates, keys)
     for i in range(2):
-        alone, term = loss(weights[i], keys[i])
-        np.testing.assert_allclose(swept[i], alone, rtol=1e-4)
-        np.testing.assert_allclose(terms[i], term, rtol=1e-3, atol=1e-5)
+        alone, moved = loss(weights[i], rates[i], keys[i])
+        np.testing.assert_allclose(losses[i], alone, rtol=1e-4)
+        np.testing.assert_allclose(centers[i], moved, rtol=1e-3, atol=1e-5)
 
 
 def test_target_is_refreshed_on_schedule_and_centres_learn(made, state):
     every = CONFIG.transport.refresh_every
     targets, centers = [state.plan.target], [state.params["centers"]]
     for _ in range(2 * every):
-        state, _ = F.train_step(state, made.data, config=CONFIG)
+        state, info = METHOD.step(state, made.data)
         targets.append(state.plan.target)
         centers.append(state.params["centers"])
+        moved = (np.argmax(targets[-2], axis=1) != np.argmax(targets[-1], axis=1))[:45]
+        assert float(info.changed) == pytest.approx(moved.mean(), abs=1e-6)
     changed = [bool((a != b).any()) for a, b in itertools.pairwise(targets)]
     assert changed == ([False] * (every - 1) + [True]) * 2
     assert all((a != b).any() for a, b in itertools.pairwise(centers))
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_the_target_is_of_the_embedding_without_noise_before_the_update(made, noise):
+    method = method_of(config_with(augmentation={"feature_noise": noise}))
+    state = started(made, method)
+    for _ in range(CONFIG.transport.refresh_every):
+        before = state
+        state, _ = method.step(state, made.data)
+    wanted = method.update_target(before, made.data, method.embed(before, made.data))
+    close(state.plan.target, wanted.plan.target, rtol=1e-4, atol=1e-6)
+
+
 def moved(before, after):
+    leaves = {
+        name: (jax.tree.leaves(before[name]), jax.tree.leaves(after[name])) for name in before
+    }
     return {
         name
-        for name in before
-        if any(
-            (a != b).any()
-            for a, b in zip(
-                jax.tree.leaves(before[name]), jax.tree.leaves(after[name]), strict=True
-            )
-        )
+        for name, (old, new) in leaves.items()
+        if any((a != b).any() for a, b in zip(old, new, strict=True))
     }
 
 
 @pytest.mark.parametrize(
     ("stage", "trained"),
     [
-        ("features", {"feature_encoder", "feature_decoder", "count_heads"}),
+        ("features", {"feature_encoder", "feature_decoder", "zinb"}),
         ("graph", {"graph_encoder", "graph_decoder"}),
         (
             "joint",
             {
-                *("feature_encoder", "feature_decoder", "count_heads"),
+                *("feature_encoder", "feature_decoder", "zinb"),
                 *("graph_encoder", "graph_decoder", "fusion"),
             },
         ),
     ],
 )
 def test_stages_train_what_they_say_and_learn(made, state, stage, trained):
-    quick = config_with(training={"pretrain_rate": 1e-2})
-    begun = F.start_stage(state, stage, config=quick)
-    after, info = F.pretrain_step(begun, made.data, stage=stage, config=quick)
+    quick = state._replace(values=state.values | {"pretrain_rate": jnp.asarray(1e-2)})
+    begun = METHOD.start_stage(quick, stage)
+    after, info = METHOD.step(begun, made.data, stage=stage)
     assert moved(begun.params, after.params) == trained
     assert int(after.step) == int(begun.step) + 1
-    _, history = F.fit(copied(begun), made.data, config=quick, n_steps=60, stage=stage)
+    _, history = METHOD.fit(begun, made.data, n_steps=60, stage=stage)
     assert np.mean(history.loss[-10:]) < 0.9 * float(info.loss)
 
 
 def test_training_lowers_the_loss(made, state):
-    quick = config_with(training={"rate": 3e-3})
-    _, history = F.fit(copied(state), made.data, config=quick, n_steps=60)
+    quick = state._replace(values=state.values | {"rate": jnp.asarray(3e-3)})
+    _, history = METHOD.fit(quick, made.data, n_steps=60)
     assert np.mean(history.loss[-10:]) < 0.95 * np.mean(history.loss[:10])
 
 
 def test_padding_changes_nothing(x64):
-    slim, wide = problem(n_nodes=45, gene_pad=0), problem(n_nodes=64, gene_pad=6)
-    quiet = config_with(augmentation={"feature_noise": 0.0})
-    params = started(slim, quiet).params
-    heads = jax.tree.map(
-        lambda a: jnp.pad(a, [*[(0, 0)] * (a.ndim - 1), (0, 6)]), params["count_heads"]
-    )
-    results = []
-    for made, its_params in ((slim, params), (wide, {**params, "count_heads": heads})):
-        state = started(made, quiet, params=its_params)
-        terms, z = jax.jit(F.training_terms, static_argnames="config")(
-            its_params, jax.random.key(0), made.data, state, config=quiet
+    slim, wide = problem(n_nodes=45), problem(n_nodes=64)
+    quiet = method_of(config_with(augmentation={"feature_noise": 0.0}))
+    params, results = started(slim, quiet).params, []
+    for made in (slim, wide):
+        state = started(made, quiet, params=params)
+        context = jax.jit(
+            lambda p, s, m=made: F.evaluate(
+                quiet.terms, context_of(p, jax.random.key(0), s, m, quiet), "train"
+            )
         )
-        results.append((terms, z[:45], state.plan.target[:45]))
+        z = quiet.embed(state, made.data)
+        results.append((context(params, state), z[:45], state.plan.target[:45]))
     close(results[0], results[1], rtol=1e-9)
 
 
-def test_prediction_is_the_trained_plan(made, state):
-    prediction = F.predict(state, made.data, config=CONFIG)
+def test_assignment_is_the_plan_that_was_trained_for(made, state):
+    z = METHOD.embed(state, made.data)
+    assignment = METHOD.assign(state, z)
     n = len(made.x)
-    close(prediction.proba[:n], state.plan.target[:n], rtol=1e-3, atol=1e-5)
-    np.testing.assert_array_equal(prediction.labels, np.argmax(prediction.proba, axis=1))
+    close(assignment.proba[:n], state.plan.target[:n], rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(assignment.labels, np.argmax(assignment.proba, axis=1))

@@ -10,10 +10,14 @@ import scsiameseclu_jax.functional as F
 from tests import oracles
 from tests.problems import close, same_value_and_gradient
 
-EXACT = scs.Config.from_dict(
-    {"transport": {"threshold": 1e-10, "max_iterations": 20_000}}
-).transport
-DEFAULT = scs.Config().transport
+_TRANSPORT = scs.Config().transport
+EPSILON = _TRANSPORT.epsilon
+DEFAULT = {
+    "epsilon": EPSILON,
+    "threshold": _TRANSPORT.threshold,
+    "max_iterations": _TRANSPORT.max_iterations,
+}
+EXACT = DEFAULT | {"threshold": 1e-10, "max_iterations": 20_000}
 SIZES = np.array([0.6, 0.3, 0.09, 0.01])
 
 
@@ -29,7 +33,7 @@ def plan_of(log_q, sizes=SIZES, start=None, config=EXACT, pad=0):
     rows = jnp.pad(log_q, [(0, pad), (0, 0)], constant_values=-1.0)
     mask = (jnp.arange(len(rows)) < len(log_q)).astype(rows.dtype)
     start = jnp.zeros(len(sizes), rows.dtype) if start is None else start
-    return F.sinkhorn_plan(rows, jnp.asarray(sizes, rows.dtype), mask, start, config=config)
+    return F.sinkhorn_target(rows, jnp.asarray(sizes, rows.dtype), mask, start, **config)
 
 
 def test_assignment_is_its_dense_form(x64):
@@ -55,7 +59,7 @@ def test_plan_is_the_dense_sinkhorn(x64, pad):
     log_q = case()
     plan = plan_of(log_q, pad=pad)
     assert bool(plan.converged)
-    wanted = oracles.sinkhorn(np.asarray(log_q), SIZES, DEFAULT.sharpness)
+    wanted = oracles.sinkhorn(np.asarray(log_q), SIZES, EPSILON)
     close(plan.target[:60], wanted, rtol=1e-6, atol=1e-9)
     assert not np.asarray(plan.target)[60:].any()
 
@@ -96,21 +100,19 @@ def test_plan_follows_permutations(x64):
 
 
 def test_too_few_iterations_are_reported():
-    config = scs.Config.from_dict({"transport": {"max_iterations": 10}}).transport
-    plan = plan_of(case(), config=config)
+    plan = plan_of(case(), config=DEFAULT | {"max_iterations": 10})
     assert not bool(plan.converged)
-    assert float(plan.error) > config.threshold
+    assert float(plan.error) > DEFAULT["threshold"]
     assert int(plan.iterations) == 10
 
 
 def test_assigning_the_cells_again_gives_the_plan(x64):
     log_q = case()
     plan = plan_of(log_q)
-    close(F.assign(log_q, plan.potential, config=EXACT), plan.target)
+    close(F.assign(log_q, plan.potential, epsilon=EPSILON), plan.target)
     # any cell can be assigned, and one that nobody saw gets a distribution
-    other = F.assign(
-        F.log_assignment(normal(1, 3, seed=9), normal(4, 3)), plan.potential, config=EXACT
-    )
+    log_q = F.log_assignment(normal(1, 3, seed=9), normal(4, 3))
+    other = F.assign(log_q, plan.potential, epsilon=EPSILON)
     assert float(other.sum()) == pytest.approx(1)
 
 
@@ -128,7 +130,7 @@ def test_no_cluster_is_left_without_cells():
     low = plan.potential - jnp.array([0.0, 0.0, 9.0, 9.0])  # now they are nowhere the largest
     before = np.asarray(jnp.argmax(log_q + low, axis=1))
     assert set(before) == {0, 1}
-    potential = F.occupied(rows, low, jnp.asarray(sizes, rows.dtype), mask)
+    potential = F.fill_empty_clusters(rows, low, jnp.asarray(sizes, rows.dtype), mask)
     after = np.asarray(jnp.argmax(log_q + potential, axis=1))
     np.testing.assert_array_equal(np.bincount(after)[2:], [2, 2])
     assert (after[after < 2] == before[after < 2]).all()
@@ -140,7 +142,7 @@ def test_of_two_clusters_with_one_centre_the_others_do_not_suffer():
     small, other = z[100:104].mean(axis=0), z[104:].mean(axis=0)
     log_q = F.log_assignment(z, jnp.stack([z[0], z[1], small, small, other]))
     low, sizes = jnp.array([0.0, 0.0, 0.0, 0.0, -9.0]), jnp.array([50, 50, 2, 2, 2]) / 106
-    potential = F.occupied(log_q, low, sizes, jnp.ones(106))
+    potential = F.fill_empty_clusters(log_q, low, sizes, jnp.ones(106))
     after = np.bincount(jnp.argmax(log_q + potential, axis=1), minlength=5)
     assert sorted(after[2:4]) == [0, 4]
     assert after[4] == 2
@@ -149,11 +151,27 @@ def test_of_two_clusters_with_one_centre_the_others_do_not_suffer():
 def test_potential_stays_where_every_cluster_has_cells():
     log_q = case(200)
     plan = plan_of(log_q, np.full(4, 0.25))
-    again = F.occupied(log_q, plan.potential, jnp.full(4, 0.25), jnp.ones(200))
+    again = F.fill_empty_clusters(log_q, plan.potential, jnp.full(4, 0.25), jnp.ones(200))
     np.testing.assert_array_equal(again, plan.potential)
 
 
 def test_as_many_clusters_as_cells_ends():
     log_q = case(3, 4)  # one more cluster than cells: one stays empty, and nothing hangs
-    potential = F.occupied(log_q, jnp.zeros(4), jnp.full(4, 0.25), jnp.ones(3))
+    potential = F.fill_empty_clusters(log_q, jnp.zeros(4), jnp.full(4, 0.25), jnp.ones(3))
     assert np.isfinite(potential).all()
+
+
+def test_unbalanced_transport_is_its_dense_form(x64):
+    """Every cell is assigned; proportions give way, by the scaling of Chizat et al."""
+    log_q, tau = case(), 0.8
+    plan = plan_of(log_q, config=EXACT | {"tau": tau})
+    kernel = np.exp(np.asarray(log_q) / EPSILON)
+    u, v = np.ones(60), np.ones(4)
+    for _ in range(5000):
+        u = 1 / 60 / (kernel @ v)
+        v = (SIZES / (kernel.T @ u)) ** tau
+    u = 1 / 60 / (kernel @ v)
+    close(plan.target, 60 * u[:, None] * kernel * v, rtol=1e-5, atol=1e-8)
+    sizes = np.asarray(plan.target).mean(axis=0)
+    assert np.abs(sizes - SIZES).max() > 1e-2
+    assert bool(plan.converged)

@@ -1,13 +1,11 @@
-"""Monitors against dense forms, and early stopping."""
+"""Terms, and what is watched beside them, against dense forms."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
 
-import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax.training import stages as fitting
 
 
 def cells(seed=0, n=20, pad=5):
@@ -40,30 +38,21 @@ def test_a_cell_on_two_centres_has_no_silhouette():
 
 
 @pytest.mark.parametrize(
-    ("changed", "patience", "settled"),
+    ("change", "error"),
     [
-        ([0.1, 0.0, 0.0], 2, True),
-        ([0.1, 0.0, 0.0], 3, False),
-        ([0.0, 0.0], 3, False),
-        ([0.0, 0.0], 0, False),
-        ([0.0, 0.1], 1, False),
+        ({"name": "two words"}, "identifier"),
+        ({"stages": ("train", "later")}, "among"),
+        ({"stages": ()}, "among"),
+        ({"weight": -1.0}, "0 or more"),
+        ({"weight": float("nan")}, "0 or more"),
     ],
 )
-def test_settled(changed, patience, settled):
-    rows = [
-        {"stage": np.array(["joint"]), "loss": np.ones(1)},
-        {"stage": np.full(len(changed), "train"), "changed": np.array(changed)},
-    ]
-    assert fitting._settled(rows, patience) == settled
+def test_bad_terms_say_so(change, error):
+    with pytest.raises(ValueError, match=error):
+        F.Term(**{"name": "own", "value": lambda context: 0.0} | change)
 
 
-def test_training_stops_early():
-    adata = scs.datasets.simulate(n_cells=200, n_genes=80, n_clusters=3, difficulty=0.1, rng=0)
-    steps = {"feature_steps": 4, "graph_steps": 2, "joint_steps": 2, "steps": 200, "patience": 20}
-    model = scs.SiameseClu(3, config=scs.Config.from_dict({"training": steps}))
-    model.fit(adata, progress=False)
-    taken = model.manifest["training_steps"]
-    assert 20 <= taken < 200
-    train = model.history["stage"] == "train"
-    assert train.sum() == taken
-    assert not model.history["changed"][train][-20:].any()
+def test_terms_are_named_once_and_described():
+    names = [term.name for term in F.TERMS]
+    assert len(set(names)) == len(names) == 10
+    assert all(term.value.__doc__ for term in F.TERMS)
