@@ -152,7 +152,9 @@ class SiameseClu:
         started = time.perf_counter()
         prepared = prepare(adata, layer=layer, **keys, **links, config=self.config)
         n, n_features = prepared.features.shape
-        logger.info("%d cells, %d genes, %d features", n, len(prepared.frame.selected), n_features)
+        logger.info(
+            "%d cells, %d genes, %d features", n, len(prepared.preprocessor.selected), n_features
+        )
         chosen, k = None, self.n_clusters
         if isinstance(k, str):
             x, near = prepared.features, self.config.preprocessing.n_neighbors
@@ -167,10 +169,10 @@ class SiameseClu:
         prediction = jax.tree.map(np.asarray, prediction)
 
         back = np.argsort(prepared.order)
-        proba = pairs.constrain(prediction.proba[:n], prepared.pairs)
+        proba = pairs.constrain(prediction.proba[:n], prepared.constraints)
         labels, rank = fitted.by_size(proba.argmax(axis=1), k)
         fitted.check_sizes(labels, k, findings["warnings"])
-        findings |= pairs.kept(labels, prepared.pairs)
+        findings |= pairs.kept(labels, prepared.constraints)
         proba = proba[:, rank][back].astype(np.float32)
         votes = None if votes is None else votes[:, rank][back]
         self._fitted = fitted.keep(made.state, made.data, prepared, labels, rank, self.config)

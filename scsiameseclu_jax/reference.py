@@ -91,12 +91,12 @@ def keep(
         neighbors = nearest_neighbors(prepared.features, k)[0].reshape(n, -1)
     else:
         neighbors = prepared.senders.reshape(n, -1)
-    fixed = prepared.frame.projection is None or prepared.batch is not None
+    fixed = prepared.preprocessor.projection is None or prepared.batch is not None
     return Fitted(
         state=_slim(state),
         data=data._replace(counts=jnp.zeros((len(data.features), 0), data.counts.dtype)),
         links=(prepared.senders, prepared.receivers, prepared.weights),
-        frame=prepared.frame,
+        frame=prepared.preprocessor,
         rank=rank,
         novelty=fit_novelty(
             prepared.features,
@@ -104,7 +104,7 @@ def keep(
             prepared.size_factors,
             neighbors,
             clusters,
-            projection=None if fixed else prepared.frame.projection,
+            projection=None if fixed else prepared.preprocessor.projection,
             scale=config.preprocessing.scale,
         ),
     )
@@ -137,9 +137,10 @@ def predict(
     parts = []
     for start in range(0, len(new.features), _CELLS):
         rows = slice(start, start + _CELLS)
-        x, links = new.features[rows], new.neighbors[rows]
+        x = new.features[rows]
         more = [(0, F.bucket(len(x)) - len(x)), (0, 0)]
-        cells = F.NewCells(jnp.asarray(np.pad(x, more)), jnp.asarray(np.pad(links, more)))
+        arrays = x, new.neighbors[rows], new.weights[rows]
+        cells = F.NewCells(*(jnp.asarray(np.pad(a, more)) for a in arrays))
         made = F.extend(fitted.state, fitted.data, cells, config=config)
         parts.append([np.asarray(a)[: len(x)] for a in (made.proba, made.embedding)])
     proba, embedding = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -150,7 +151,7 @@ def predict(
         new.features,
         new.counts,
         new.size_factors,
-        new.neighbors,
+        new.nearest,
         new.present,
     )
     return Predicted(
@@ -208,7 +209,7 @@ def to_arrays(fitted: Fitted) -> tuple[dict[str, Any], Arrays]:
     arrays |= dict(zip(("senders", "receivers", "weights"), fitted.links, strict=True))
     arrays |= {f"novelty/{name}": a for name, a in fitted.novelty._asdict().items()}
     if frame.batches is not None:
-        arrays["batch_means"] = frame.batches.means
+        arrays |= {"batch_means": frame.batches.means, "batch_codes": frame.batches.codes}
     if frame.projection is not None:
         arrays |= {f"projection/{name}": a for name, a in frame.projection._asdict().items()}
     arrays |= {f"params/{name}": np.asarray(a) for name, a in _flat(state.params).items()}
@@ -242,7 +243,8 @@ def from_arrays(settings: dict[str, Any], arrays: Arrays) -> Fitted:
     )
     batches = None
     if "batch_key" in settings:
-        batches = Batches(settings["batch_key"], settings["batches"], arrays["batch_means"])
+        means, codes = arrays["batch_means"], arrays["batch_codes"]
+        batches = Batches(settings["batch_key"], settings["batches"], means, codes)
     frame = Preprocessor(
         genes=settings["genes"],
         selected=arrays["selected"],

@@ -122,7 +122,7 @@ def _extended(state: TrainState, data: CellData, new: NewCells, config: Config) 
     """Return the fused embedding [m, d] of new cells."""
     n = data.features.shape[0]
     x = jnp.concatenate([data.features, new.features])
-    links, own = _one_way(data.graph, new.neighbors)
+    links, own = _one_way(data.graph, new.neighbors, new.weights)
     step = partial(_step, data.graph, new.neighbors, links, own)
     first = step
     if config.augmentation.edge_removal:
@@ -152,14 +152,14 @@ def _extended(state: TrainState, data: CellData, new: NewCells, config: Config) 
     return z
 
 
-def _one_way(graph: CellGraph, neighbors: Array) -> tuple[Array, Array]:
+def _one_way(graph: CellGraph, neighbors: Array, weights: Array | float) -> tuple[Array, Array]:
     """Return normalised weights [m, k] of links to known cells, and [m] to oneself.
 
     The self loop of a known cell, 1 before it was normalised, tells its degree.
     """
-    m, k = neighbors.shape
-    own = jnp.full(m, 1 / (k + 1), graph.graph.edges.dtype)
-    return jnp.sqrt(own[:, None] * self_loops(graph)[neighbors]), own
+    weights = jnp.broadcast_to(jnp.asarray(weights, graph.graph.edges.dtype), neighbors.shape)
+    own = 1 / (1 + jnp.sum(weights, axis=1))
+    return weights * jnp.sqrt(own[:, None] * self_loops(graph)[neighbors]), own
 
 
 def _gathered(h: Array, neighbors: Array, links: Array) -> Array:

@@ -75,6 +75,8 @@ class NewCells(NamedTuple):
     """[m, p] features, as those of the cells of the fit."""
     neighbors: Array
     """[m, k] rows of their nearest cells of the fit."""
+    weights: Array | float = 1.0
+    """[m, k] 1 for a link, 0 for none."""
 
 
 class Views(NamedTuple):

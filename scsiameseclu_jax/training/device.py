@@ -69,7 +69,7 @@ def device_data(
         graph=graph,
         n_cells=jnp.asarray(n, jnp.int32),
         n_genes=jnp.asarray(n_genes, jnp.int32),
-        pairs=None if prepared.pairs is None else _padded(prepared.pairs),
+        pairs=None if prepared.constraints is None else _padded(prepared.constraints),
     )
 
 

@@ -96,7 +96,7 @@ class MiniBatches:
         held = dataclasses.replace(config.transport, refresh_every=0)
         steps = dataclasses.replace(config.training, patience=0)
         self._step_config = dataclasses.replace(config, transport=held, training=steps)
-        self.data = device_data(prepared._replace(counts=prepared.counts[:, :0], pairs=None))
+        self.data = device_data(prepared._replace(counts=prepared.counts[:, :0], constraints=None))
         n_batches = -(-n // config.scale.batch_cells)
         self._parts = graph_parts(
             prepared.features, links(self.data.graph, n), min(_PARTS * n_batches, n)
@@ -135,7 +135,7 @@ class MiniBatches:
             senders=among.col,
             receivers=among.row,
             weights=among.data,
-            pairs=None,  # few would have both cells in one mini-batch
+            constraints=None,  # few would have both cells in one mini-batch
         )
         return device_data(part, n_rows=self._n_rows, sizes=self._sizes)
 

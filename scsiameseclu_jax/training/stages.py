@@ -141,7 +141,7 @@ class _Run:
             self.n_clusters,
             n_neighbors=self.config.preprocessing.n_neighbors,
             batch=self.prepared.batch,
-            pairs=self.prepared.pairs,
+            constraints=self.prepared.constraints,
             how=self.config.training.first_partition,
             seed=self.seed,
         )
