@@ -56,7 +56,7 @@ def manifest(
         "rows": _rows(prepared.order),
         "n_clusters": int(n_clusters),
         "n_cells": len(prepared.order),
-        "n_genes": len(prepared.frame.selected),
+        "n_genes": len(prepared.preprocessor.selected),
         "device": str(jax.devices()[0].device_kind),
         "backend": jax.default_backend(),
         "python": platform.python_version(),

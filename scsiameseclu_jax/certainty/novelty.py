@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from scsiameseclu_jax.preprocessing.neighbors import nearest_in, nearest_neighbors
+from scsiameseclu_jax.preprocessing.neighbors import nearest_in, nearest_neighbors, unit_rows
 from scsiameseclu_jax.preprocessing.normalization import Projection, components, logarithm, project
 
 _GROUPS = 100
@@ -167,7 +167,7 @@ def _describe(
     from sklearn.cluster import KMeans
 
     n = len(features)
-    unit = _unit(features)
+    unit = unit_rows(features)
     wanted = max(1, min(_GROUPS, n // _GROUP_CELLS))
     some = np.sort(np.random.default_rng(0).permutation(n)[:_BLOCK])
     groups = KMeans(wanted, n_init=1, random_state=0).fit(unit[some])
@@ -246,11 +246,6 @@ def _same_depth(measures: np.ndarray, depths: np.ndarray, depth: np.ndarray) -> 
     usual = [np.polyval(one, d) for one, d in zip(np.atleast_2d(depth), depths, strict=False)]
     rest = len(measures) - 2
     return np.concatenate([measures[:2], measures[2:] - np.array(usual)[:rest]])
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(length > 0, length, 1)
 
 
 def _sums(

@@ -8,22 +8,24 @@ which likes small islands. Each normalisation has its say in both.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
 from scsiameseclu_jax.preprocessing.batches import balanced_neighbors
-from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors
+from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors, unit_rows
+
+if TYPE_CHECKING:
+    from sklearn.cluster import KMeans
 
 _MICRO = 60  # groups that merging starts from
 _RESOLUTION = 0.5  # of modularity; 1 favours balanced sizes more
 _SMALLEST = 1e-3  # of the cells, at least 2; fewer are outliers rather than a cluster
 _FEW = round(2 / _SMALLEST)  # cells; of fewer, 0.1 % is less than two
 _KMEANS_CELLS = 20_000  # more do not move centres, and take minutes
+_BLUR = 16 * np.finfo(np.float32).eps  # of squared lengths, that squared distances are right to
 
 
 class Representation(NamedTuple):
@@ -33,6 +35,10 @@ class Representation(NamedTuple):
     """[n, p] features."""
     links: sp.csr_matrix
     """[n, n] symmetric, normalised graph with self loops."""
+
+
+class TooFewKindsError(ValueError):
+    """Too many cells are alike for that many clusters."""
 
 
 class Candidates(NamedTuple):
@@ -45,7 +51,7 @@ class Candidates(NamedTuple):
 
 
 Ties = Callable[[np.ndarray], np.ndarray]
-"""For groups [n] of cells, how many known pairs [2, g, g] keep two of them apart, and tie them."""
+"""For groups [n] of cells, how many constraints [2, g, g] keep two of them apart, and tie them."""
 
 
 def representation(
@@ -91,7 +97,7 @@ def ranked_candidates(
     n_starts
         Random starts of each k-means.
     ties
-        What is known of pairs of cells: small groups are then also merged with regard to it.
+        Of constraints, if there are any: small groups are then also merged with regard to them.
 
     Returns
     -------
@@ -100,23 +106,23 @@ def ranked_candidates(
 
     Raises
     ------
-    ValueError
+    TooFewKindsError
         If no candidate has that many clusters, because too many cells are alike.
     """
     units = [unit_rows(one.features) for one in representations]
     options = n_clusters, seed, n_starts, ties
-    made = _candidates_of("embedding", embedding, *options)
+    pool = _candidates_of("embedding", embedding, *options)
     for i, (unit, one) in enumerate(zip(units, representations, strict=True)):
         near = unit_rows(smooth(one.links, unit, 4))
         far = unit_rows(smooth(one.links, near, 12))
         for name, x in (("as it is", unit), ("smoothed 4", near), ("smoothed 16", far)):
             name = f"representation {i + 1} {name}"
-            made |= _candidates_of(name, x, *options)
-    candidates = {name: c for name, c in made.items() if len(np.unique(c)) == n_clusters}
+            pool |= _candidates_of(name, x, *options)
+    candidates = {name: c for name, c in pool.items() if len(np.unique(c)) == n_clusters}
     if not candidates:
-        found = max(len(np.unique(clusters)) for clusters in made.values())
-        msg = f"Expected cells distinct enough for {n_clusters} clusters, found {found} groups."
-        raise ValueError(msg)
+        most = max(len(np.unique(clusters)) for clusters in pool.values())
+        msg = f"Expected cells distinct enough for {n_clusters} clusters, found {most} groups."
+        raise TooFewKindsError(msg)
     least = max(2, _SMALLEST * len(embedding))
     whole = {name: c for name, c in candidates.items() if np.bincount(c).min() >= least}
     candidates = whole or candidates
@@ -199,12 +205,6 @@ def silhouette(unit: np.ndarray, clusters: np.ndarray) -> float:
     return float(np.mean(np.where(alone | (widest <= 0), 0, (nearest - within) / widest)))
 
 
-def unit_rows(x: np.ndarray) -> np.ndarray:
-    """Return rows [n, p] scaled to length 1; rows of zeros stay."""
-    length = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(length > 0, length, 1)
-
-
 def smooth(links: sp.csr_matrix, x: np.ndarray, times: int) -> np.ndarray:
     """Return features [n, p] averaged over a normalised graph [n, n], so many times."""
     for _ in range(times):
@@ -212,29 +212,42 @@ def smooth(links: sp.csr_matrix, x: np.ndarray, times: int) -> np.ndarray:
     return x
 
 
-@contextmanager
-def small_problems() -> Iterator[None]:
-    """Let many small problems be solved, on one thread each: more would wait for each other.
-
-    k-means that finds fewer clusters than it should says nothing: such a candidate does not win.
-    Filters of warnings belong to all threads, so they are set here and not at each k-means.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        yield
-
-
 def kmeans(x: np.ndarray, n_clusters: int, seed: int, *, n_starts: int = 10) -> np.ndarray:
-    """Return clusters [n] of rows [n, p] by k-means; of many rows, some make the centres."""
+    """Return clusters [n] of rows [n, p] by k-means; of many rows, some make the centres.
+
+    There are fewer clusters than asked for if there are fewer distinct rows.
+    """
+    x = np.asarray(x, np.float32)
+    some = np.random.default_rng(seed).permutation(len(x))[:_KMEANS_CELLS]
+    few = x[np.sort(some)]
+    return _kmeans(few, n_clusters, seed, n_starts).fit(few).predict(x)
+
+
+def _kmeans(x: np.ndarray, n_clusters: int, seed: int, n_starts: int) -> KMeans:
+    """Return k-means for no more clusters than there are distinct rows, of which it would warn."""
     from sklearn.cluster import KMeans
 
-    x = np.asarray(x, np.float32)
-    few = np.random.default_rng(seed).permutation(len(x))[:_KMEANS_CELLS]
-    made = KMeans(n_clusters, n_init=n_starts, random_state=seed)
-    return made.fit(x[np.sort(few)]).predict(x)
+    n_distinct = _n_distinct(x[: 4 * n_clusters], n_clusters)  # mostly, few of them tell
+    if n_distinct < n_clusters:
+        n_distinct = _n_distinct(x, n_clusters)
+    return KMeans(n_distinct, n_init=n_starts, random_state=seed)
+
+
+def _n_distinct(x: np.ndarray, most: int) -> int:
+    """Return how many rows [n, p] are further apart than float32 can tell, `most` at most.
+
+    The farthest row from those that were counted is counted next.
+    """
+    x = x - x.mean(axis=0)
+    blur = _BLUR * np.einsum("ij,ij->i", x, x).max()
+    nearest, row = np.full(len(x), np.inf), 0
+    for count in range(1, most):
+        rest = x - x[row]
+        nearest = np.minimum(nearest, np.einsum("ij,ij->i", rest, rest))
+        row = int(nearest.argmax())
+        if nearest[row] <= blur:
+            return count
+    return most
 
 
 def _without_singles(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -252,11 +265,11 @@ def _without_singles(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
 def _heeding(
     distances: np.ndarray, ties: np.ndarray, tree: np.ndarray, n_clusters: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Merge groups by distances [g, g] and pairs [2, g, g]; yield levels, and clusters [g].
+    """Merge groups by distances [g, g] and constraints [2, g, g]; yield levels, and clusters [g].
 
-    Each pair counts as one more distance between its groups: 0 if it ties them, else 2, the
-    largest. A few pairs say little of many groups, so coarser ones, cut from the plain `tree`, are
-    tried as well.
+    Each constraint counts as one more distance between its groups: 0 if it ties them, else 2, the
+    largest. A few say little of many groups, so coarser ones, cut from the plain `tree`, are tried
+    as well.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
@@ -282,29 +295,30 @@ def _candidates_of(
     """
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import pdist, squareform
-    from sklearn.cluster import KMeans
 
-    made = {f"k-means, {name}": kmeans(x, n_clusters, seed, n_starts=n_starts)}
+    candidates = {f"k-means, {name}": kmeans(x, n_clusters, seed, n_starts=n_starts)}
     n_groups = min(max(_MICRO, 3 * n_clusters), len(x) // 3)
     if n_groups <= n_clusters:
-        return made
+        return candidates
     groups = np.unique(kmeans(x, n_groups, seed, n_starts=n_starts), return_inverse=True)[1]
     if len(x) < _FEW:
         groups = _without_singles(x, groups)
     n_groups = int(groups.max()) + 1  # fewer if cells are alike
     if n_groups <= n_clusters:
-        return made
+        return candidates
     centers = centers_of(x, groups, n_groups)
     # between one centre for each group, and one for each cell
     weights = np.sqrt(np.bincount(groups))
-    merged = KMeans(n_clusters, n_init=2 * n_starts, random_state=seed)
+    merged = _kmeans(centers, n_clusters, seed, 2 * n_starts)
     if centers.any(axis=1).all():  # a centre at the origin has no direction
         distances = pdist(unit_rows(centers), "cosine")
         tree = linkage(distances, method="average")
         cut = fcluster(tree, n_clusters, criterion="maxclust")
-        made[f"merged by distance, {name}"] = cut[groups]
+        candidates[f"merged by distance, {name}"] = cut[groups]
         if ties is not None:
             for size, cut in _heeding(squareform(distances), ties(groups), tree, n_clusters):
-                made[f"merged by pairs of {size} groups, {name}"] = cut[groups]
-    made[f"merged centres, {name}"] = merged.fit_predict(centers, sample_weight=weights)[groups]
-    return {key: np.unique(c, return_inverse=True)[1] for key, c in made.items()}
+                candidates[f"merged by constraints of {size} groups, {name}"] = cut[groups]
+    candidates[f"merged centres, {name}"] = merged.fit_predict(centers, sample_weight=weights)[
+        groups
+    ]
+    return {key: np.unique(c, return_inverse=True)[1] for key, c in candidates.items()}

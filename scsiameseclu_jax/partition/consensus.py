@@ -7,8 +7,6 @@ several random draws of the cells, and those that rank high are put together.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -16,22 +14,22 @@ import numpy as np
 
 from scsiameseclu_jax.partition.candidates import (
     Representation,
+    TooFewKindsError,
     centers_of,
     criteria,
     ranked_candidates,
     representation,
-    small_problems,
     sum_of_ranks,
-    unit_rows,
 )
+from scsiameseclu_jax.partition.workers import in_workers
 from scsiameseclu_jax.preprocessing.constraints import Constraints, broken
+from scsiameseclu_jax.preprocessing.neighbors import unit_rows
 
 _DRAWS = 20
 _PLAUSIBLE = 0.25  # of the candidates, best first: those that might as well be chosen
 _SHARE = 0.8  # of the cells in a draw, at most
 _STARTS = 2  # of k-means; the draws make up for more
 _ROUNDS = 3
-_THREADS = 8  # draws at once, at most: each has its copy of the features of its cells
 
 
 class Consensus(NamedTuple):
@@ -52,7 +50,7 @@ def first_partition(
     *,
     n_neighbors: int,
     batch: np.ndarray | None = None,
-    pairs: Constraints | None = None,
+    constraints: Constraints | None = None,
     how: Literal["consensus", "candidate"] = "consensus",
     seed: int,
 ) -> Consensus:
@@ -61,8 +59,8 @@ def first_partition(
     Each of twenty draws has 3000 cells (20 sqrt(n) if that is more, 80 % at most), its own
     neighbour graphs and its own candidates. The other cells join the cluster with the nearest
     centre in the embedding. The best quarter of each draw's candidates votes, matched to the one
-    that leads: of the best of each draw, the one that is best on one more draw. Where pairs of
-    cells are known, there are candidates that heed them, and those that break fewer come first.
+    that leads: of the best of each draw, the one that is best on one more draw. Where there are
+    constraints, some candidates heed them, and those that break fewer come first.
 
     Parameters
     ----------
@@ -76,7 +74,7 @@ def first_partition(
         Neighbours of each cell in a draw.
     batch
         [n] batch of each cell, if there are several.
-    pairs
+    constraints
         Pairs of cells known to be of one cluster, or of two, if there are any.
     how
         ``"candidate"`` picks one of those that would vote, of one draw.
@@ -85,18 +83,13 @@ def first_partition(
 
     Raises
     ------
-    ValueError
+    TooFewKindsError
         If no candidate has that many clusters, because too many cells are alike.
     """
     unit = unit_rows(embedding)
-    draws = _Draws(embedding, unit, features, n_clusters, n_neighbors, batch, pairs, seed)
-    with small_problems():
-        made = (draws.candidate() if how == "candidate" else None) or draws.consensus()
-        if made is None:
-            spaces = [representation(x, n_neighbors, batch) for x in features]
-            ranked = ranked_candidates(embedding, spaces, n_clusters, seed=seed)
-            made = Consensus(ranked.clusters[0], None, next(iter(ranked.scores)))
-    return made
+    draws = _Draws(embedding, unit, features, n_clusters, n_neighbors, batch, constraints, seed)
+    partition = (draws.candidate() if how == "candidate" else None) or draws.consensus()
+    return partition or draws.of_all_cells()
 
 
 class _Plausible(NamedTuple):
@@ -116,7 +109,7 @@ class _Draws(NamedTuple):
     n_clusters: int
     n_neighbors: int
     batch: np.ndarray | None
-    pairs: Constraints | None
+    constraints: Constraints | None
     seed: int
 
     @property
@@ -140,80 +133,77 @@ class _Draws(NamedTuple):
         """
         rows, spaces, seed = self.sample(draw, size)
         z, k = self.embedding, self.n_clusters
+        constraints = self.constraints
+        ties = None if constraints is None else partial(self.ties, rows, constraints)
         try:
-            ties = None if self.pairs is None else partial(self.ties, rows, self.pairs)
             ranked = ranked_candidates(z[rows], spaces, k, seed=seed, n_starts=_STARTS, ties=ties)
-        except ValueError:
+        except TooFewKindsError:
             return []
-        made = []
         few = tried = max(1, round(_PLAUSIBLE * len(ranked.scores)))
-        if self.pairs is not None:
-            tried = len(ranked.scores)  # any of them may break the fewest pairs
-            few = max(1, few // 2)  # pairs double the number of candidates, not of good ones
-        for name, own in zip(list(ranked.scores)[:tried], ranked.clusters, strict=False):
-            centers = unit_rows(centers_of(z[rows], own, k))
+        if constraints is not None:
+            tried = len(ranked.scores)  # any of them may break the fewest constraints
+            few = max(1, few // 2)  # constraints double the candidates, not the good ones
+        plausible = []
+        for name, drawn in zip(list(ranked.scores)[:tried], ranked.clusters, strict=False):
+            centers = unit_rows(centers_of(z[rows], drawn, k))
             clusters = np.argmax(self.unit @ centers.T, axis=1).astype(np.int32)
-            clusters[rows] = own
-            made.append(_Plausible(name, clusters))
-        return sorted(made, key=lambda one: self.broken(one.clusters))[:few]
+            clusters[rows] = drawn
+            plausible.append(_Plausible(name, clusters))
+        return sorted(plausible, key=lambda one: self.broken(one.clusters))[:few]
 
-    def ties(self, rows: np.ndarray, pairs: Constraints, groups: np.ndarray) -> np.ndarray:
-        """Count the pairs [2, g, g] that keep groups of drawn cells apart, and that tie them.
+    def ties(self, rows: np.ndarray, constraints: Constraints, groups: np.ndarray) -> np.ndarray:
+        """Count the constraints [2, g, g] that keep groups of drawn cells apart, and that tie them.
 
         Cells that are not drawn count for the group with the nearest centre in the embedding.
         """
         n_groups = int(groups.max()) + 1
         centers = unit_rows(centers_of(self.embedding[rows], groups, n_groups))
-        named = np.unique(pairs.rows)
+        named = np.unique(constraints.rows)
         of = np.empty(len(self.embedding), int)
         of[named] = np.argmax(self.unit[named] @ centers.T, axis=1)
         of[rows] = groups
-        made = np.zeros((2, n_groups, n_groups))
-        np.add.at(made, (pairs.linked.astype(int), *of[pairs.rows].T), 1)
-        return made + made.transpose(0, 2, 1)
+        counts = np.zeros((2, n_groups, n_groups))
+        np.add.at(counts, (constraints.linked.astype(int), *of[constraints.rows].T), 1)
+        return counts + counts.transpose(0, 2, 1)
 
     def broken(self, clusters: np.ndarray) -> int:
-        """Return how many of the known pairs clusters [n] of all cells break."""
-        return 0 if self.pairs is None else int(broken(clusters, self.pairs).sum())
+        """Return how many constraints the clusters [n] of all cells break."""
+        return 0 if self.constraints is None else int(broken(clusters, self.constraints).sum())
 
     def consensus(self) -> Consensus | None:
         """Let the best candidates of all draws vote; None if that leaves too few clusters."""
-        from threadpoolctl import threadpool_limits
-
         size = min(round(_SHARE * len(self.embedding)), self.most)
-        # OpenMP has a limit for each thread, so it is set in those too.
-        limit = partial(threadpool_limits, limits=1)
-        with ThreadPoolExecutor(_workers(), initializer=limit) as pool:
-            made_of = pool.map(partial(self.plausible, size=size), range(_DRAWS))
-            found = [made for made in made_of if made]
-        if not found:
+        every = in_workers(partial(self.plausible, size=size), range(_DRAWS))
+        draws = [plausible for plausible in every if plausible]
+        if not draws:
             return None
         rows, spaces, _ = self.sample(_DRAWS, self.most)
-        firsts = [made[0].clusters for made in found]
+        firsts = [plausible[0].clusters for plausible in draws]
         wrong = np.array([self.broken(first) for first in firsts])
         least = np.flatnonzero(wrong == wrong.min())
         best = int(least[_best([firsts[i] for i in least], rows, spaces)])
-        lead = sum(len(made) for made in found[:best])
-        voters = [one.clusters for made in found for one in made]
+        lead = sum(len(plausible) for plausible in draws[:best])
+        voters = [one.clusters for plausible in draws for one in plausible]
         clusters, votes = majority(voters, self.n_clusters, lead=lead)
         if len(np.unique(clusters)) < self.n_clusters:  # the lead has an empty one
             return None
-        name = f"consensus of {len(voters)} candidates in {len(found)} draws"
+        name = f"consensus of {len(voters)} candidates in {len(draws)} draws"
         return Consensus(clusters, votes, name)
 
     def candidate(self) -> Consensus | None:
         """Pick one of the best candidates of one draw; None if there are none."""
-        found = self.plausible(0, size=self.most)
-        if not found:
+        (plausible,) = in_workers(partial(self.plausible, size=self.most), [0])
+        if not plausible:
             return None
-        one = found[np.random.default_rng([self.seed, _DRAWS]).integers(len(found))]
+        one = plausible[np.random.default_rng([self.seed, _DRAWS]).integers(len(plausible))]
         return Consensus(one.clusters, None, one.name)
 
-
-def _workers() -> int:
-    """Return how many draws are worth making at once."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(count or 1, _THREADS)
+    def of_all_cells(self) -> Consensus:
+        """Return the best candidate of all cells, where their draws have too few kinds."""
+        spaces = [representation(x, self.n_neighbors, self.batch) for x in self.features]
+        rank = partial(ranked_candidates, self.embedding, spaces, seed=self.seed)
+        (ranked,) = in_workers(rank, [self.n_clusters])
+        return Consensus(ranked.clusters[0], None, next(iter(ranked.scores)))
 
 
 def _best(partitions: list[np.ndarray], rows: np.ndarray, spaces: list[Representation]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +13,10 @@ from scsiameseclu_jax.partition.candidates import (
     modularity,
     representation,
     silhouette,
-    small_problems,
     smooth,
-    unit_rows,
 )
+from scsiameseclu_jax.partition.workers import in_workers
+from scsiameseclu_jax.preprocessing.neighbors import unit_rows
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,13 @@ K_MAX = 30
 _CELLS = 20_000  # of more, that many are drawn: curves do not change, minutes are saved
 _SMOOTHING = 4
 _STARTS = 3
-_WEIGHTS = {"modularity": 2}  # the one criterion of the graph; three are of distances
+_CRITERIA = (
+    "modularity",
+    "silhouette",
+    "silhouette, smoothed",
+    "Calinski-Harabasz, smoothed",
+)
+_WEIGHTS = (2, 1, 1, 1)  # one criterion is of the graph, three are of distances
 _LEAST = 10  # cells for each cluster of the largest number that is tried
 
 
@@ -107,53 +114,44 @@ def estimate(
     graph = representation(np.asarray(features)[rows], n_neighbors, sampled)
     unit = unit_rows(graph.features)
     near = unit_rows(smooth(graph.links, unit, _SMOOTHING))
-    found: dict[str, list[float]] = {
-        "modularity": [],
-        "silhouette": [],
-        "silhouette, smoothed": [],
-        "Calinski-Harabasz, smoothed": [],
-    }
-    tried = []
-    with small_problems():
-        for k in wanted:
-            clusters = kmeans(near, int(k), seed, n_starts=_STARTS)
-            if len(np.unique(clusters)) < k:
-                break  # too many cells are alike
-            tried.append(k)
-            values = (
-                modularity(graph.links, clusters, resolution=1.0),
-                silhouette(unit, clusters),
-                silhouette(near, clusters),
-                calinski_harabasz_score(near, clusters),
-            )
-            for series, value in zip(found.values(), values, strict=True):
-                series.append(float(value))
-    if not tried:
+
+    def judge(k: int) -> tuple[float, ...] | None:
+        clusters = kmeans(near, k, seed, n_starts=_STARTS)
+        if len(np.unique(clusters)) < k:
+            return None
+        return (
+            modularity(graph.links, clusters, resolution=1.0),
+            silhouette(unit, clusters),
+            silhouette(near, clusters),
+            float(calinski_harabasz_score(near, clusters)),
+        )
+
+    values = list(takewhile(lambda one: one is not None, in_workers(judge, wanted.tolist())))
+    if not values:
         msg = f"Expected cells of at least {k_min} kinds, found fewer."
         raise ValueError(msg)
-    criteria = {name: np.array(series) for name, series in found.items()}
+    tried = wanted[: len(values)]  # too many cells are alike for more
+    criteria = dict(zip(_CRITERIA, np.array(values, np.float64).T, strict=True))
     ranks = np.array([rankdata(series) for series in criteria.values()])
-    weights = [_WEIGHTS.get(name, 1) for name in criteria]
-    votes = (np.average(ranks, axis=0, weights=weights) - 1) / max(len(tried) - 1, 1)
+    votes = (np.average(ranks, axis=0, weights=_WEIGHTS) - 1) / max(len(tried) - 1, 1)
     best = int(np.argmax(votes))
-    own = {name: tried[int(np.argmax(series))] for name, series in criteria.items()}
-    favoured = ", ".join(f"{name} {k}" for name, k in own.items())
+    favoured = ", ".join(f"{name} {tried[np.argmax(one)]}" for name, one in criteria.items())
     why = f"{tried[best]} has the best sum of ranks; alone, the criteria favour: {favoured}"
     if best == len(wanted) - 1:
         logger.warning(
             "chose %d clusters, the largest number that was tried: there may be more", tried[best]
         )
-    return Estimate(int(tried[best]), np.array(tried), criteria, votes, why)
+    return Estimate(int(tried[best]), tried, criteria, votes, why)
 
 
-def to_plain(made: Estimate) -> dict[str, Any]:
+def to_plain(estimate: Estimate) -> dict[str, Any]:
     """Return an estimate in types that JSON has."""
     return {
-        "n_clusters": made.n_clusters,
-        "candidates": made.candidates.tolist(),
-        "criteria": {name: series.tolist() for name, series in made.criteria.items()},
-        "votes": made.votes.tolist(),
-        "why": made.why,
+        "n_clusters": estimate.n_clusters,
+        "candidates": estimate.candidates.tolist(),
+        "criteria": {name: series.tolist() for name, series in estimate.criteria.items()},
+        "votes": estimate.votes.tolist(),
+        "why": estimate.why,
     }
 
 

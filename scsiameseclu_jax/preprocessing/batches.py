@@ -12,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from anndata import AnnData
 
-from scsiameseclu_jax.preprocessing.neighbors import nearest_in, nearest_neighbors
+from scsiameseclu_jax.preprocessing.neighbors import nearest_in, nearest_neighbors, unit_rows
 
 logger = logging.getLogger(__name__)
 
 _LEAST = 3  # neighbours of a cell in each batch, as in bbknn
+_TIE = 1e-6  # cosines are as good as equal: a cell that is prepared anew differs by rounding
 
 
 class Batches(NamedTuple):
@@ -28,6 +29,8 @@ class Batches(NamedTuple):
     """[b] batches."""
     means: np.ndarray
     """[b, p] mean features of each, which are taken from its cells."""
+    codes: np.ndarray
+    """[n] batch of each cell of the fit, as a position in the names."""
 
 
 def read_batches(adata: AnnData, key: str) -> tuple[np.ndarray, list[str]]:
@@ -41,17 +44,17 @@ def read_batches(adata: AnnData, key: str) -> tuple[np.ndarray, list[str]]:
         If cells have none, there is one batch only, or a batch has fewer than four cells.
     """
     names = _column(adata, key)
-    found, codes, sizes = np.unique(names, return_inverse=True, return_counts=True)
-    if len(found) < 2:
-        msg = f"Expected obs[{key!r}] to name two batches or more, found {list(found)}."
+    batches, codes, sizes = np.unique(names, return_inverse=True, return_counts=True)
+    if len(batches) < 2:
+        msg = f"Expected obs[{key!r}] to name two batches or more, found {list(batches)}."
         raise ValueError(msg)
     if sizes.min() <= _LEAST:
         msg = (
             f"Expected more than {_LEAST} cells in each batch of obs[{key!r}], found "
-            f"{sizes.min()} in {found[sizes.argmin()]!r}; leave it out or join it to another."
+            f"{sizes.min()} in {batches[sizes.argmin()]!r}; leave it out or join it to another."
         )
         raise ValueError(msg)
-    return codes, [str(name) for name in found]
+    return codes, [str(name) for name in batches]
 
 
 def center(features: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -63,10 +66,10 @@ def center(features: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndar
     return features - means[codes], means
 
 
-def center_new(features: np.ndarray, adata: AnnData, batches: Batches) -> np.ndarray:
-    """Return features [m, p] of new cells less the mean of each one's batch.
+def read_new_batches(adata: AnnData, batches: Batches) -> np.ndarray:
+    """Return the batch [m] of each new cell: a position in the fit's names, or past their end.
 
-    That is the fit's mean if it knows the batch, else the batch's own.
+    Batches that the fit does not know get the numbers b, b + 1 and so on.
 
     Raises
     ------
@@ -74,19 +77,37 @@ def center_new(features: np.ndarray, adata: AnnData, batches: Batches) -> np.nda
         If ``obs`` lacks the fit's column, or cells have no batch.
     """
     names = _column(adata, batches.key)
-    made = np.asarray(features, np.float64).copy()
-    known = dict(zip(batches.names, batches.means, strict=True))
-    unknown = sorted(set(names) - set(known))
-    for name in np.unique(names):
-        rows = names == name
-        made[rows] -= known[name] if name in known else made[rows].mean(axis=0)
+    unknown = sorted(set(names) - set(batches.names))
     if unknown:
         logger.warning(
             "batches that the model does not know are centred by themselves, which assumes "
             "that their cells are of the same kinds: %s",
             ", ".join(unknown[:5]),
         )
-    return made
+    position = {name: code for code, name in enumerate([*batches.names, *unknown])}
+    return np.array([position[name] for name in names])
+
+
+def center_new(features: np.ndarray, codes: np.ndarray, batches: Batches) -> np.ndarray:
+    """Return features [m, p] of new cells less the mean of each one's batch.
+
+    That is the fit's mean if it knows the batch, else the mean of the new cells.
+
+    Parameters
+    ----------
+    features
+        [m, p] features of new cells.
+    codes
+        [m] their batches, from :func:`read_new_batches`.
+    batches
+        Those of the fit.
+    """
+    centered = np.array(features, np.float64)
+    for code in np.unique(codes):
+        rows = codes == code
+        known = code < len(batches.names)
+        centered[rows] -= batches.means[code] if known else centered[rows].mean(axis=0)
+    return centered
 
 
 def balanced_neighbors(
@@ -116,23 +137,87 @@ def balanced_neighbors(
     (mutual neighbours).
     """
     n = len(features)
-    members = [np.flatnonzero(codes == batch) for batch in range(codes.max() + 1)]
-    each = max(_LEAST, -(-n_neighbors // len(members)))
-    own, across = [], []
+    members = _members(codes)
+    each = _in_each(n_neighbors, len(members))
+    within, across = [], []
     for rows in members:
         if len(rows) > 1:
             neighbors, cells = nearest_neighbors(features[rows], each)
-            own.append((rows[neighbors], rows[cells]))
+            within.append((rows[neighbors], rows[cells]))
         others = np.setdiff1d(np.arange(n), rows)
         if not len(others):  # some of the cells, by chance of one batch only
-            return own[0]
-        found = nearest_in(features[rows], features[others], each)
-        across.append((rows[found].ravel(), np.repeat(others, found.shape[1])))
+            return within[0]
+        nearest = nearest_in(features[rows], features[others], each)
+        across.append((rows[nearest].ravel(), np.repeat(others, nearest.shape[1])))
     senders, receivers = (np.concatenate(ends) for ends in zip(*across, strict=True))
     mutual = np.isin(senders * n + receivers, receivers * n + senders)
-    own.append((senders[mutual], receivers[mutual]))
-    senders, receivers = (np.concatenate(ends) for ends in zip(*own, strict=True))
+    within.append((senders[mutual], receivers[mutual]))
+    senders, receivers = (np.concatenate(ends) for ends in zip(*within, strict=True))
     return senders, receivers
+
+
+def balanced_neighbors_in(
+    features: np.ndarray,
+    codes: np.ndarray,
+    others: np.ndarray,
+    other_codes: np.ndarray,
+    n_neighbors: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nearest cells of a fit in each batch to new cells, and which of them are linked.
+
+    The rule is that of :func:`balanced_neighbors`. A new cell is linked to the nearest cells of its
+    own batch, and across batches where that is mutual: where it is nearer to the known cell than
+    the last of that cell's neighbours in the new cell's batch. Only cells of the fit are compared
+    with, so no cell's links depend on which others are new. A cell of a batch that the fit does not
+    know is linked to the nearest cells of every batch: nobody can say what is mutual.
+
+    Parameters
+    ----------
+    features
+        [n, p] features of the cells of the fit.
+    codes
+        [n] their batches, 0 to b - 1.
+    others
+        [m, p] features of new cells.
+    other_codes
+        [m] their batches; b or more if the fit does not know them.
+    n_neighbors
+        As in :func:`balanced_neighbors`.
+
+    Returns
+    -------
+    Rows [m, k] of the nearest cells, one batch after the other, and their weights [m, k]: 1 for a
+    link, 0 for none.
+    """
+    members = _members(codes)
+    each = _in_each(n_neighbors, len(members))
+    nearest = [rows[nearest_in(features[rows], others, each)] for rows in members]
+    neighbors = np.concatenate(nearest, axis=1)
+    weights = np.ones(neighbors.shape)
+    unit, unit_others = (unit_rows(np.asarray(x, np.float64)) for x in (features, others))
+    for batch, rows in enumerate(members):
+        new = np.flatnonzero(other_codes == batch)
+        if not len(new):
+            continue
+        known, which = np.unique(neighbors[new], return_inverse=True)
+        which = which.reshape(neighbors[new].shape)  # flat in older versions of numpy
+        last = rows[nearest_in(features[rows], features[known], each)[:, -1]]
+        reach = np.einsum("ij,ij->i", unit[known], unit[last])
+        for place, near in enumerate(neighbors[new].T):
+            cosine = np.einsum("ij,ij->i", unit[near], unit_others[new])
+            mutual = cosine >= reach[which[:, place]] - _TIE
+            weights[new, place] = mutual | (codes[near] == batch)
+    return neighbors, weights
+
+
+def _members(codes: np.ndarray) -> list[np.ndarray]:
+    """Return the rows of each batch."""
+    return [np.flatnonzero(codes == batch) for batch in range(codes.max() + 1)]
+
+
+def _in_each(n_neighbors: int, n_batches: int) -> int:
+    """Return how many neighbours a cell has in each batch."""
+    return max(_LEAST, -(-n_neighbors // n_batches))
 
 
 def _column(adata: AnnData, key: str) -> np.ndarray:

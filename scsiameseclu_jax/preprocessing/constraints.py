@@ -1,4 +1,4 @@
-"""What the user knows of pairs of cells: that two are of one cluster, or of two.
+"""Constraints: pairs of cells that the user knows to be of one cluster, or of two.
 
 The only door through which such knowledge enters; nothing is drawn from labels.
 """
@@ -35,7 +35,7 @@ def find_constraints(
     must_link: ConstraintsLike | None = None,
     cannot_link: ConstraintsLike | None = None,
 ) -> Constraints | None:
-    """Find pairs of cells by their names; each pair once, None if there are none.
+    """Find the cells of constraints by their names; each pair once, None if there are none.
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ def find_constraints(
     if len(torn):
         one, two = adata.obs_names[torn[0]]
         msg = (
-            f"Expected pairs that do not contradict each other, found {one!r} and {two!r} in "
-            f"`cannot_link`, but tied by `must_link` ({len(torn)} such pairs); drop either."
+            f"Expected constraints that do not contradict each other, found {one!r} and {two!r} in "
+            f"`cannot_link`, but tied by `must_link` ({len(torn)} such constraints); drop either."
         )
         raise ValueError(msg)
     linked = np.repeat([True, False], [len(must), len(cannot)])
@@ -109,38 +109,40 @@ def plain(must_link: ConstraintsLike | None, cannot_link: ConstraintsLike | None
     return {name: value for name, value in lists.items() if value}
 
 
-def among(given: dict[str, Any], part: AnnData) -> dict[str, Any]:
-    """Return those recorded pairs whose cells both are in a part, as options of a fit of it."""
+def among(recorded: dict[str, Any], part: AnnData) -> dict[str, Any]:
+    """Return the recorded constraints of which both cells are in a part, as options of its fit."""
     names = set(part.obs_names)
-    return {name: [p for p in pairs or [] if names.issuperset(p)] for name, pairs in given.items()}
+    return {
+        name: [p for p in pairs or [] if names.issuperset(p)] for name, pairs in recorded.items()
+    }
 
 
-def broken(clusters: np.ndarray, pairs: Constraints) -> np.ndarray:
-    """Return which pairs [m] the clusters [n] of the cells go against."""
-    one, two = clusters[pairs.rows].T
-    return (one == two) != pairs.linked
+def broken(clusters: np.ndarray, constraints: Constraints) -> np.ndarray:
+    """Return which constraints [m] the clusters [n] of the cells break."""
+    one, two = clusters[constraints.rows].T
+    return (one == two) != constraints.linked
 
 
-def constrain(proba: np.ndarray, pairs: Constraints | None) -> np.ndarray:
-    """Return soft assignments [n, k] whose largest entries keep the pairs; other cells stay.
+def constrain(proba: np.ndarray, constraints: Constraints | None) -> np.ndarray:
+    """Return soft assignments [n, k] whose largest entries keep the constraints.
 
     Cells that are tied together get the geometric mean of their assignments. Then, the surest
     first, each group loses the clusters that those it must not be with have taken; if none is left,
-    it keeps its own, and a pair stays broken.
+    it keeps its own, and a constraint stays broken. Cells without constraints stay as they are.
 
     References
     ----------
     Wagstaff et al., ICML 2001 (COP-KMeans).
     """
-    if pairs is None:
+    if constraints is None:
         return proba
-    tied = _tied(pairs.rows[pairs.linked], len(proba))
-    cells = np.unique(pairs.rows)
-    groups, own = np.unique(tied[cells], return_inverse=True)
+    tied = _tied(constraints.rows[constraints.linked], len(proba))
+    cells = np.unique(constraints.rows)
+    groups, group_of = np.unique(tied[cells], return_inverse=True)
     logs = np.zeros((len(groups), proba.shape[1]))
-    np.add.at(logs, own, np.log(np.maximum(proba[cells], np.finfo(np.float32).tiny)))
-    shares = softmax(logs / np.bincount(own)[:, None], axis=1)
-    apart = np.searchsorted(groups, tied[pairs.rows[~pairs.linked]])
+    np.add.at(logs, group_of, np.log(np.maximum(proba[cells], np.finfo(np.float32).tiny)))
+    shares = softmax(logs / np.bincount(group_of)[:, None], axis=1)
+    apart = np.searchsorted(groups, tied[constraints.rows[~constraints.linked]])
     rivals: list[list[int]] = [[] for _ in groups]
     for one, two in apart:
         rivals[one].append(two)
@@ -153,19 +155,19 @@ def constrain(proba: np.ndarray, pairs: Constraints | None) -> np.ndarray:
         if left.any():
             shares[group] = left / left.sum()
         taken[group] = shares[group].argmax()
-    made = proba.copy()
-    made[cells] = shares[own]
-    return made
+    constrained = proba.copy()
+    constrained[cells] = shares[group_of]
+    return constrained
 
 
-def kept(clusters: np.ndarray, pairs: Constraints | None) -> dict[str, dict[str, int]]:
-    """Say how many pairs were given and how many the clusters [n] keep; nothing if none were."""
-    if pairs is None:
+def kept(clusters: np.ndarray, constraints: Constraints | None) -> dict[str, dict[str, int]]:
+    """Say how many constraints were given and how many the clusters [n] keep; empty without any."""
+    if constraints is None:
         return {}
-    held = ~broken(clusters, pairs)
-    parts = {name: pairs.linked == linked for name, linked in OPTIONS.items()}
+    held = ~broken(clusters, constraints)
+    kinds = {name: constraints.linked == linked for name, linked in OPTIONS.items()}
     return {
-        name: {"given": int(own.sum()), "kept": int(held[own].sum())}
-        for name, own in parts.items()
-        if own.any()
+        name: {"given": int(these.sum()), "kept": int(held[these].sum())}
+        for name, these in kinds.items()
+        if these.any()
     }

@@ -29,7 +29,7 @@ def nearest_neighbors(features: np.ndarray, n_neighbors: int) -> tuple[np.ndarra
     """
     n = features.shape[0]
     k = min(n_neighbors, n - 1)
-    unit = _unit(features)
+    unit = unit_rows(features).astype(np.float32)
     search = _exact if search_of(n) == "exact" else _approximate
     return search(unit, k).ravel(), np.repeat(np.arange(n), k)
 
@@ -40,7 +40,7 @@ def nearest_in(features: np.ndarray, others: np.ndarray, n_neighbors: int) -> np
     Exact up to 100,000 rows of either, else by nearest-neighbour descent.
     """
     k = min(n_neighbors, len(features))
-    unit, wanted = _unit(features), _unit(others)
+    unit, wanted = (unit_rows(x).astype(np.float32) for x in (features, others))
     if search_of(len(features)) == "approximate":
         from pynndescent import NNDescent
 
@@ -51,14 +51,15 @@ def nearest_in(features: np.ndarray, others: np.ndarray, n_neighbors: int) -> np
     return search.kneighbors(wanted, return_distance=False)
 
 
+def unit_rows(x: np.ndarray) -> np.ndarray:
+    """Return rows [n, p] scaled to length 1; rows of zeros stay."""
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(length > 0, length, 1)
+
+
 def search_of(n_cells: int) -> str:
     """Return how neighbours among that many cells are found, ``exact`` or ``approximate``."""
     return "exact" if n_cells <= EXACT_CELLS else "approximate"
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(features, axis=1, keepdims=True)
-    return (features / np.where(length > 0, length, 1)).astype(np.float32)
 
 
 def _exact(unit: np.ndarray, k: int) -> np.ndarray:

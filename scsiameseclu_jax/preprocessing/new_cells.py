@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +10,13 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scsiameseclu_jax.preprocessing import normalization
-from scsiameseclu_jax.preprocessing.batches import center_new
+from scsiameseclu_jax.preprocessing.batches import (
+    balanced_neighbors_in,
+    center_new,
+    read_new_batches,
+)
 from scsiameseclu_jax.preprocessing.counts import counts
+from scsiameseclu_jax.preprocessing.genes import align, to_genes
 from scsiameseclu_jax.preprocessing.neighbors import nearest_in
 from scsiameseclu_jax.preprocessing.prepare import Preprocessor
 
@@ -20,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 _MOST_MISSING = 0.2  # of the genes that features are made from
 _NAMED = 5  # genes in a message
-_VERSION = re.compile(r"^(ENS[A-Z]*\d+)\.\d+$")
 
 
 class NewCells(NamedTuple):
@@ -32,69 +35,21 @@ class NewCells(NamedTuple):
     """[m, g] raw counts of the selected genes."""
     size_factors: np.ndarray
     """[m] total counts over the median of the fit's cells; both of the genes that are there."""
+    nearest: np.ndarray
+    """[m, n_neighbors] rows of the nearest cells of the fit, of whatever batch."""
     neighbors: np.ndarray
-    """[m, k] rows of the nearest cells of the fit."""
+    """[m, k] rows of cells of the fit that may be linked; with batches, the nearest of each."""
+    weights: np.ndarray
+    """[m, k] 1 for a link, 0 for none; without batches all are 1."""
     missing: list[str]
     """Selected genes that they lack."""
     present: np.ndarray
     """[g] which of the selected genes they have; the others say nothing."""
 
 
-def align(names: list[str], wanted: list[str]) -> np.ndarray:
-    """Find for each name the wanted gene that it names.
-
-    As it stands, else without regard to case and to the version of an Ensembl identifier, where
-    that leaves no doubt.
-
-    Parameters
-    ----------
-    names
-        [a] names of genes, some perhaps twice.
-    wanted
-        [b] names, each once.
-
-    Returns
-    -------
-    [a] position in `wanted`, -1 for genes that are not wanted.
-    """
-    exact = {name: i for i, name in enumerate(wanted)}
-    taken = set(names) & set(exact)
-    loose: dict[str, int] = {}
-    for i, name in enumerate(wanted):
-        if name not in taken:
-            key = plain(name)
-            loose[key] = -1 if key in loose else i
-    return np.array([exact.get(name, loose.get(plain(name), -1)) for name in names], dtype=int)
-
-
-def plain(name: str) -> str:
-    """Return a gene's name without regard to case and to the version of an Ensembl identifier."""
-    upper = name.upper()
-    match = _VERSION.match(upper)
-    return match.group(1) if match else upper
-
-
-def to_genes(raw: sp.csr_matrix, found: np.ndarray, n_genes: int) -> sp.csr_matrix:
-    """Return counts [m, b] of other genes, those of a gene that is there twice added up.
-
-    Parameters
-    ----------
-    raw
-        [m, a] counts.
-    found
-        [a] position of each gene among the others, from :func:`align`; -1 for none.
-    n_genes
-        Number b of others.
-    """
-    here = np.flatnonzero(found >= 0)
-    shape = len(found), n_genes
-    where = sp.csr_matrix((np.ones(len(here)), (here, found[here])), shape=shape)
-    return sp.csr_matrix(raw.astype(np.float64) @ where)
-
-
 def new_cells(
     adata: AnnData,
-    frame: Preprocessor,
+    preprocessor: Preprocessor,
     features: np.ndarray,
     profile: np.ndarray,
     n_neighbors: int,
@@ -111,14 +66,14 @@ def new_cells(
     adata
         Cells x genes with raw counts; not changed. Genes are found by name, counts of genes that
         are there twice are added.
-    frame
+    preprocessor
         What the fit keeps of its preparation.
     features
         [n, p] features of the fit's cells.
     profile
         [g] expected counts of the selected genes in a cell of size factor 1.
     n_neighbors
-        Neighbours of each new cell among them.
+        Neighbours of each new cell among them; with batches balanced as those of the fit.
     layer
         See :func:`scsiameseclu_jax.pp.counts`.
 
@@ -135,7 +90,7 @@ def new_cells(
         msg = f"Expected `adata` to be an AnnData object, found {type(adata).__name__}."
         raise TypeError(msg)
     raw = counts(adata, layer=layer)
-    raw, present = _of_genes(raw, [str(name) for name in adata.var_names], frame)
+    raw, present = _of_genes(raw, [str(name) for name in adata.var_names], preprocessor)
     totals = np.asarray(raw.sum(axis=1), np.float64).ravel()
     empty = np.flatnonzero(totals == 0)
     if empty.size:
@@ -144,62 +99,73 @@ def new_cells(
             f"without, the first {adata.obs_names[empty[0]]!r}; leave them out."
         )
         raise ValueError(msg)
-    size_factors = totals / _total(frame, profile[~present])
-    selected = raw[:, frame.selected]
-    if frame.projection is None:
-        x = _representation(adata, frame)
+    size_factors = totals / _total(preprocessor, profile[~present])
+    selected = raw[:, preprocessor.selected]
+    if preprocessor.projection is None:
+        x = _representation(adata, preprocessor)
     else:
         logged = normalization.logarithm(selected, size_factors)
-        axes = frame.projection.axes * present[:, None]
-        x = normalization.project(logged, frame.projection._replace(axes=axes))
-    if frame.batches is not None:
-        x = center_new(x, adata, frame.batches)
-    x = np.pad(x * frame.scale, [(0, 0), (0, features.shape[1] - x.shape[1])]).astype(np.float32)
+        axes = preprocessor.projection.axes * present[:, None]
+        x = normalization.project(logged, preprocessor.projection._replace(axes=axes))
+    batches = preprocessor.batches
+    codes = None if batches is None else read_new_batches(adata, batches)
+    if batches is not None and codes is not None:
+        x = center_new(x, codes, batches)
+    missing_columns = features.shape[1] - x.shape[1]
+    x = np.pad(x * preprocessor.scale, [(0, 0), (0, missing_columns)]).astype(np.float32)
+    nearest = nearest_in(features, x, n_neighbors)
+    neighbors, weights = nearest, np.ones(nearest.shape)
+    if batches is not None and codes is not None:
+        neighbors, weights = balanced_neighbors_in(features, batches.codes, x, codes, n_neighbors)
     return NewCells(
         features=x,
         counts=selected,
         size_factors=size_factors.astype(np.float32),
-        neighbors=nearest_in(features, x, n_neighbors),
-        missing=[frame.genes[i] for i in frame.selected[~present]],
+        nearest=nearest,
+        neighbors=neighbors,
+        weights=weights.astype(np.float32),
+        missing=[preprocessor.genes[i] for i in preprocessor.selected[~present]],
         present=present,
     )
 
 
 def _of_genes(
-    raw: sp.csr_matrix, names: list[str], frame: Preprocessor
+    raw: sp.csr_matrix, names: list[str], preprocessor: Preprocessor
 ) -> tuple[sp.csr_matrix, np.ndarray]:
     """Return counts [m, G] of the fit's genes, and which selected ones [g] are present."""
-    found = align(names, frame.genes)
-    held = np.bincount(found[found >= 0], minlength=len(frame.genes))
+    found = align(names, preprocessor.genes)
+    held = np.bincount(found[found >= 0], minlength=len(preprocessor.genes))
     if (held > 1).any():
         logger.info("added up the counts of %d genes that are there more than once", sum(held > 1))
-    present = held[frame.selected] > 0
-    missing = [frame.genes[i] for i in frame.selected[~present]]
-    if len(missing) > _MOST_MISSING * len(frame.selected):
+    present = held[preprocessor.selected] > 0
+    missing = [preprocessor.genes[i] for i in preprocessor.selected[~present]]
+    if len(missing) > _MOST_MISSING * len(preprocessor.selected):
         some = ", ".join(missing[:_NAMED])
         msg = (
             f"Expected the genes that the model was fitted on, found {len(missing)} of "
-            f"{len(frame.selected)} missing, for example {some}; here genes are named like "
+            f"{len(preprocessor.selected)} missing, for example {some}; here genes are named like "
             f"{', '.join(names[:_NAMED])}. Names of the same kind are needed in `var_names`."
         )
         raise ValueError(msg)
     if missing:
         logger.warning(
-            "%d of %d genes are missing: they are left out", len(missing), len(frame.selected)
+            "%d of %d genes are missing: they are left out",
+            len(missing),
+            len(preprocessor.selected),
         )
-    return to_genes(raw, found, len(frame.genes)), present
+    return to_genes(raw, found, len(preprocessor.genes)), present
 
 
-def _total(frame: Preprocessor, lost: np.ndarray) -> float:
+def _total(preprocessor: Preprocessor, lost: np.ndarray) -> float:
     """Return the median total counts of the fit's cells, less what is expected of lost genes.
 
     At least half of it, whatever is expected: that is an estimate.
     """
-    return max(frame.median_total - float(lost.sum()), 0.5 * frame.median_total)
+    return max(preprocessor.median_total - float(lost.sum()), 0.5 * preprocessor.median_total)
 
 
-def _representation(adata: AnnData, frame: Preprocessor) -> np.ndarray:
-    key = frame.use_rep
+def _representation(adata: AnnData, preprocessor: Preprocessor) -> np.ndarray:
+    key = preprocessor.use_rep
     if key not in adata.obsm:
         msg = (
             f"Expected obsm[{key!r}], which the model was fitted on, found {sorted(adata.obsm)}; "
@@ -207,7 +173,9 @@ def _representation(adata: AnnData, frame: Preprocessor) -> np.ndarray:
         )
         raise KeyError(msg)
     x = np.asarray(adata.obsm[key], np.float64)
-    if x.ndim != 2 or x.shape[1] != len(frame.mean) or not np.isfinite(x).all():
-        msg = f"Expected obsm[{key!r}] finite with {len(frame.mean)} columns, found {x.shape}."
+    if x.ndim != 2 or x.shape[1] != len(preprocessor.mean) or not np.isfinite(x).all():
+        msg = (
+            f"Expected obsm[{key!r}] finite with {len(preprocessor.mean)} columns, found {x.shape}."
+        )
         raise ValueError(msg)
-    return x - frame.mean
+    return x - preprocessor.mean

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
@@ -32,7 +33,10 @@ class Projection(NamedTuple):
 
 
 def log_normalize(
-    raw: sp.csr_matrix, size_factors: np.ndarray, n_top_genes: int
+    raw: sp.csr_matrix,
+    size_factors: np.ndarray,
+    n_top_genes: int,
+    batch: np.ndarray | None = None,
 ) -> tuple[sp.csr_matrix, np.ndarray]:
     """Divide by size factors, take log1p, keep highly variable genes.
 
@@ -44,6 +48,9 @@ def log_normalize(
         [n] positive.
     n_top_genes
         Genes to keep; all, if there are no more.
+    batch
+        [n] batch of each cell, if there are several: genes are then kept that are highly variable
+        within many of them, rather than between them.
 
     Returns
     -------
@@ -54,8 +61,14 @@ def log_normalize(
     logged = logarithm(raw, size_factors)
     chosen = np.ones(raw.shape[1], bool)
     if raw.shape[1] > n_top_genes:
+        cells = AnnData(logged.astype(np.float32))
+        if batch is not None:
+            cells.obs["batch"] = pd.Categorical(batch)
         table = sc.pp.highly_variable_genes(
-            AnnData(logged.astype(np.float32)), n_top_genes=n_top_genes, inplace=False
+            cells,
+            n_top_genes=n_top_genes,
+            batch_key=None if batch is None else "batch",
+            inplace=False,
         )
         chosen = np.asarray(table["highly_variable"], dtype=bool)
     return logged[:, chosen], chosen

@@ -70,11 +70,11 @@ class Prepared(NamedTuple):
     """How the links were found: ``"exact"``, ``"approximate"`` or ``"given"``."""
     batch: np.ndarray | None
     """[n] batch of each cell, if there are several; the links are then balanced over them."""
-    pairs: Constraints | None
+    constraints: Constraints | None
     """Pairs of cells known to be of one cluster, or of two, if there are any."""
     order: np.ndarray
     """[n] row of the AnnData that each cell came from."""
-    frame: Preprocessor
+    preprocessor: Preprocessor
     """How to prepare new cells."""
     fingerprint: str
     """16 hexadecimal digits of the counts, whatever the order of the cells."""
@@ -154,9 +154,10 @@ def prepare(
     neighbors_key
         Key in ``uns`` of a neighbour graph to use (``"neighbors"`` for scanpy's default).
     batch_key
-        Column in ``obs`` of batches to centre features within and to balance links over.
+        Column in ``obs`` of batches to select genes in, to centre features within and to balance
+        links over.
     must_link, cannot_link
-        See :func:`scsiameseclu_jax.pairs.find_constraints`.
+        See :func:`scsiameseclu_jax.preprocessing.constraints.find_constraints`.
     config
         Static settings.
 
@@ -170,7 +171,7 @@ def prepare(
         msg = "Expected `batch_key` or `neighbors_key`, found both: a given graph is used as it is."
         raise ValueError(msg)
     batch, names = (None, []) if batch_key is None else read_batches(adata, batch_key)
-    pairs = find_constraints(adata, must_link, cannot_link)
+    constraints = find_constraints(adata, must_link, cannot_link)
     given, mean = (None, np.zeros(0)) if use_rep is None else _representation(adata, use_rep)
     links = None if neighbors_key is None else _connectivities(adata, neighbors_key)
     expressed = raw.getnnz(axis=0) > 0
@@ -178,14 +179,14 @@ def prepare(
     order, fingerprint = _canonical_order(raw, batch, given)
     raw = raw[order]
     batch = None if batch is None else batch[order]
-    if pairs is not None:
-        pairs = pairs._replace(rows=np.argsort(order)[pairs.rows])
+    if constraints is not None:
+        constraints = constraints._replace(rows=np.argsort(order)[constraints.rows])
 
     totals = np.asarray(raw.sum(axis=1), dtype=np.float64).ravel()
     median = float(np.median(totals))
     size_factors = totals / median
     logged, chosen = normalization.log_normalize(
-        raw, size_factors, config.preprocessing.n_top_genes
+        raw, size_factors, config.preprocessing.n_top_genes, batch
     )
     projection = None
     if given is None:
@@ -198,7 +199,7 @@ def prepare(
     if batch is not None and batch_key is not None:
         x, means = center(x, batch)
         others = [center(other, batch)[0] for other in others]
-        batches = Batches(batch_key, names, means)
+        batches = Batches(batch_key, names, means, batch)
     scale = 1 / float(x.std())
     x = _pad_columns(x * scale, config)
     if links is None:
@@ -224,9 +225,9 @@ def prepare(
         weights=weights,
         search=search,
         batch=batch,
-        pairs=pairs,
+        constraints=constraints,
         order=order,
-        frame=Preprocessor(
+        preprocessor=Preprocessor(
             genes=[str(name) for name in adata.var_names[expressed]],
             selected=np.flatnonzero(chosen),
             median_total=median,

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from scsiameseclu_jax.preprocessing.expression import group_means
-from scsiameseclu_jax.preprocessing.new_cells import align, plain
+from scsiameseclu_jax.preprocessing.genes import align, plain
 
 _SEEN_IN = 3  # cells that a gene must be seen in to count as found
 _SEEN_SHARE = 0.05  # of a group's cells, or of a cell and its neighbours, to count as seen there

@@ -13,7 +13,7 @@ from scsiameseclu_jax.checks import as_seed, check_key, check_share
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.model import SiameseClu
 from scsiameseclu_jax.preprocessing.counts import counts
-from scsiameseclu_jax.preprocessing.new_cells import align, to_genes
+from scsiameseclu_jax.preprocessing.genes import align, to_genes
 from scsiameseclu_jax.tl.classification import FOLDS, components_of, record_of, write_types
 from scsiameseclu_jax.tl.heads import (
     Method,

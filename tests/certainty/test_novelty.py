@@ -14,7 +14,7 @@ def surprise_of(adata, n_latent):
     neighbors = made.senders.reshape(len(made.order), -1)
     clusters = np.arange(len(made.order)) % 2
     args = made.features, made.counts, made.size_factors, neighbors, clusters
-    return novelty.fit_novelty(*args, projection=made.frame.projection, scale=True)
+    return novelty.fit_novelty(*args, projection=made.preprocessor.projection, scale=True)
 
 
 def test_cells_of_one_depth():
@@ -51,7 +51,7 @@ def test_columns_of_zeros_are_no_components():
             made.size_factors,
             neighbors,
             np.arange(300) % 2,
-            projection=made.frame.projection,
+            projection=made.preprocessor.projection,
             scale=True,
         )
         for x in (made.features, made.features[:, :10])

@@ -1,11 +1,14 @@
 """The first partition: what the candidates and criteria do."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from sklearn.metrics import adjusted_rand_score
 
 from scsiameseclu_jax.partition import candidates as partition
+from scsiameseclu_jax.partition.workers import in_workers
 from scsiameseclu_jax.preprocessing import neighbors
 
 
@@ -18,8 +21,8 @@ def groups(sizes, *, spread=0.25, seed=0):
 
 def ranked(x, n_clusters, *others):
     spaces = [partition.representation(features, 10) for features in (x, *others)]
-    with partition.small_problems():
-        return partition.ranked_candidates(x, spaces, n_clusters, seed=0)
+    rank = partial(partition.ranked_candidates, x, spaces, seed=0)
+    return in_workers(rank, [n_clusters])[0]
 
 
 def choose(x, n_clusters, *others):
@@ -49,7 +52,7 @@ def test_candidates_come_with_their_own_scores():
     made = ranked(x, 4)
     assert len(made.clusters) == len(made.scores) > 8
     one = partition.representation(x, 10)
-    units = [partition.unit_rows(x)]
+    units = [neighbors.unit_rows(x)]
     for clusters, scores in zip(made.clusters, made.scores.values(), strict=True):
         assert partition.criteria(clusters, units, [one]) == scores
 
@@ -125,6 +128,13 @@ def test_cells_without_a_direction():
     x, truth = groups([60, 60])
     found = choose(np.concatenate([x, np.zeros((30, x.shape[1]))]), 3)
     assert adjusted_rand_score([*truth, *30 * [2]], found) == 1
+
+
+def test_kmeans_of_few_kinds_finds_those_and_warns_of_nothing():
+    x = np.repeat(np.eye(3, 5), 10, axis=0)
+    x[x == 0] = np.tile([0.0, -0.0], 60)
+    for k, wanted in ((2, 2), (3, 3), (7, 3)):
+        assert len(np.unique(partition.kmeans(x, k, seed=0))) == wanted
 
 
 def test_cells_that_are_all_alike_are_refused():

@@ -1,13 +1,16 @@
 """The consensus of draws: matching, majority, and the partition it makes."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from scsiameseclu_jax.partition import candidates as partition
-from scsiameseclu_jax.partition import consensus, ranked_candidates, small_problems
+from scsiameseclu_jax.partition import consensus
+from scsiameseclu_jax.partition.candidates import TooFewKindsError, ranked_candidates
+from scsiameseclu_jax.partition.workers import in_workers
+from scsiameseclu_jax.preprocessing.neighbors import unit_rows
 
 
 def groups(sizes, spread=0.25, seed=0):
@@ -55,7 +58,7 @@ def test_agreement_is_less_where_groups_overlap(seed):
 
 def test_a_plausible_partition_is_one_of_the_best_quarter():
     x, _ = groups([80, 80, 90, 90], spread=0.6)
-    draws = consensus._Draws(x, partition.unit_rows(x), [x, x**3], 5, 10, None, None, seed=0)
+    draws = consensus._Draws(x, unit_rows(x), [x, x**3], 5, 10, None, None, seed=0)
     names = set()
 
     def pick(seed):
@@ -66,8 +69,8 @@ def test_a_plausible_partition_is_one_of_the_best_quarter():
     for seed in range(8):
         found = pick(seed)
         rows, spaces, start = draws._replace(seed=seed).sample(0, draws.most)
-        with small_problems():
-            ranked = ranked_candidates(x[rows], spaces, 5, seed=start, n_starts=2)
+        rank = partial(ranked_candidates, x[rows], spaces, seed=start, n_starts=2)
+        (ranked,) = in_workers(rank, [5])
         at = list(ranked.scores).index(found.name)
         assert at < 0.25 * len(ranked.scores) + 0.5
         # those drawn are all cells here
@@ -86,10 +89,30 @@ def test_a_plausible_partition_of_clear_groups_is_those_groups():
 
 def test_too_few_kinds_of_cells_is_said():
     x = np.repeat(np.eye(3, 12), 20, axis=0)
-    with pytest.raises(ValueError, match="distinct enough"):
-        first(x, 5)
-    with pytest.raises(ValueError, match="distinct enough"):
-        first(x, 5, how="candidate")
+    for how in ("consensus", "candidate"):
+        with pytest.raises(TooFewKindsError, match="distinct enough for 5 clusters, found 3"):
+            first(x, 5, how=how)
+
+
+def test_draws_with_too_few_kinds_do_not_vote():
+    # the one cell of the rare kind is left out of every fifth draw
+    x = np.repeat(np.eye(3, 12), [40, 40, 1], axis=0)
+    draws = consensus._Draws(x, x, [x], 3, 1, None, None, seed=0)
+    kinds = [len(np.unique(x[draws.sample(i, 65)[0]], axis=0)) for i in range(20)]
+    votes = [bool(draws.plausible(i, size=65)) for i in range(20)]
+    assert votes == [number == 3 for number in kinds]
+    assert 0 < sum(votes) < 20
+
+
+@pytest.mark.parametrize("how", ["consensus", "candidate"])
+def test_any_other_error_in_a_draw_surfaces(monkeypatch, how):
+    def broken(*args, **options):
+        msg = "a matrix was singular"
+        raise ValueError(msg)
+
+    monkeypatch.setattr(consensus, "ranked_candidates", broken)
+    with pytest.raises(ValueError, match="singular"):
+        first(groups([60, 60])[0], 2, how=how)
 
 
 def test_match_undoes_renaming():

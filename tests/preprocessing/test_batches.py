@@ -6,15 +6,16 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 import scipy.sparse as sp
 from sklearn.metrics import adjusted_rand_score
 
 import scsiameseclu_jax as scs
 from benchmarks import batch_effects as benchmark
 from benchmarks import real_data
-from scsiameseclu_jax.cli.parser import parser as cli
+from scsiameseclu_jax.cli import parser as cli
 from scsiameseclu_jax.preprocessing import batches as batch_effects
-from scsiameseclu_jax.preprocessing import neighbors
+from scsiameseclu_jax.preprocessing import neighbors, normalization
 from scsiameseclu_jax.preprocessing.prepare import prepare
 
 SHORT = scs.Config.from_dict(
@@ -63,7 +64,7 @@ def test_features_are_centred_in_each_batch(adata):
     for x in (prepared.features, *prepared.others):
         for name in ("early", "late"):
             np.testing.assert_allclose(x[names == name].mean(axis=0), 0, atol=1e-5)
-    assert prepared.frame.batches.names == ["early", "late"]
+    assert prepared.preprocessor.batches.names == ["early", "late"]
     np.testing.assert_array_equal(prepared.batch, (names == "late").astype(int))
 
 
@@ -91,6 +92,68 @@ def test_links_are_those_of_all_pairs(n_batches, n_neighbors, each):
     np.testing.assert_array_equal(made, dense_links(x, each, codes))
 
 
+def slow_links(x, codes, new, new_codes, each):
+    """Links [m, n] of new cells by the rule in words, one pair of cells after the other."""
+
+    def cosine(one, two):
+        return one @ two / np.sqrt((one @ one) * (two @ two))
+
+    linked = np.zeros((len(new), len(x)), bool)
+    for i, cell in enumerate(new):
+        for batch in set(codes):
+            members = np.flatnonzero(codes == batch)
+            near = sorted(members, key=lambda j: -cosine(x[j], cell))[:each]
+            for j in near:
+                rivals = [r for r in np.flatnonzero(codes == new_codes[i]) if r != j]
+                closer = sum(cosine(x[j], x[r]) > cosine(x[j], cell) for r in rivals)
+                nobody_knows = new_codes[i] not in codes
+                linked[i, j] = batch == new_codes[i] or nobody_knows or closer < each
+    return linked
+
+
+def linked_cells(neighbors, weights, n):
+    assert set(np.unique(weights)) <= {0, 1}
+    linked = np.zeros((len(neighbors), n))
+    np.add.at(linked, (np.arange(len(neighbors))[:, None], neighbors), weights)
+    return linked
+
+
+@pytest.mark.parametrize(("n_batches", "n_neighbors", "each"), [(2, 15, 8), (3, 6, 3)])
+def test_links_of_new_cells_are_those_of_all_pairs(n_batches, n_neighbors, each):
+    rng = np.random.default_rng(0)
+    x, codes = rng.normal(size=(90, 6)), np.arange(90) % n_batches
+    new, new_codes = rng.normal(size=(40, 6)), np.arange(40) % (n_batches + 1)  # one is unknown
+    found = batch_effects.balanced_neighbors_in(x, codes, new, new_codes, n_neighbors)
+    wanted = slow_links(x, codes, new, new_codes, each)
+    np.testing.assert_array_equal(linked_cells(*found, 90), wanted)
+    across = codes[found[0]] != new_codes[:, None]
+    assert 0.2 < found[1][across].mean() < 0.9
+    few = [
+        batch_effects.balanced_neighbors_in(x, codes, new[i:], new_codes[i:], n_neighbors)
+        for i in (0, 33)
+    ]
+    for all_cells, last in zip(*few, strict=True):
+        np.testing.assert_array_equal(all_cells[33:], last)
+
+
+def test_a_copy_of_a_cell_has_its_links():
+    rng = np.random.default_rng(0)
+    x, codes = rng.normal(size=(90, 6)).astype(np.float32), np.arange(90) % 3
+    senders, receivers = batch_effects.balanced_neighbors(x, 12, codes)
+    fitted = np.zeros((90, 90))
+    fitted[receivers, senders] = 1
+    copies = x * rng.uniform(0.5, 2, size=(90, 1))  # as after other roundings
+    found = batch_effects.balanced_neighbors_in(x, codes, copies, codes, 12)
+    linked = linked_cells(*found, 90)
+    across = codes[:, None] != codes
+    np.testing.assert_array_equal(linked * across, fitted * across)
+    # the cell itself is the nearest of its batch, so the last of its own neighbours has no place
+    assert (np.diag(linked) == 1).all()
+    gone = fitted > linked
+    np.testing.assert_array_equal(gone.sum(axis=1), 1)
+    assert not (gone & across).any()
+
+
 def test_cells_of_one_batch_are_linked_among_themselves():
     # as in a draw of the cells that happens to hold no other
     x = np.random.default_rng(0).normal(size=(30, 4))
@@ -111,6 +174,44 @@ def test_a_kind_that_one_batch_lacks_is_not_tied_to_another():
     lonely = (senders >= 80) | (receivers >= 80)
     assert across.sum() > 100
     assert (across & lonely).sum() <= 2
+    new = x + rng.normal(scale=0.01, size=x.shape)
+    near, weights = batch_effects.balanced_neighbors_in(x, codes, new, codes, 10)
+    tied = (weights > 0) & (codes[near] != codes[:, None])
+    assert tied[:80].sum() > 100
+    assert tied[80:].sum() <= 2
+
+
+def test_genes_are_selected_within_batches():
+    """A gene that tells batches apart is not one that varies between cells."""
+    rng = np.random.default_rng(0)
+    n, late = 300, np.arange(300) % 2
+    rates = np.full((n, 60), 3.0)
+    rates[:, :10] *= np.exp(rng.normal(0, 1, size=(n, 10)))  # these vary in either batch
+    rates[:, 10:20] *= np.where(late, 6.0, 1 / 6)[:, None]
+    raw = sp.csr_matrix(rng.poisson(rates))
+    size_factors = np.ones(n)
+    _, ignored = normalization.log_normalize(raw, size_factors, 10)
+    _, within = normalization.log_normalize(raw, size_factors, 10, late)
+    assert ignored[10:20].sum() > 5
+    np.testing.assert_array_equal(within, np.arange(60) < 10)
+
+
+def test_batch_key_reaches_the_selection_of_genes(adata):
+    few = scs.Config.from_dict({"preprocessing": {"n_top_genes": 50}})
+    cells = adata.copy()
+    order = np.argsort(cells.obs["batch"].astype(str).to_numpy(), kind="stable")
+    cells = cells[order].copy()
+    prepared = prepare(cells, batch_key="batch", config=few)
+    logged = cells.copy()
+    totals = np.asarray(cells.X.sum(axis=1)).ravel()
+    logged.X = np.log1p(cells.X.toarray() * (np.median(totals) / totals)[:, None])
+    table = sc.pp.highly_variable_genes(logged, n_top_genes=50, batch_key="batch", inplace=False)
+    selected = np.array(prepared.preprocessor.genes)[prepared.preprocessor.selected]
+    assert set(selected) == set(cells.var_names[table["highly_variable"]])
+    assert set(selected) != {
+        prepare(cells, config=few).preprocessor.genes[i]
+        for i in prepare(cells, config=few).preprocessor.selected
+    }
 
 
 def test_order_of_cells_changes_not_one_bit(adata, model):

@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax.cli.parser import parser as cli
+from scsiameseclu_jax.cli import parser as cli
 from scsiameseclu_jax.partition import consensus
 from scsiameseclu_jax.preprocessing import constraints as pairs
 from scsiameseclu_jax.reporting import repeat
@@ -130,7 +130,7 @@ def test_candidates_that_break_fewer_pairs_come_first(adata, known):
     x -= x.mean(axis=0)
     given = pairs.find_constraints(adata, **known)
     found = [
-        consensus.first_partition(x, [x], 4, n_neighbors=10, pairs=one, seed=0).clusters
+        consensus.first_partition(x, [x], 4, n_neighbors=10, constraints=one, seed=0).clusters
         for one in (None, given)
     ]
     without, having = (pairs.broken(clusters, given).sum() for clusters in found)
@@ -147,7 +147,7 @@ def test_a_type_of_two_distant_parts_is_found_by_a_few_pairs():
     given = pairs.Constraints(rows, types[rows[:, 0]] == types[rows[:, 1]])
 
     def score(known):
-        found = consensus.first_partition(x, [x], 3, n_neighbors=10, pairs=known, seed=0)
+        found = consensus.first_partition(x, [x], 3, n_neighbors=10, constraints=known, seed=0)
         return adjusted_rand_score(types, found.clusters)
 
     assert score(None) < 0.7

@@ -67,7 +67,7 @@ def test_formats_change_nothing(adata, change):
     other.X = change(adata.X)
     one, two = prepared_of(adata), prepared_of(other)
     assert one.fingerprint == two.fingerprint
-    assert one.frame.genes == two.frame.genes
+    assert one.preprocessor.genes == two.preprocessor.genes
     np.testing.assert_array_equal(one.order, two.order)
     np.testing.assert_array_equal(one.features, two.features)
 

@@ -149,7 +149,7 @@ def test_counts_are_raw_and_selected(adata):
     found = prepared_of(adata)
     names = [
         list(adata.var_names).index(name)
-        for name in np.array(found.frame.genes)[found.frame.selected]
+        for name in np.array(found.preprocessor.genes)[found.preprocessor.selected]
     ]
     np.testing.assert_array_equal(found.counts.toarray(), adata.X.toarray()[found.order][:, names])
     totals = np.asarray(adata.X.sum(axis=1)).ravel()[found.order]
@@ -158,7 +158,7 @@ def test_counts_are_raw_and_selected(adata):
 
 def test_genes_without_counts_are_left_out(adata):
     made = with_x(adata, lambda x: x[:, 5].fill(0))
-    assert adata.var_names[5] not in prepared_of(made).frame.genes
+    assert adata.var_names[5] not in prepared_of(made).preprocessor.genes
 
 
 def test_representation_and_neighbors_of_the_user(adata):
