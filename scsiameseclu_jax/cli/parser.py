@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scsiameseclu_jax.cli.parser import commands
+from scsiameseclu_jax.cli import commands
 from scsiameseclu_jax.files import BAD_INPUT, FAILURES, WriteError, message
 
 __all__ = ["main"]

@@ -13,7 +13,7 @@ from anndata import AnnData
 from scsiameseclu_jax.checks import check_key, check_share
 from scsiameseclu_jax.preprocessing.counts import counts
 from scsiameseclu_jax.preprocessing.normalization import logarithm
-from scsiameseclu_jax.tl.record import UNASSIGNED, own
+from scsiameseclu_jax.tl.record import UNASSIGNED, writable
 
 if TYPE_CHECKING:
     import os
@@ -128,7 +128,7 @@ def celltypist(
         voted[sure < min_confidence] = UNASSIGNED
     others = values.copy()
     others[rows, first] = -np.inf
-    adata = own(adata, copy=copy)
+    adata = writable(adata, copy=copy)
     second = np.array(types, dtype=object)[others.argmax(axis=1)]
     for name, column in (
         (key_added, voted),

@@ -17,7 +17,7 @@ from scsiameseclu_jax.datasets.marker_lists import MARKER_SETS, marker_sets, rea
 from scsiameseclu_jax.preprocessing.expression import counts_name, groups, log_expression
 from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors
 from scsiameseclu_jax.tl import marker_scores as annotation
-from scsiameseclu_jax.tl.record import UNASSIGNED, own
+from scsiameseclu_jax.tl.record import UNASSIGNED, writable
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def annotate_markers(
     of_cells = annotation.of_cells(data, neighbors, found, n_draws=_CELL_DRAWS, seed=seed)
     cells = annotation.choose(of_cells, n_draws=_CELL_DRAWS, **options)
 
-    adata = own(adata, copy=copy)
+    adata = writable(adata, copy=copy)
     table = _table(kept, found, of_groups, chosen)
     named = np.append(table["annotation"].to_numpy(object), UNASSIGNED)  # the last has no cluster
     name = f"{key_added}_annotation"

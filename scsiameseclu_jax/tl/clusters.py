@@ -19,11 +19,11 @@ from scsiameseclu_jax.tl.record import (
     RestrictTo,
     add,
     check_writable,
-    own,
     restricted,
     split_of,
     stability_of,
     storable,
+    writable,
 )
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def siameseclu(
     neighbors_key
         Key in ``uns`` of a neighbour graph to use instead of building one.
     batch_key
-        Column in ``obs`` of batches to be looked past; see
+        Column in ``obs`` of batches to be ignored; see
         :meth:`scsiameseclu_jax.SiameseClu.fit`.
     must_link, cannot_link
         Pairs of names in ``obs_names``, of cells that belong to one cluster, or to two: what is
@@ -151,7 +151,7 @@ def siameseclu(
     )
     if n_resamples:
         model.assess(cells, n_resamples=n_resamples, rng=model.manifest["seed"], progress=progress)
-    return add_clusters(
+    return write_clusters(
         adata,
         model,
         restrict_to=restrict_to,
@@ -201,7 +201,27 @@ def add_clusters(
     check_key(key_added)
     check_share("min_confidence", min_confidence)
     model.check_cells(adata if restrict_to is None else adata[restricted(adata, restrict_to)])
-    adata = own(adata, copy=copy)
+    return write_clusters(
+        adata,
+        model,
+        restrict_to=restrict_to,
+        min_confidence=min_confidence,
+        key_added=key_added,
+        copy=copy,
+    )
+
+
+def write_clusters(
+    adata: AnnData,
+    model: SiameseClu,
+    *,
+    restrict_to: RestrictTo | None,
+    min_confidence: float | None,
+    key_added: str,
+    copy: bool,
+) -> AnnData | None:
+    """Do what :func:`add_clusters` does, of cells that are known to be those of the fit."""
+    adata = writable(adata, copy=copy)
     embedding = model.get_latent_representation()
     options: dict[str, Any] = {"restrict_to": restrict_to, "min_confidence": min_confidence}
     add(adata, key_added, model, embedding, **options)
@@ -284,7 +304,7 @@ def predict(
     check_share("min_confidence", min_confidence)
     check_writable(adata, copy=copy)
     found = model.predict(adata, layer=layer, alpha=alpha)
-    adata = own(adata, copy=copy)
+    adata = writable(adata, copy=copy)
     add(adata, key_added, found, found.embedding, min_confidence=min_confidence)
     adata.obs[f"{key_added}_novelty"] = found.novelty
     adata.obs[f"{key_added}_is_novel"] = found.is_novel

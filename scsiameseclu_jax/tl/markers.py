@@ -13,7 +13,7 @@ from anndata import AnnData
 from scsiameseclu_jax.checks import check_key
 from scsiameseclu_jax.preprocessing.count_splitting import FIT, TEST
 from scsiameseclu_jax.preprocessing.expression import counts_name, groups, log_expression
-from scsiameseclu_jax.tl.record import UNASSIGNED, own, split_of
+from scsiameseclu_jax.tl.record import UNASSIGNED, split_of, writable
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def markers(
         params["left_out"] = np.array(left_out)
     if any("/" in name for name in kept):
         del ranked["pts"], ranked["pts_rest"]
-    adata = own(adata, copy=copy)
+    adata = writable(adata, copy=copy)
     adata.uns[f"{key_added}_markers"] = ranked | {"params": params}
     adata.uns[f"{key_added}_top_markers"] = top
     bare = [name for name in kept if not (top["cluster"] == name).any()]

@@ -11,7 +11,7 @@ from scsiameseclu_jax.checks import as_seed, check_key
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.partition.n_clusters import K_MAX, estimate, k_range
 from scsiameseclu_jax.preprocessing.prepare import prepare
-from scsiameseclu_jax.tl.record import own
+from scsiameseclu_jax.tl.record import writable
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def estimate_n_clusters(
     5
     """
     check_key(key_added)
-    adata = own(adata, copy=False)
+    adata = writable(adata, copy=False)
     settings = Config() if config is None else config
     seed = as_seed(rng)
     k_range(adata.n_obs, k_min, k_max)

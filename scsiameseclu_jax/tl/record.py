@@ -73,7 +73,7 @@ def check_writable(adata: AnnData, *, copy: bool) -> None:
         raise ValueError(msg)
 
 
-def own(adata: AnnData, *, copy: bool) -> AnnData:
+def writable(adata: AnnData, *, copy: bool) -> AnnData:
     """Return an object that can be written to: a copy, in memory, or itself, no view."""
     check_writable(adata, copy=copy)
     if copy:

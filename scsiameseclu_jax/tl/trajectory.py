@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from scsiameseclu_jax.preprocessing.expression import groups, log_expression
 from scsiameseclu_jax.preprocessing.neighbors import search_of
-from scsiameseclu_jax.tl.record import UNASSIGNED, own
+from scsiameseclu_jax.tl.record import UNASSIGNED, writable
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def trajectory(
     components = np.full((len(cells), part.obsm["X_diffmap"].shape[1]), np.nan, np.float32)
     components[np.flatnonzero(cells)[reached]] = part.obsm["X_diffmap"]
     means = pd.Series(whole[cells]).groupby(names).mean().reindex(linked["groups"])
-    adata = own(adata, copy=copy)
+    adata = writable(adata, copy=copy)
     adata.obs[f"{key}_pseudotime"] = whole
     adata.obsm[f"X_{key}_diffmap"] = components
     adata.uns[f"{key}_paga"] = linked | {

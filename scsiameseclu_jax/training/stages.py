@@ -18,7 +18,7 @@ from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.partition.candidates import centers_of
 from scsiameseclu_jax.partition.consensus import Consensus, first_partition
 from scsiameseclu_jax.preprocessing.prepare import Prepared
-from scsiameseclu_jax.training.device import device_data
+from scsiameseclu_jax.training.device import device_data, in_float32
 from scsiameseclu_jax.training.minibatches import MiniBatches
 from scsiameseclu_jax.training.progress import Progress
 
@@ -126,15 +126,19 @@ class _Run:
                 break
         return state
 
-    def pretrain(self, state: F.TrainState, bar: Progress) -> Pretrained:
-        """Train both autoencoders, choose view 1's edges, and find the first partition."""
+    def embed(self, state: F.TrainState, bar: Progress) -> tuple[F.TrainState, np.ndarray]:
+        """Train both autoencoders and choose view 1's edges; return also the embedding [n, d]."""
         steps, data = self.config.training, self.source.data
         state = self.stage(state, "features", steps.feature_steps, bar)
         state = self.stage(state, "graph", steps.graph_steps, bar)
         state = self.stage(state, "joint", steps.joint_steps, bar)
         state = F.remove_edges(state, data, config=self.config)
         z = np.asarray(F.predict(state, data, config=self.config).embedding)
-        z = z[: len(self.prepared.order)]
+        return state, z[: len(self.prepared.order)]
+
+    def pretrain(self, state: F.TrainState, bar: Progress) -> Pretrained:
+        """Train both autoencoders, choose view 1's edges, and find the first partition."""
+        state, z = self.embed(state, bar)
         partition = first_partition(
             z,
             [self.prepared.features, *self.prepared.others],
@@ -148,6 +152,30 @@ class _Run:
         logger.info("first partition: %s", partition.name)
         centers = centers_of(z, partition.clusters, self.n_clusters)
         return Pretrained(state, partition, centers, self.config, self.seed)
+
+
+@in_float32
+def fit_embedding(
+    prepared: Prepared, *, config: Config, seed: int, progress: bool | None = False
+) -> np.ndarray:
+    """Return the embedding [n, d] that pre-training makes: no partition, no number of clusters.
+
+    Parameters
+    ----------
+    prepared
+        From :func:`scsiameseclu_jax.preprocessing.prepare.prepare`, whose order the rows have.
+    config, seed, progress
+        See :func:`fit`.
+
+    Raises
+    ------
+    FloatingPointError
+        If a loss term is not finite; it is named.
+    """
+    run = _Run(prepared, 2, config=config, seed=seed)  # a state has centres; nobody uses these two
+    with Progress(_steps_before_training(config), show=progress) as bar:
+        _, embedding = run.embed(run.source.init(jax.random.key(seed)), bar)
+    return embedding
 
 
 def pretrain(

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax.cli.parser import commands
-from scsiameseclu_jax.cli.parser import parser as cli
+from scsiameseclu_jax.cli import commands
+from scsiameseclu_jax.cli import parser as cli
 
 FIT = "scsiameseclu_jax.model.SiameseClu.fit"
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax.cli.parser import parser as cli
-from tests.test_cli import FIT, contents, fails, trained
+from scsiameseclu_jax.cli import parser as cli
+from tests.cli.test_cli import FIT, contents, fails, trained
 
 
 @pytest.fixture
