@@ -51,9 +51,10 @@ def demo(args: argparse.Namespace) -> None:
         seconds = time.perf_counter() - started
         scs.tl.markers(adata)
         scs.tl.annotate_markers(adata, "blood")
-    figure = scs.pl.overview(adata, labels="cell_type")
+        scs.tl.umap(adata)
+    panels = scs.pl.overview(adata, labels="cell_type")
     write(out, lambda path: save(adata, path))
-    write(plot, lambda path: figure.savefig(path, dpi=150))
+    write(plot, lambda path: panels[0].figure.savefig(path, dpi=150))
     scs.report(adata, page, labels="cell_type", overwrite=True)
     _print_table(adata, adata.obs["siameseclu"], _why(args), labels, seconds)
     print(f"wrote {out}\nwrote {plot}\nwrote {page}")
@@ -78,8 +79,9 @@ def cluster(args: argparse.Namespace) -> None:
     if args.save is not None:
         _keep(model, args)
     if args.plot is not None:
-        figure = scs.pl.overview(adata, key, labels=args.labels)
-        write(args.plot, lambda path: figure.savefig(path, dpi=150))
+        scs.tl.umap(adata, key)
+        panels = scs.pl.overview(adata, key, labels=args.labels)
+        write(args.plot, lambda path: panels[0].figure.savefig(path, dpi=150))
         print(f"wrote {args.plot}")
 
 

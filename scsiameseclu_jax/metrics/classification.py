@@ -36,12 +36,12 @@ def classification_scores(
     -------
     Fractions, 1 being perfect:
 
-    ``accuracy``, ``assigned accuracy``, ``coverage``
+    ``accuracy``, ``assigned_accuracy``, ``coverage``
         Share of all cells whose type is right; of the assigned cells (nan if there are none); and
         the share that is assigned.
-    ``balanced accuracy``
+    ``balanced_accuracy``
         Mean recall of the types.
-    ``macro_f1``, ``weighted F1``, ``median F1``
+    ``macro_f1``, ``weighted_f1``, ``median_f1``
         F1 over the types in `labels`: mean, mean weighted by size, median. A predicted type that no
         cell is of has no F1 of its own; its cells count as missed.
     ``kappa``
@@ -63,7 +63,7 @@ def classification_scores(
     --------
     >>> result = classification_scores(["B", "B", "T", "T"], ["B", "T", "T", "Unassigned"])
     >>> {name: round(value, 2) for name, value in list(result.items())[:4]}
-    {'accuracy': 0.5, 'assigned accuracy': 0.67, 'coverage': 0.75, 'balanced accuracy': 0.5}
+    {'accuracy': 0.5, 'assigned_accuracy': 0.67, 'coverage': 0.75, 'balanced_accuracy': 0.5}
     """
     from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
@@ -74,12 +74,12 @@ def classification_scores(
     several = len(np.unique(np.concatenate([truth, found]))) > 1
     return {
         "accuracy": float(accuracy_score(truth, found)),
-        "assigned accuracy": _share(truth[assigned] == found[assigned]),
+        "assigned_accuracy": _share(truth[assigned] == found[assigned]),
         "coverage": float(assigned.mean()),
-        "balanced accuracy": float(_recall(truth, found, types).mean()),
+        "balanced_accuracy": float(_recall(truth, found, types).mean()),
         "macro_f1": float(each.mean()),
-        "weighted F1": float(np.average(each, weights=sizes)),
-        "median F1": float(np.median(each)),
+        "weighted_f1": float(np.average(each, weights=sizes)),
+        "median_f1": float(np.median(each)),
         "kappa": float(cohen_kappa_score(truth, found)) if several else float("nan"),
     }
 
@@ -103,7 +103,7 @@ def classification_report(
     Returns
     -------
     A row for each known type, sorted: ``n`` cells, ``precision`` (0 where nothing was predicted to
-    be of it), ``recall``, ``F1``, and ``unassigned``, the share of its cells that is left so.
+    be of it), ``recall``, ``f1``, and ``unassigned``, the share of its cells that is left so.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def classification_report(
         truth, found, labels=types, average=None, zero_division=0
     )
     left = [float(np.mean(found[truth == name] == unassigned)) for name in types]
-    scores = {"n": n, "precision": precision, "recall": recall, "F1": f1, "unassigned": left}
+    scores = {"n": n, "precision": precision, "recall": recall, "f1": f1, "unassigned": left}
     return pd.DataFrame(scores, index=pd.Index(types.astype(object), name="type"))
 
 

@@ -13,13 +13,12 @@ from scsiameseclu_jax.tl.record import UNASSIGNED, is_calibrated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _ROW = 0.2  # inches for a cluster
 _BINS = 10
 
 
-def confidence(adata: AnnData, key: str = "siameseclu") -> Figure:
+def confidence(adata: AnnData, key: str = "siameseclu") -> list[Axes]:
     """Draw how the confidence of cells is distributed in each cluster.
 
     Parameters
@@ -32,10 +31,10 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> Figure:
 
     Returns
     -------
-    The figure. For each cluster the median confidence, a bar from the first quartile to the
-    third and a line from the 5th percentile to the 95th; beside it the number of cells. Cells
-    that were left unassigned count to the cluster of their largest soft assignment where it is
-    known, and their share is beside it too; else they are a row of their own.
+    The axes, one or two, of one figure. For each cluster the median confidence, a bar from the
+    first quartile to the third and a line from the 5th percentile to the 95th; beside it the number
+    of cells. Cells that were left unassigned count to the cluster of their largest soft assignment
+    where it is known, and their share is beside it too; else they are a row of their own.
 
     After a fit with ``n_resamples`` a second panel shows whether the confidence can be relied on:
     the share of refits that agree against the confidence, on the diagonal if they are equal;
@@ -76,6 +75,7 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> Figure:
     widths = [width, 3.8] if assessed else [width]
     grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
     ax = figure.add_subplot(grid[0])
+    panels = [ax]
     parts = [sure[here & (own == cluster)] for cluster in names]
     columns = {"cells": [str(len(part)) for part in parts]}
     if left.any() and UNASSIGNED not in names:
@@ -89,8 +89,9 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> Figure:
     ax.set(title=title, xlabel=f"confidence ({what})", ylabel=key)
     if record is not None and assessed:
         agrees = adata.obs[agreement].to_numpy(np.float64, na_value=np.nan)
-        _draw_reliability(figure.add_subplot(grid[1]), sure, agrees, record)
-    return figure
+        panels.append(figure.add_subplot(grid[1]))
+        _draw_reliability(panels[1], sure, agrees, record)
+    return panels
 
 
 def _own(adata: AnnData, key: str, clusters: pd.Categorical) -> tuple[pd.Series, np.ndarray]:

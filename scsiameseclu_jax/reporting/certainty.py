@@ -44,7 +44,7 @@ def confidence(result: Result) -> Section | None:
         parts.append(paragraphs(text))
     numbers = values.to_numpy(np.float64)
     if (np.isfinite(numbers) & result.clusters.notna()).any():
-        drawn = pl.confidence(result.adata, result.key)
+        drawn = pl.confidence(result.adata, result.key)[0].figure
         text = f"Confidence of the cells in each of {result.n_clusters} clusters"
         caption = (
             "For each cluster the median, a bar from the first to the third quartile, and a line "

@@ -106,12 +106,9 @@ def clusters(result: Result) -> Section:
 
 def cells(result: Result, *, beside: str | None = None) -> Figure | None:
     """Draw the cells by cluster, and by a column of ``obs``; None if they have no embedding."""
-    adata, name = result.adata, f"X_{result.key}"
-    if name not in adata.obsm:
+    if result.cells is None:
         return None
-    if not result.drawn.all():  # Of the others there is no embedding.
-        adata = adata[result.drawn].copy()
-    return pl.overview(adata, result.key, labels=beside)
+    return pl.overview(result.cells[result.drawn], result.key, labels=beside)[0].figure
 
 
 def _sizes(result: Result) -> Html:

@@ -28,7 +28,7 @@ def celltypist(
     adata: AnnData,
     model: str | os.PathLike[str] | Any,
     *,
-    key: str = "siameseclu",
+    groupby: str = "siameseclu",
     layer: str | None = "counts",
     min_prop: float = 0.0,
     min_confidence: float | None = None,
@@ -46,7 +46,7 @@ def celltypist(
         Cells x genes with raw counts, gene symbols as names, and clusters.
     model
         A CellTypist model: its name, the path of its file, or a ``celltypist.models.Model``.
-    key
+    groupby
         Column of ``obs`` with the clusters. More clusters than types are better than fewer.
     layer
         Where the raw counts are, as in :func:`siameseclu`.
@@ -93,7 +93,7 @@ def celltypist(
     if not 0 <= min_prop <= 1:
         msg = f"Expected `min_prop` to be between 0 and 1, found {min_prop}."
         raise ValueError(msg)
-    clusters = _clusters(adata, key)
+    clusters = _clusters(adata, groupby)
     raw = counts(adata, layer=layer)
     totals = np.asarray(raw.sum(axis=1), np.float64).ravel()
     if not totals.all():
@@ -140,7 +140,7 @@ def celltypist(
     adata.obs[f"{key_added}_confidence"] = sure
     params = {
         "model": str(model) if isinstance(model, str) or hasattr(model, "__fspath__") else "given",
-        "key": key,
+        "groupby": groupby,
         "layer": "X" if layer is None else layer,
         "min_prop": float(min_prop),
     }
@@ -151,15 +151,14 @@ def celltypist(
     return adata if copy else None
 
 
-def _clusters(adata: AnnData, key: str) -> np.ndarray:
-    if key not in adata.obs:
-        found = sorted(map(str, adata.obs))
-        msg = f"Expected `key` to be a column of obs, one of {found}, found {key!r}."
+def _clusters(adata: AnnData, groupby: str) -> np.ndarray:
+    if groupby not in adata.obs:
+        columns = sorted(map(str, adata.obs))
+        msg = f"Expected `groupby` to be a column of obs, one of {columns}, found {groupby!r}."
         raise KeyError(msg)
-    column = adata.obs[key]
-    if column.isna().any():
-        msg = (
-            f"Expected a cluster for every cell in obs[{key!r}], found {column.isna().sum()} none."
-        )
+    column = adata.obs[groupby]
+    n = int(column.isna().sum())
+    if n:
+        msg = f"Expected a cluster for every cell in obs[{groupby!r}], found {n} without."
         raise ValueError(msg)
     return column.astype(str).to_numpy()

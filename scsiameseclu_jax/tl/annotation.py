@@ -29,7 +29,7 @@ _NEIGHBORS = 15
 def annotate_markers(
     adata: AnnData,
     markers: Markers,
-    key: str = "siameseclu",
+    groupby: str = "siameseclu",
     *,
     layer: str | None = "counts",
     min_markers: int = 2,
@@ -57,7 +57,7 @@ def annotate_markers(
         name of a list that comes with the package, ``"blood"`` or ``"pancreas"``, see
         :func:`scsiameseclu_jax.datasets.marker_sets`. Genes are found by name, whatever the case
         and Ensembl version.
-    key
+    groupby
         Column of ``obs`` with the groups.
     layer
         Where the raw counts are, as in :func:`markers`.
@@ -69,11 +69,11 @@ def annotate_markers(
         Probability that a cluster gets any type by chance, between 0 and 1.
     use_rep
         Key in ``obsm`` of an embedding: a cell is scored with its 15 nearest cells there. None is
-        ``f"X_{key}"`` if there is one; else cells are scored alone, which is less accurate.
+        ``f"X_{groupby}"`` if there is one; else cells are scored alone, which is less accurate.
     rng
         Seed of the random genes, or a generator that the seed is drawn from.
     key_added
-        Name under which results are stored; None for `key`.
+        Name under which results are stored; None for `groupby`.
     copy
         Return a changed copy and leave `adata` as it is.
 
@@ -117,17 +117,17 @@ def annotate_markers(
     ['B', 'NK', 'Unassigned']
     """
     _check(min_markers, min_margin, alpha)
-    key_added = key if key_added is None else key_added
+    key_added = groupby if key_added is None else key_added
     check_key(key_added)
     seed = as_seed(rng)
     lists, source = _lists(markers)
-    clusters = groups(adata, key)
+    clusters = groups(adata, groupby)
     kept = [name for name in clusters.categories if name != UNASSIGNED]
     if not kept:
-        msg = f"Expected clusters in obs[{key!r}], found only {UNASSIGNED!r}."
+        msg = f"Expected clusters in obs[{groupby!r}], found only {UNASSIGNED!r}."
         raise ValueError(msg)
     codes = clusters.set_categories(kept).codes
-    use_rep = f"X_{key}" if use_rep is None and f"X_{key}" in adata.obsm else use_rep
+    use_rep = f"X_{groupby}" if use_rep is None and f"X_{groupby}" in adata.obsm else use_rep
     neighbors = None if use_rep is None else _neighbors(adata, use_rep)
     expression = log_expression(adata, layer=layer)
     names = [str(name) for name in expression.var_names]
@@ -153,7 +153,12 @@ def annotate_markers(
     _add(adata, f"{name}_cell", _names(found.types, cells), found.types)
     score = of_cells.scores[np.arange(adata.n_obs), cells.best]
     adata.obs[f"{name}_cell_score"] = score.astype(np.float32)
-    params = {"key": key, "layer": counts_name(adata, layer), "markers": source, "seed": seed}
+    params = {
+        "groupby": groupby,
+        "layer": counts_name(adata, layer),
+        "markers": source,
+        "seed": seed,
+    }
     params |= options
     params |= {"use_rep": use_rep, "n_neighbors": _NEIGHBORS} if use_rep is not None else {}
     adata.uns[name] = {

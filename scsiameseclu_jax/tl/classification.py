@@ -165,7 +165,7 @@ def prepare_cells(
 ) -> Prepared:
     """Prepare cells if there is memory for a fit of them."""
     raw = check(adata, layer=layer, config=config)
-    check_memory(*raw.shape, raw.nnz, config)
+    check_memory(adata.n_obs, adata.n_vars, raw.nnz, config)
     return prepare(adata, raw=raw, layer=layer, batch_key=batch_key, config=config)
 
 

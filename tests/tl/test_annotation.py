@@ -304,7 +304,7 @@ def test_the_object_stays_as_it_was_and_the_seed_decides():
 )
 def test_bad_input(options, error, match):
     with pytest.raises(error, match=match):
-        scs.tl.annotate_markers(cells(), **({"markers": TYPES, "key": "k"} | options))
+        scs.tl.annotate_markers(cells(), **({"markers": TYPES, "groupby": "k"} | options))
 
 
 def test_only_markers_and_logarithms():

@@ -141,7 +141,7 @@ def test_views_copies_formats_and_files(made, tmp_path):
         again = read(tmp_path / name)
         assert list(again.obs["classified"]) == list(made.obs["classified"])
         np.testing.assert_allclose(
-            again.uns["classified"]["report"]["F1"], made.uns["classified"]["report"]["F1"]
+            again.uns["classified"]["report"]["f1"], made.uns["classified"]["report"]["f1"]
         )
 
 

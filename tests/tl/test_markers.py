@@ -264,7 +264,7 @@ def test_bad_input(options, error, match):
     adata.obs["nothing"] = pd.Categorical([None] * adata.n_obs)
     adata.obs["one"] = "a"
     with pytest.raises(error, match=match):
-        scs.tl.markers(adata, **({"key": KEY} | options))
+        scs.tl.markers(adata, **({"groupby": KEY} | options))
 
 
 def test_genes_of_one_name():
