@@ -245,10 +245,10 @@ def test_double_dipping_is_recorded_and_said_once(params, layer, clustered, want
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"key": "other"}, KeyError, "siameseclu"),
-        ({"key": "score"}, ValueError, "groups"),
-        ({"key": "nothing"}, ValueError, "missing"),
-        ({"key": "one"}, ValueError, "two groups"),
+        ({"groupby": "other"}, KeyError, "siameseclu"),
+        ({"groupby": "score"}, ValueError, "groups"),
+        ({"groupby": "nothing"}, ValueError, "missing"),
+        ({"groupby": "one"}, ValueError, "two groups"),
         ({"key_added": "a/b"}, ValueError, "'/'"),
         ({"layer": "other"}, KeyError, "layer"),
         ({"method": "logreg"}, ValueError, "method"),
