@@ -7,11 +7,15 @@ Coverage says how many cells were assigned. The scores themselves are scikit-lea
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
+
+from scsiameseclu_jax.checks import check_column
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 __all__ = ["classification_report", "classification_scores", "confusion", "rejection_curve"]
 
@@ -67,20 +71,20 @@ def classification_scores(
     """
     from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
-    truth, found = _pair(labels, predicted, unassigned)
+    truth, prediction = _pair(labels, predicted, unassigned)
     types, sizes = np.unique(truth, return_counts=True)
-    assigned = found != unassigned
-    each = f1_score(truth, found, labels=types, average=None, zero_division=0)
-    several = len(np.unique(np.concatenate([truth, found]))) > 1
+    assigned = prediction != unassigned
+    each = f1_score(truth, prediction, labels=types, average=None, zero_division=0)
+    several = len(np.unique(np.concatenate([truth, prediction]))) > 1
     return {
-        "accuracy": float(accuracy_score(truth, found)),
-        "assigned_accuracy": _share(truth[assigned] == found[assigned]),
+        "accuracy": float(accuracy_score(truth, prediction)),
+        "assigned_accuracy": _share(truth[assigned] == prediction[assigned]),
         "coverage": float(assigned.mean()),
-        "balanced_accuracy": float(_recall(truth, found, types).mean()),
+        "balanced_accuracy": float(_recall(truth, prediction, types).mean()),
         "macro_f1": float(each.mean()),
         "weighted_f1": float(np.average(each, weights=sizes)),
         "median_f1": float(np.median(each)),
-        "kappa": float(cohen_kappa_score(truth, found)) if several else float("nan"),
+        "kappa": float(cohen_kappa_score(truth, prediction)) if several else float("nan"),
     }
 
 
@@ -114,18 +118,15 @@ def classification_report(
     """
     from sklearn.metrics import precision_recall_fscore_support
 
-    for name in (labels, predicted):
-        if name not in adata.obs:
-            columns = sorted(map(str, adata.obs))
-            msg = f"Expected columns of obs, one of {columns}, found {name!r}."
-            raise KeyError(msg)
+    check_column("labels", labels, adata)
+    check_column("predicted", predicted, adata)
     known = adata.obs[labels].notna().to_numpy()
-    truth, found = _pair(adata.obs[labels][known], adata.obs[predicted][known], unassigned)
+    truth, prediction = _pair(adata.obs[labels][known], adata.obs[predicted][known], unassigned)
     types = np.unique(truth)
     precision, recall, f1, n = precision_recall_fscore_support(
-        truth, found, labels=types, average=None, zero_division=0
+        truth, prediction, labels=types, average=None, zero_division=0
     )
-    left = [float(np.mean(found[truth == name] == unassigned)) for name in types]
+    left = [float(np.mean(prediction[truth == name] == unassigned)) for name in types]
     scores = {"n": n, "precision": precision, "recall": recall, "f1": f1, "unassigned": left}
     return pd.DataFrame(scores, index=pd.Index(types.astype(object), name="type"))
 
@@ -155,10 +156,10 @@ def confusion(
     >>> confusion(["B", "B", "T"], ["B", "Unassigned", "NK"]).to_numpy().tolist()
     [[1, 0, 0, 1], [0, 0, 1, 0]]
     """
-    truth, found = _pair(labels, predicted, unassigned)
+    truth, prediction = _pair(labels, predicted, unassigned)
     types = sorted(set(truth))
-    others = sorted(set(found) - set(types) - {unassigned})
-    table = pd.crosstab(truth, found).reindex(
+    others = sorted(set(prediction) - set(types) - {unassigned})
+    table = pd.crosstab(truth, prediction).reindex(
         index=types, columns=[*types, *others, unassigned], fill_value=0
     )
     return table.rename_axis(index="type", columns="predicted")
@@ -197,7 +198,7 @@ def rejection_curve(
     >>> curve.round(2).to_numpy().tolist()
     [[0.4, 1.0, 0.75], [0.8, 0.75, 1.0], [0.9, 0.5, 1.0]]
     """
-    truth, found = _pair(labels, predicted, unassigned)
+    truth, prediction = _pair(labels, predicted, unassigned)
     sure = np.asarray(list(confidence), np.float64)
     if sure.shape != truth.shape or np.isnan(sure).any():
         msg = (
@@ -205,8 +206,8 @@ def rejection_curve(
             f"{sure.shape} and {int(np.isnan(sure).sum())} missing values."
         )
         raise ValueError(msg)
-    assigned = found != unassigned
-    right = (truth == found)[assigned]
+    assigned = prediction != unassigned
+    right = (truth == prediction)[assigned]
     thresholds, place = np.unique(sure[assigned], return_inverse=True)
     cells, hits = (
         np.cumsum(np.bincount(place, weights, minlength=len(thresholds))[::-1])[::-1]
@@ -216,10 +217,10 @@ def rejection_curve(
     return pd.DataFrame(table)
 
 
-def _recall(truth: np.ndarray, found: np.ndarray, types: np.ndarray) -> np.ndarray:
+def _recall(truth: np.ndarray, prediction: np.ndarray, types: np.ndarray) -> np.ndarray:
     from sklearn.metrics import recall_score
 
-    return recall_score(truth, found, labels=types, average=None, zero_division=0)
+    return recall_score(truth, prediction, labels=types, average=None, zero_division=0)
 
 
 def _share(right: np.ndarray) -> float:
@@ -230,11 +231,11 @@ def _pair(
     labels: Iterable[Any], predicted: Iterable[Any], unassigned: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return both [n] as strings, after checks."""
-    truth, found = _names(labels, "labels"), _names(predicted, "predicted")
-    if len(truth) != len(found):
+    truth, prediction = _names(labels, "labels"), _names(predicted, "predicted")
+    if len(truth) != len(prediction):
         msg = (
             "Expected `labels` and `predicted` to be of equal length, "
-            f"found {len(truth)} and {len(found)}."
+            f"found {len(truth)} and {len(prediction)}."
         )
         raise ValueError(msg)
     if not len(truth):
@@ -247,7 +248,7 @@ def _pair(
             "them out, or name another word in `unassigned`."
         )
         raise ValueError(msg)
-    return truth, found
+    return truth, prediction
 
 
 def _names(values: Iterable[Any], name: str) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scsiameseclu_jax.checks import check_column
 from scsiameseclu_jax.pl.evidence import OKABE_ITO, axes
 from scsiameseclu_jax.tl.record import UNASSIGNED
 
@@ -57,10 +58,8 @@ def embedding(
     ValueError
         If `basis` has fewer than two columns.
     """
-    if color is not None and color not in adata.obs:
-        columns = [str(name) for name in adata.obs.columns]
-        msg = f"Expected `color` to be a column of obs, one of {columns}, found {color!r}."
-        raise KeyError(msg)
+    if color is not None:
+        check_column("color", color, adata)
     points = coordinates(adata, basis)
     ax = axes((6.4, 4.8)) if ax is None else ax
     here = np.isfinite(points).all(axis=1)
@@ -105,20 +104,19 @@ def overview(adata: AnnData, key: str = "siameseclu", *, labels: str | None = No
     """
     from matplotlib.figure import Figure
 
-    wanted = [key] if labels is None else [key, labels]
-    for name in wanted:
-        if name not in adata.obs:
-            found = [str(column) for column in adata.obs.columns]
-            msg = f"Expected columns of obs, {found}, found {name!r}."
-            raise KeyError(msg)
-    width = sum(4.6 + legend_width(adata.obs[name].dropna()) for name in wanted)
+    wanted = {"key": key} if labels is None else {"key": key, "labels": labels}
+    for name, column in wanted.items():
+        check_column(name, column, adata)
+    columns = list(wanted.values())
+    width = sum(4.6 + legend_width(adata.obs[column].dropna()) for column in columns)
     figure = Figure(figsize=(width, 4.6), layout="constrained")
-    panels = list(figure.subplots(1, len(wanted), squeeze=False)[0])
-    for column, (name, ax) in enumerate(zip(wanted, panels, strict=True)):
-        embedding(adata, f"{key}_umap", color=name, ax=ax)
-        values = adata.obs[name]
-        n = values[values != UNASSIGNED].nunique() if column == 0 else values.nunique()
-        ax.set_title(f"{n} clusters" if column == 0 else f"{name}, {n} labels")
+    panels = list(figure.subplots(1, len(columns), squeeze=False)[0])
+    for ax, column in zip(panels, columns, strict=True):
+        embedding(adata, f"{key}_umap", color=column, ax=ax)
+    clusters = adata.obs[key]
+    panels[0].set_title(f"{clusters[clusters != UNASSIGNED].nunique()} clusters")
+    if labels is not None:
+        panels[1].set_title(f"{labels}, {adata.obs[labels].nunique()} labels")
     return panels
 
 

@@ -62,11 +62,11 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> list[Axes]:
         msg = f"Expected cells with a cluster and a confidence, found none in obs[{name!r}]."
         raise ValueError(msg)
     names = [cluster for cluster in own.cat.categories if (here & (own == cluster)).any()]
-    made = adata.uns.get(key)
-    made = made if isinstance(made, dict) else {}
-    record = made.get("stability")
+    stored = adata.uns.get(key)
+    record = stored if isinstance(stored, dict) else {}
+    stability = record.get("stability")
     agreement = f"{key}_agreement"
-    assessed = record is not None and agreement in adata.obs
+    assessed = stability is not None and agreement in adata.obs
 
     height = max(2.8 if not assessed else 3.4, 1.0 + _ROW * len(names))
     width = 5.2 + 0.075 * max(map(len, names))
@@ -85,12 +85,12 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> list[Axes]:
     _write_columns(ax, columns)
     ax.set_yticks(np.arange(len(names)), names, fontsize="small")
     title = f"{100 * left[here].mean():.1f} % of cells unassigned" if left.any() else ""
-    what = "another fit agrees" if is_calibrated(made) else "not calibrated"
+    what = "another fit agrees" if is_calibrated(record) else "not calibrated"
     ax.set(title=title, xlabel=f"confidence ({what})", ylabel=key)
-    if record is not None and assessed:
+    if stability is not None and assessed:
         agrees = adata.obs[agreement].to_numpy(np.float64, na_value=np.nan)
         panels.append(figure.add_subplot(grid[1]))
-        _draw_reliability(panels[1], sure, agrees, record)
+        _draw_reliability(panels[1], sure, agrees, stability)
     return panels
 
 
@@ -137,7 +137,7 @@ def _write_columns(ax: Axes, columns: dict[str, list[str]]) -> None:
 
 
 def _draw_reliability(
-    ax: Axes, sure: np.ndarray, agrees: np.ndarray, record: dict[str, Any]
+    ax: Axes, sure: np.ndarray, agrees: np.ndarray, stability: dict[str, Any]
 ) -> None:
     both = np.isfinite(sure) & np.isfinite(agrees)
     sure, agrees = sure[both], agrees[both]
@@ -154,6 +154,6 @@ def _draw_reliability(
         aspect="equal",
         xlabel="confidence",
         ylabel="share of refits that agree",
-        title=f"calibration error {float(record['calibration_error']):.3f}",
+        title=f"calibration error {float(stability['calibration_error']):.3f}",
     )
     ax.spines[["top", "right"]].set_visible(False)

@@ -52,9 +52,9 @@ def key_figures(result: Result) -> Html:
     unassigned = (result.clusters == UNASSIGNED).mean()
     if unassigned:
         rows.append(("unassigned", percent(unassigned), "of cells"))
-    flagged = result.column("is_novel")
-    if flagged is not None:
-        rows.append(("out of reference", percent(flagged.mean()), "of cells"))
+    is_novel = result.column("is_novel")
+    if is_novel is not None:
+        rows.append(("novel", percent(is_novel.mean()), "of cells"))
     shown = (
         tag("div", tag("dt", name, tag("small", more)), tag("dd", value))
         for name, value, more in rows
@@ -137,10 +137,10 @@ def _sizes(result: Result) -> Html:
     if result.stability is not None:
         jaccard = zip(result.names, result.stability["jaccard"], strict=True)
         add("Jaccard index", {name: decimal(float(share)) for name, share in jaccard})
-    flagged = result.column("is_novel")
-    if flagged is not None:
-        shares = {c: percent(v.mean()) for c, v in result.per_cluster(flagged).items()}
-        add("Out of reference", shares)
+    is_novel = result.column("is_novel")
+    if is_novel is not None:
+        shares = {c: percent(v.mean()) for c, v in result.per_cluster(is_novel).items()}
+        add("Novel", shares)
     sizes, rows = result.clusters.value_counts(sort=False), []
     for name, size in sizes.items():
         share = bar(size / sizes.max(), percent(size / len(result.clusters)))

@@ -115,7 +115,7 @@ def _sizes(result: Result, name: str, kinds: pd.Series) -> Html:
     if confidence is not None:
         columns.append(Column("Median confidence", numbers=True))
     if unlike is not None:
-        columns.append(Column("Out of reference", numbers=True))
+        columns.append(Column("Novel", numbers=True))
     rows = []
     for kind, size in kinds.value_counts().items():
         own = kinds == kind

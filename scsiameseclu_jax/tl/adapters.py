@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import check_key, check_share
+from scsiameseclu_jax.checks import check_column, check_key, check_share
 from scsiameseclu_jax.preprocessing.counts import counts
 from scsiameseclu_jax.preprocessing.normalization import logarithm
 from scsiameseclu_jax.tl.record import UNASSIGNED, writable
@@ -108,36 +108,36 @@ def celltypist(
     cells = AnnData(
         logged, obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=adata.var_names)
     )
-    found = tool.annotate(
+    annotations = tool.annotate(
         cells, model=model, majority_voting=True, over_clustering=clusters, min_prop=min_prop
     )
-    proba = found.probability_matrix
+    proba = annotations.probability_matrix
     types = [str(name) for name in proba.columns]
     values = proba.to_numpy(np.float64)
-    voted, alone = (
-        found.predicted_labels[name].astype(str).to_numpy(dtype=object, copy=True)
+    of_clusters, of_cells = (
+        annotations.predicted_labels[name].astype(str).to_numpy(dtype=object, copy=True)
         for name in ("majority_voting", "predicted_labels")
     )
     place = {name: i for i, name in enumerate(types)}
     rows = np.arange(adata.n_obs)
-    first = np.array([place.get(name, -1) for name in voted])
+    first = np.array([place.get(name, -1) for name in of_clusters])
     first = np.where(first < 0, values.argmax(axis=1), first)
-    sure = values[rows, first].astype(np.float32)
-    voted[voted == _MIXED] = UNASSIGNED
+    confidence = values[rows, first].astype(np.float32)
+    of_clusters[of_clusters == _MIXED] = UNASSIGNED
     if min_confidence is not None:
-        voted[sure < min_confidence] = UNASSIGNED
+        of_clusters[confidence < min_confidence] = UNASSIGNED
     others = values.copy()
     others[rows, first] = -np.inf
     adata = writable(adata, copy=copy)
     second = np.array(types, dtype=object)[others.argmax(axis=1)]
     for name, column in (
-        (key_added, voted),
-        (f"{key_added}_cell", alone),
+        (key_added, of_clusters),
+        (f"{key_added}_cell", of_cells),
         (f"{key_added}_second", second),
     ):
         adata.obs[name] = pd.Series(pd.Categorical(column), index=adata.obs_names)
         adata.uns.pop(f"{name}_colors", None)  # of other types
-    adata.obs[f"{key_added}_confidence"] = sure
+    adata.obs[f"{key_added}_confidence"] = confidence
     params = {
         "model": str(model) if isinstance(model, str) or hasattr(model, "__fspath__") else "given",
         "groupby": groupby,
@@ -152,10 +152,7 @@ def celltypist(
 
 
 def _clusters(adata: AnnData, groupby: str) -> np.ndarray:
-    if groupby not in adata.obs:
-        columns = sorted(map(str, adata.obs))
-        msg = f"Expected `groupby` to be a column of obs, one of {columns}, found {groupby!r}."
-        raise KeyError(msg)
+    check_column("groupby", groupby, adata)
     column = adata.obs[groupby]
     n = int(column.isna().sum())
     if n:

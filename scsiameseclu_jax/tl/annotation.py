@@ -16,7 +16,7 @@ from scsiameseclu_jax.checks import as_seed, check_key
 from scsiameseclu_jax.datasets.marker_lists import MARKER_SETS, marker_sets, read_markers
 from scsiameseclu_jax.preprocessing.expression import counts_name, groups, log_expression
 from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors
-from scsiameseclu_jax.tl import marker_scores as annotation
+from scsiameseclu_jax.tl import marker_scores
 from scsiameseclu_jax.tl.record import UNASSIGNED, writable
 
 logger = logging.getLogger(__name__)
@@ -132,25 +132,25 @@ def annotate_markers(
     expression = log_expression(adata, layer=layer)
     names = [str(name) for name in expression.var_names]
     seen = expression.X.getnnz(axis=0)
-    found = annotation.find(lists, names, seen, min_markers=min_markers)
-    thin = [kind for kind, n in found.n_markers.items() if n < min_markers]
+    present = marker_scores.find(lists, names, seen, min_markers=min_markers)
+    thin = [kind for kind, n in present.n_markers.items() if n < min_markers]
     if thin:
         logger.info("fewer than %d markers of these types were found: %s", min_markers, thin)
 
-    data = annotation.standard(expression.X.astype(np.float64))
+    data = marker_scores.standard(expression.X.astype(np.float64))
     options: dict[str, Any] = {"alpha": float(alpha), "min_margin": float(min_margin)}
     options["min_markers"] = int(min_markers)
-    of_groups = annotation.of_groups(data, codes, len(kept), found, n_draws=_DRAWS, seed=seed)
-    chosen = annotation.choose(of_groups, n_draws=_DRAWS, **options)
-    of_cells = annotation.of_cells(data, neighbors, found, n_draws=_CELL_DRAWS, seed=seed)
-    cells = annotation.choose(of_cells, n_draws=_CELL_DRAWS, **options)
+    of_groups = marker_scores.of_groups(data, codes, len(kept), present, n_draws=_DRAWS, seed=seed)
+    chosen = marker_scores.choose(of_groups, n_draws=_DRAWS, **options)
+    of_cells = marker_scores.of_cells(data, neighbors, present, n_draws=_CELL_DRAWS, seed=seed)
+    cells = marker_scores.choose(of_cells, n_draws=_CELL_DRAWS, **options)
 
     adata = writable(adata, copy=copy)
-    table = _table(kept, found, of_groups, chosen)
+    table = _table(kept, present, of_groups, chosen)
     named = np.append(table["annotation"].to_numpy(object), UNASSIGNED)  # the last has no cluster
     name = f"{key_added}_annotation"
-    _add(adata, name, named[codes], found.types)
-    _add(adata, f"{name}_cell", _names(found.types, cells), found.types)
+    _add(adata, name, named[codes], present.types)
+    _add(adata, f"{name}_cell", _names(present.types, cells), present.types)
     score = of_cells.scores[np.arange(adata.n_obs), cells.best]
     adata.obs[f"{name}_cell_score"] = score.astype(np.float32)
     params = {
@@ -164,8 +164,8 @@ def annotate_markers(
     adata.uns[name] = {
         "params": params,
         "table": table,
-        "scores": _scores(kept, found, of_groups),
-        "markers": _markers(names, found),
+        "scores": _scores(kept, present, of_groups),
+        "markers": _markers(names, present),
     }
     logger.info(
         "named %d of %d clusters and added %r (adata.obs, categorical)",
@@ -241,7 +241,7 @@ def _neighbors(adata: AnnData, use_rep: str) -> np.ndarray:
     return near
 
 
-def _names(types: list[str], chosen: annotation.Choice) -> np.ndarray:
+def _names(types: list[str], chosen: marker_scores.Choice) -> np.ndarray:
     names = np.array(types, object)[chosen.best]
     names[~chosen.enough | chosen.tied] = UNASSIGNED
     return names
@@ -256,22 +256,22 @@ def _add(adata: AnnData, name: str, values: np.ndarray, types: list[str]) -> Non
 
 def _table(
     kept: list[str],
-    found: annotation.Found,
-    evidence: annotation.Evidence,
-    chosen: annotation.Choice,
+    present: marker_scores.Present,
+    evidence: marker_scores.Evidence,
+    chosen: marker_scores.Choice,
 ) -> pd.DataFrame:
-    rows, types = np.arange(len(kept)), np.array([*found.types, ""], object)
+    rows, types = np.arange(len(kept)), np.array([*present.types, ""], object)
     best = types[chosen.best]
     why = np.where(chosen.tied, "tied", "")
     return pd.DataFrame(
         {
             "cluster": kept,
-            "annotation": _names(found.types, chosen),
+            "annotation": _names(present.types, chosen),
             "type": best,
             "score": evidence.scores[rows, chosen.best].astype(np.float32),
             "margin": chosen.margin.astype(np.float32),
             "second": types[chosen.second],
-            "n_markers": [found.n_markers[kind] for kind in best],
+            "n_markers": [present.n_markers[kind] for kind in best],
             "n_seen": evidence.n_seen[rows, chosen.best].astype(int),
             "pval": evidence.pvals[rows, chosen.best].astype(np.float32),
             "why": np.where(chosen.enough, why, "thin").astype(object),
@@ -280,9 +280,9 @@ def _table(
 
 
 def _scores(
-    kept: list[str], found: annotation.Found, evidence: annotation.Evidence
+    kept: list[str], present: marker_scores.Present, evidence: marker_scores.Evidence
 ) -> pd.DataFrame:
-    columns = [_column(kind) for kind in found.types]
+    columns = [_column(kind) for kind in present.types]
     scores = evidence.scores.astype(np.float32)
     return pd.DataFrame(scores, index=pd.Index(kept, name="cluster"), columns=columns)
 
@@ -291,8 +291,10 @@ def _column(kind: str) -> str:
     return kind.replace("/", "|")  # which no file can store in a name
 
 
-def _markers(names: list[str], found: annotation.Found) -> pd.DataFrame:
+def _markers(names: list[str], present: marker_scores.Present) -> pd.DataFrame:
     pairs = [
-        (kind, names[i]) for kind, own in zip(found.types, found.genes, strict=True) for i in own
+        (kind, names[i])
+        for kind, own in zip(present.types, present.genes, strict=True)
+        for i in own
     ]
     return pd.DataFrame(pairs, columns=["type", "gene"])

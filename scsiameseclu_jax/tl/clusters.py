@@ -215,10 +215,10 @@ def write_clusters(
     adata: AnnData,
     model: SiameseClu,
     *,
-    restrict_to: RestrictTo | None,
-    min_confidence: float | None,
-    key_added: str,
-    copy: bool,
+    restrict_to: RestrictTo | None = None,
+    min_confidence: float | None = None,
+    key_added: str = "siameseclu",
+    copy: bool = False,
 ) -> AnnData | None:
     """Do what :func:`add_clusters` does, of cells that are known to be those of the fit."""
     adata = writable(adata, copy=copy)
@@ -227,12 +227,12 @@ def write_clusters(
     add(adata, key_added, model, embedding, **options)
     adata.obs[key_added] = adata.obs[key_added].cat.remove_unused_categories()
     manifest, asked = dict(model.manifest), model.n_clusters
-    given = {k: np.array(v) if k in OPTIONS else v for k, v in manifest.pop("input").items()}
+    source = {k: np.array(v) if k in OPTIONS else v for k, v in manifest.pop("input").items()}
     if restrict_to is not None:
         options["restrict_to"] = {restrict_to[0]: np.array(list(map(str, restrict_to[1])))}
     adata.uns[key_added] = {
         "params": {"n_clusters": asked if asked == "auto" else int(asked)}
-        | given
+        | source
         | {name: value for name, value in options.items() if value is not None}
         | split_of(adata, model.manifest["input"]["layer"])
         | {"config": model.config.to_dict()},
@@ -240,8 +240,8 @@ def write_clusters(
         "manifest": storable(manifest),
     } | ({} if model.estimate is None else {"estimate": model.estimate._asdict()})
     adata.uns[key_added] |= stability_of(model)
-    found = len(adata.obs[key_added].cat.categories.drop(UNASSIGNED, errors="ignore"))
-    logger.info("found %d clusters and added %r (adata.obs, categorical)", found, key_added)
+    n = len(adata.obs[key_added].cat.categories.drop(UNASSIGNED, errors="ignore"))
+    logger.info("found %d clusters and added %r (adata.obs, categorical)", n, key_added)
     return adata if copy else None
 
 
@@ -266,8 +266,7 @@ def predict(
     layer
         Where the raw counts are, as in :func:`siameseclu`.
     alpha
-        Share of the cells like those of the fit that may be flagged as out of reference, between
-        0 and 1.
+        Share of the cells like those of the fit that may be called novel, between 0 and 1.
     min_confidence
         As in :func:`siameseclu`.
     key_added
@@ -303,11 +302,11 @@ def predict(
     check_key(key_added)
     check_share("min_confidence", min_confidence)
     check_writable(adata, copy=copy)
-    found = model.predict(adata, layer=layer, alpha=alpha)
+    prediction = model.predict(adata, layer=layer, alpha=alpha)
     adata = writable(adata, copy=copy)
-    add(adata, key_added, found, found.embedding, min_confidence=min_confidence)
-    adata.obs[f"{key_added}_novelty"] = found.novelty
-    adata.obs[f"{key_added}_is_novel"] = found.is_novel
+    add(adata, key_added, prediction, prediction.embedding, min_confidence=min_confidence)
+    adata.obs[f"{key_added}_novelty"] = prediction.novelty
+    adata.obs[f"{key_added}_is_novel"] = prediction.is_novel
     adata.uns[key_added] = {
         "params": {
             "layer": "X" if layer is None else layer,
@@ -317,10 +316,10 @@ def predict(
         | ({} if min_confidence is None else {"min_confidence": min_confidence})
         | split_of(adata, "X" if layer is None else layer),
         "manifest": storable(model.manifest),
-    } | ({"missing_genes": np.array(found.missing_genes)} if found.missing_genes else {})
+    } | ({"missing_genes": np.array(prediction.missing_genes)} if prediction.missing_genes else {})
     logger.info(
-        "%d of %d cells are out of reference; added %r (adata.obs, categorical)",
-        found.is_novel.sum(),
+        "%d of %d cells are novel; added %r (adata.obs, categorical)",
+        prediction.is_novel.sum(),
         adata.n_obs,
         key_added,
     )

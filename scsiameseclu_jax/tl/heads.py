@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import softmax
 
 from scsiameseclu_jax.certainty.stability import expected_error
+from scsiameseclu_jax.checks import check_column
 from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors
 
 if TYPE_CHECKING:
@@ -68,10 +69,7 @@ def known_types(adata: AnnData, labels_key: str, unlabeled: str) -> np.ndarray:
     ValueError
         If there are fewer than two types, or one is called ``"Unassigned"``.
     """
-    if labels_key not in adata.obs:
-        found = sorted(map(str, adata.obs))
-        msg = f"Expected `labels_key` to be a column of obs, one of {found}, found {labels_key!r}."
-        raise KeyError(msg)
+    check_column("labels_key", labels_key, adata)
     column = adata.obs[labels_key]
     names = column.astype(str).to_numpy(dtype=object, copy=True)  # pandas may lend its own
     names[column.isna().to_numpy() | (names == unlabeled)] = None

@@ -72,7 +72,7 @@ def estimate_n_clusters(
     seed = as_seed(rng)
     k_range(adata.n_obs, k_min, k_max)
     prepared = prepare(adata, layer=layer, use_rep=use_rep, batch_key=batch_key, config=settings)
-    found = estimate(
+    evidence = estimate(
         prepared.features,
         settings.preprocessing.n_neighbors,
         batch=prepared.batch,
@@ -80,6 +80,6 @@ def estimate_n_clusters(
         k_max=k_max,
         seed=seed,
     )
-    adata.uns[key_added] = found._asdict()
-    logger.info("%s; added %r (adata.uns)", found.why, key_added)
-    return found.n_clusters
+    adata.uns[key_added] = evidence._asdict()
+    logger.info("%s; added %r (adata.uns)", evidence.why, key_added)
+    return evidence.n_clusters

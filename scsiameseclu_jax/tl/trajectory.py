@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
-from scipy.sparse.csgraph import connected_components
 
 from scsiameseclu_jax.preprocessing.expression import groups, log_expression
 from scsiameseclu_jax.preprocessing.neighbors import search_of
@@ -108,6 +107,8 @@ def trajectory(
     Wolf, F. A. et al. (2019). PAGA: graph abstraction reconciles clustering with trajectory
     inference through a topology preserving map of single cells. Genome Biology 20, 59.
     """
+    from scipy.sparse.csgraph import connected_components
+
     clusters = groups(adata, groupby)
     z, cells = _embedded(adata, groupby, use_rep)
     _check_options(adata, clusters, cells, n_neighbors, n_components)

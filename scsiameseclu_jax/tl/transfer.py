@@ -96,10 +96,10 @@ def transfer_labels(
         Confidence below which a cell is written as ``"Unassigned"``. The confidence is calibrated
         on the reference; where the new cells differ from it, it is too high.
     open_set
-        Write cells that are out of reference as ``"Unassigned"``.
+        Write novel cells, which are unlike all of the reference, as ``"Unassigned"``.
     alpha
-        Share of cells like those of the reference that may be flagged as out of it, between 0 and
-        1. If the new cells are of another treatment or technology, more of them are.
+        Share of cells like those of the reference that may be called novel, between 0 and 1. If
+        the new cells are of another treatment or technology, more of them are.
     rng
         Seed, or a generator that the seed is drawn from.
     key_added

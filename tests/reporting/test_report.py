@@ -233,7 +233,7 @@ def test_predicted_cells(tmp_path, undrawn):
     adata.uns[3] = "not a name that a clustering could have"
     adata.obs["siameseclu_is_novel"] = np.arange(90) < 9
     page = read(adata, tmp_path, markers=False)
-    assert "out of reference of cells 10.0 %" in page.text("top")
+    assert "novel of cells 10.0 %" in page.text("top")
     assert "settled by its fit" in page.text("number")
     assert "1 genes of the model are missing and left out: CD3D" in page.text("warnings")
     assert "scsiameseclu predict model new.h5ad clustered.h5ad --alpha 0.1 --layer X" in (
