@@ -97,7 +97,7 @@ def measure(set_name: str, method: str, seed: int, settings: dict[str, Any]) -> 
         "n_types": n_clusters,
         "n_found": len(set(clusters.tolist())),
         "scores": metrics.scores(labels, clusters)
-        | {"rare-type recall": None if math.isnan(recall) else recall},
+        | {"rare_type_recall": None if math.isnan(recall) else recall},
         "seconds": round(seconds, 3),
         "peak_mib": round(peak_bytes / 2**20, 1),
         "timestamp": _now(),
@@ -275,7 +275,7 @@ def shortfalls(runs: list[Run], sets: list[str]) -> list[str]:
 
 
 _MAIN = ("ACC", "NMI", "ARI")
-_MORE = ("AMI", "macro_f1", "rare-type recall")
+_MORE = ("AMI", "macro_f1", "rare_type_recall")
 
 
 def _values(runs: list[Run], set_name: str, method: str, score: str) -> list[float]:

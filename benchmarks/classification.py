@@ -36,8 +36,8 @@ from benchmarks.classification_table import BARS, table
 from benchmarks.records import ROOT, code_fingerprint, versions, write
 from scsiameseclu_jax.certainty.stability import expected_error
 from scsiameseclu_jax.metrics import classification_scores, rejection_curve
-from scsiameseclu_jax.tl.classification import FOLDS, STRENGTH, components_of
-from scsiameseclu_jax.tl.heads import call, features_of
+from scsiameseclu_jax.tl.classification import FOLDS, STRENGTH, components_of, prepare_cells
+from scsiameseclu_jax.tl.heads import features_of, predict_types
 
 OUT = Path(__file__).resolve().parent / "results" / "classification.json"
 QUICK_SETS = ["baron_mouse1", "kang"]
@@ -112,7 +112,7 @@ def called(x: np.ndarray, labels: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return the same of its head on other features [n, p]."""
     types = np.where(known, labels, None)
     options = {"strength": STRENGTH, "shifted": False, "n_folds": FOLDS, "seed": 0}
-    made = call(x, types, method="logistic", **options)
+    made = predict_types(x, types, method="logistic", **options)
     return _best(made.types, made.proba[~known])
 
 
@@ -126,7 +126,7 @@ def run_within(name: str) -> Iterator[Run]:
     seconds = time.perf_counter() - start
     adata.obsm["X_siameseclu"] = model.get_latent_representation()
     embedding = features_of([adata.obsm["X_siameseclu"]])
-    others = features_of(components_of(adata, "counts", None, model.config))
+    others = features_of(components_of(prepare_cells(adata, "counts", None, model.config)))
     pca = components(adata)
     ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "classify": lambda known: classified(adata, labels, known, key="siameseclu"),

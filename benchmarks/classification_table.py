@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 BARS = {"accuracy": 0.90, "macro_f1": 0.85}
-SCORES = ("accuracy", "balanced accuracy", "macro_f1", "weighted F1", "median F1", "kappa")
+SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "median_f1", "kappa")
 
 Run = dict[str, Any]
 

@@ -16,6 +16,7 @@ print(f"root: {graph['root']} of cluster {graph['root_cluster']}")
 time = adata.obs["siameseclu_pseudotime"]
 print(time.groupby(adata.obs["cell_type"], observed=True).median().sort_values())
 
+scs.tl.umap(adata)
 scs.pl.trajectory(adata).figure.savefig("trajectory.png")
-scs.pl.expression_along(adata, ["CCR7", "GZMK", "NKG7"]).savefig("expression.png")
+scs.pl.expression_along(adata, ["CCR7", "GZMK", "NKG7"])[0].figure.savefig("expression.png")
 scs.pl.sankey(adata, "siameseclu", "cell_type").figure.savefig("clusters_and_types.png")

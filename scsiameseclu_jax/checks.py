@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 def as_seed(rng: int | np.random.Generator) -> int:
@@ -45,6 +50,20 @@ def check_share(name: str, value: float | None) -> None:
     if value is not None and not 0 <= value <= 1:
         msg = f"Expected `{name}` to be between 0 and 1, found {value}."
         raise ValueError(msg)
+
+
+def check_column(name: str, column: str | None, adata: AnnData) -> None:
+    """Check that ``obs`` has the column that an option names.
+
+    Raises
+    ------
+    KeyError
+        If it has none; those that it has are named.
+    """
+    if column not in adata.obs:
+        columns = sorted(map(str, adata.obs))
+        msg = f"Expected `{name}` to be a column of obs, one of {columns}, found {column!r}."
+        raise KeyError(msg)
 
 
 def check_n_clusters(n_clusters: int | str, n_obs: int) -> None:

@@ -21,7 +21,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "jraph", "numpy", "sca
 
 def manifest(
     prepared: Prepared,
-    n_clusters: int,
+    n_clusters: int | None,
     *,
     given: dict[str, Any],
     seed: int,
@@ -36,7 +36,7 @@ def manifest(
     prepared
         The cells.
     n_clusters
-        Number of clusters, given or chosen.
+        Number of clusters, given or chosen; None of a fit without any.
     given
         Where counts, features, links and batches came from, and known pairs.
     seed
@@ -54,7 +54,7 @@ def manifest(
         "config": config.fingerprint(),
         "data": prepared.fingerprint,
         "rows": _rows(prepared.order),
-        "n_clusters": int(n_clusters),
+        **({} if n_clusters is None else {"n_clusters": int(n_clusters)}),
         "n_cells": len(prepared.order),
         "n_genes": len(prepared.preprocessor.selected),
         "device": str(jax.devices()[0].device_kind),

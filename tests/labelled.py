@@ -3,7 +3,8 @@
 import numpy as np
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax.tl.classification import components_of
+from scsiameseclu_jax.preprocessing.prepare import prepare
+from scsiameseclu_jax.tl import classification
 
 SHORT = {"feature_steps": 5, "graph_steps": 0, "joint_steps": 0, "steps": 0}
 CONFIG = scs.Config.from_dict({"training": SHORT})
@@ -24,23 +25,46 @@ def cells(n=300, n_types=4, *, difficulty=0.65, hidden=0.4, seed=0):
 
 def embedded(adata):
     """Stand in for the embedding of a fit: leading components, rows of equal length."""
-    x = components_of(adata, "counts", None, CONFIG)[0][:, :20].astype(np.float32)
+    prepared = prepare(adata, config=CONFIG)
+    return _leading(prepared)[np.argsort(prepared.order)]
+
+
+def _leading(prepared):
+    x = prepared.features[:, :20].astype(np.float32)
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-class Embedder:
-    """Stands in for SiameseClu; `seen` is what it was given."""
+def without_fit(monkeypatch):
+    """Make the fit of an embedding cost nothing; return the list of objects that it is given."""
+    seen = []
 
-    seen = None
+    def watched(adata, **options):
+        seen.append(adata.copy())
+        return prepare(adata, **options)
+
+    monkeypatch.setattr(classification, "prepare", watched)
+    monkeypatch.setattr(classification, "fit_embedding", lambda prepared, **_: _leading(prepared))
+    return seen
+
+
+class Fitted:
+    """Stands in for a fitted model."""
+
+    config = scs.Config()
     manifest = {"seed": 0, "warnings": []}  # noqa: RUF012
 
-    def __init__(self, n_clusters, *, config=None):
-        assert n_clusters == "auto"
+    def __init__(self, n_clusters="auto", *, config=None):
+        pass
 
-    def fit(self, adata, *, layer, batch_key, rng, progress):
-        type(self).seen = adata.copy()
+    def fit(self, adata, **_):
         self._embedding = embedded(adata)
         return self
 
     def get_latent_representation(self):
         return self._embedding
+
+    def check_cells(self, adata):
+        assert adata.n_obs == len(self._embedding)
+
+    def predict(self, adata, *, layer):
+        return type("Predicted", (), {"embedding": embedded(adata)})

@@ -90,7 +90,7 @@ def typed(adata, key="siameseclu"):
     adata.obs["transferred"] = pd.Categorical(kinds)
     adata.obs["transferred_confidence"] = np.float32(0.75)
     adata.obs["transferred_is_novel"] = np.arange(adata.n_obs) % 10 == 0
-    scores = {"accuracy": 0.951, "balanced accuracy": 0.9, "macro_f1": 0.91}
+    scores = {"accuracy": 0.951, "balanced_accuracy": 0.9, "macro_f1": 0.91}
     adata.uns["transferred"] = {"params": {}, "scores": scores, "calibration_error": 0.031}
     names = list(adata.obs[key].cat.categories)
     links = (0.5 * (1 - np.eye(len(names)))).astype(np.float32)

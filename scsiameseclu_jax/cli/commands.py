@@ -9,7 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scsiameseclu_jax import model_folder as storage
+import jax
+import pandas as pd
+
+import scsiameseclu_jax as scs
+from scsiameseclu_jax import model_folder
+from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.checks import check_key, check_share
 from scsiameseclu_jax.files import (
     BAD_INPUT,
@@ -25,13 +30,12 @@ from scsiameseclu_jax.files import (
     save,
     write,
 )
+from scsiameseclu_jax.preprocessing.counts import layer_of
+from scsiameseclu_jax.tl.clusters import write_clusters
+from scsiameseclu_jax.tl.record import RESULTS, UNASSIGNED
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
-
-    from scsiameseclu_jax.config import Config
-    from scsiameseclu_jax.model import SiameseClu
 
 
 def demo(args: argparse.Namespace) -> None:
@@ -41,8 +45,6 @@ def demo(args: argparse.Namespace) -> None:
     for target, suffixes in ((out, OUTPUTS), (plot, PLOTS), (page, PAGES)):
         check_target(target, suffixes, overwrite=True)
 
-    import scsiameseclu_jax as scs
-
     _use_cache(args.cache)
     adata = scs.datasets.pbmc68k_reduced()
     started = time.perf_counter()
@@ -51,9 +53,10 @@ def demo(args: argparse.Namespace) -> None:
         seconds = time.perf_counter() - started
         scs.tl.markers(adata)
         scs.tl.annotate_markers(adata, "blood")
-    figure = scs.pl.overview(adata, labels="cell_type")
+        scs.tl.umap(adata)
+    panels = scs.pl.overview(adata, labels="cell_type")
     write(out, lambda path: save(adata, path))
-    write(plot, lambda path: figure.savefig(path, dpi=150))
+    write(plot, lambda path: panels[0].figure.savefig(path, dpi=150))
     scs.report(adata, page, labels="cell_type", overwrite=True)
     _print_table(adata, adata.obs["siameseclu"], _why(args), labels, seconds)
     print(f"wrote {out}\nwrote {plot}\nwrote {page}")
@@ -64,30 +67,27 @@ def cluster(args: argparse.Namespace) -> None:
     targets = [(args.out, OUTPUTS)] + ([] if args.plot is None else [(args.plot, PLOTS)])
     _check_words(args, targets)
 
-    import scsiameseclu_jax as scs
-
     key = args.key_added
     check_key(key)
     adata, config = _read(args), _config(args)
     with _put_aside(adata, args.labels) as labels:
         model, seconds = _fit_model(adata, args, config)
-        scs.tl.add_clusters(adata, model, min_confidence=args.min_confidence, key_added=key)
+        write_clusters(adata, model, min_confidence=args.min_confidence, key_added=key)
     write(args.out, lambda path: save(adata, path))
     _print_table(adata, adata.obs[key], _why(args), labels, seconds)
     print(f"wrote {args.out}")
     if args.save is not None:
         _keep(model, args)
     if args.plot is not None:
-        figure = scs.pl.overview(adata, key, labels=args.labels)
-        write(args.plot, lambda path: figure.savefig(path, dpi=150))
+        scs.tl.umap(adata, key)
+        panels = scs.pl.overview(adata, key, labels=args.labels)
+        write(args.plot, lambda path: panels[0].figure.savefig(path, dpi=150))
         print(f"wrote {args.plot}")
 
 
 def fit(args: argparse.Namespace) -> None:
     """Fit a model to the cells of a file and save it."""
     _check_words(args, [])
-    import pandas as pd
-
     adata, config = _read(args), _config(args)
     with _put_aside(adata, args.labels) as labels:
         model, seconds = _fit_model(adata, args, config)
@@ -99,9 +99,6 @@ def fit(args: argparse.Namespace) -> None:
 def predict(args: argparse.Namespace) -> None:
     """Cluster the cells of a file by a saved model."""
     _check_words(args, [(args.out, OUTPUTS)])
-
-    import scsiameseclu_jax as scs
-    from scsiameseclu_jax.preprocessing.counts import layer_of
 
     key = args.key_added
     check_key(key)
@@ -119,8 +116,8 @@ def predict(args: argparse.Namespace) -> None:
         )
     seconds = time.perf_counter() - started
     write(args.out, lambda path: save(adata, path))
-    flagged = int(adata.obs[f"{key}_is_novel"].sum())
-    more = [("flagged", f"{flagged} out of reference: their clusters say little")]
+    n_novel = int(adata.obs[f"{key}_is_novel"].sum())
+    more = [("novel", f"{n_novel} unlike the cells of the fit: their clusters say little")]
     _print_table(
         adata, adata.obs[key], f"of the model's {model.proba.shape[1]}", labels, seconds, more
     )
@@ -131,8 +128,6 @@ def report(args: argparse.Namespace) -> None:
     """Write a web page about a clustering."""
     check_target(args.out, PAGES, overwrite=args.overwrite)
     check_apart(args.source, args.out)
-
-    import scsiameseclu_jax as scs
 
     adata = scs.datasets.read(args.source)
     scs.report(
@@ -152,7 +147,7 @@ def _check_words(args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[s
         check_target(target, suffixes, overwrite=args.overwrite)
         check_apart(args.source, target)
     if getattr(args, "save", None) is not None:
-        storage.check_target(args.save, overwrite=args.overwrite)
+        model_folder.check_target(args.save, overwrite=args.overwrite)
         check_apart(args.source, args.save)
         for target, _ in targets:
             check_separate(target, args.save)
@@ -164,17 +159,13 @@ def _why(args: argparse.Namespace) -> str:
     return "K chosen without labels" if args.n_clusters == "auto" else "K given"
 
 
-def _config(args: argparse.Namespace) -> Config | None:
-    from scsiameseclu_jax.config import Config
-
-    return None if args.config is None else Config.from_toml(args.config)
+def _config(args: argparse.Namespace) -> scs.Config | None:
+    return None if args.config is None else scs.Config.from_toml(args.config)
 
 
 def _read(args: argparse.Namespace) -> AnnData:
-    from scsiameseclu_jax import datasets
-
     _use_cache(args.cache)
-    adata = datasets.read(args.source)
+    adata = scs.datasets.read(args.source)
     if args.labels is not None:
         key, batch_key = (getattr(args, name, None) for name in ("key_added", "batch_key"))
         _check_labels(adata, args.labels, key, batch_key)
@@ -182,15 +173,11 @@ def _read(args: argparse.Namespace) -> AnnData:
 
 
 def _fit_model(
-    adata: AnnData, args: argparse.Namespace, config: Config | None
-) -> tuple[SiameseClu, float]:
-    import scsiameseclu_jax as scs
-    from scsiameseclu_jax.certainty import stability
-    from scsiameseclu_jax.datasets import read_pairs
-    from scsiameseclu_jax.preprocessing.counts import layer_of
-
+    adata: AnnData, args: argparse.Namespace, config: scs.Config | None
+) -> tuple[scs.SiameseClu, float]:
     must_link, cannot_link = (
-        None if file is None else read_pairs(file) for file in (args.must_link, args.cannot_link)
+        None if file is None else scs.datasets.read_pairs(file)
+        for file in (args.must_link, args.cannot_link)
     )
     started = time.perf_counter()
     model = scs.SiameseClu(args.n_clusters, config=config)
@@ -212,7 +199,7 @@ def _fit_model(
     return model, time.perf_counter() - started
 
 
-def _keep(model: SiameseClu, args: argparse.Namespace) -> None:
+def _keep(model: scs.SiameseClu, args: argparse.Namespace) -> None:
     try:
         model.save(args.save, overwrite=args.overwrite)
     except (*BAD_INPUT, *FAILURES) as error:
@@ -224,8 +211,6 @@ def _keep(model: SiameseClu, args: argparse.Namespace) -> None:
 def _use_cache(folder: Path | None) -> None:
     if folder is None:
         return
-    import jax
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -256,8 +241,6 @@ def _print_table(
     seconds: float,
     more: Sequence[tuple[str, str]] = (),
 ) -> None:
-    from scsiameseclu_jax.tl.record import UNASSIGNED
-
     rows = [
         ("cells", f"{adata.n_obs}"),
         ("genes", f"{adata.n_vars}"),
@@ -265,12 +248,10 @@ def _print_table(
         *more,
     ]
     if labels is not None:
-        from scsiameseclu_jax.metrics import scores
-
         known, sure = labels.notna().to_numpy(), (found != UNASSIGNED).to_numpy()
         note = f"after training, against the {labels.nunique()} types of {labels.name!r}"
         if (known & sure).any():
-            values = scores(labels[known & sure], found[known & sure])
+            values = scs.metrics.scores(labels[known & sure], found[known & sure])
             rows += [(name, f"{100 * values[name]:.2f} %") for name in ("ACC", "NMI", "ARI")]
         if not known.all():
             note += f", without {int((~known).sum())} cells that have none"
@@ -282,8 +263,6 @@ def _print_table(
 
 
 def _check_labels(adata: AnnData, column: str, key: str | None, batch_key: str | None) -> None:
-    from scsiameseclu_jax.tl.record import RESULTS
-
     if column not in adata.obs:
         found = [str(name) for name in adata.obs.columns]
         msg = f"Expected --labels to be a column of obs, one of {found}, found {column!r}."

@@ -138,8 +138,7 @@ def _add_predict(parsers: Any) -> None:
         type=float,
         default=0.05,
         metavar="SHARE",
-        help="cells like those of the fit that may be flagged as out of reference "
-        "(default: %(default)s)",
+        help="share of cells like those of the fit that may be called novel (default: %(default)s)",
     )
     _add_common(predict, "replace OUT, if there already")
 
@@ -191,7 +190,7 @@ def _add_output(command: Any) -> None:
         "--min-confidence",
         type=float,
         metavar="SHARE",
-        help="confidence below which a cell's cluster is 'Unassigned'",
+        help="least confidence, 0 to 1, of a cell's cluster; below it is 'Unassigned'",
     )
     command.add_argument(
         "--key-added", default="siameseclu", metavar="NAME", help="default: %(default)s"
@@ -207,12 +206,12 @@ def _add_fitting(command: Any) -> None:
         type=int,
         default=0,
         metavar="R",
-        help="fits of 80 %% of the cells from other plausible partitions, to say how stable "
-        "clusters are and calibrate their confidence: 0 or at least 2, better 10, each about as "
-        "long as the fit (default: %(default)s)",
+        help="draws of 80 %% of the cells that are fitted again, from other plausible partitions: "
+        "they say how stable clusters are and calibrate confidence; 0 or at least 2, better 10, "
+        "each about as long as the fit (default: %(default)s)",
     )
     add("--use-rep", metavar="KEY", help="features in obsm to use instead of principal components")
-    add("--batch-key", metavar="COLUMN", help="batches in obs that are to be looked past")
+    add("--batch-key", metavar="COLUMN", help="batches in obs to be ignored")
     for name, meaning in (("--must-link", "one cluster"), ("--cannot-link", "different ones")):
         text = f"table of two columns without header, names of cells that belong to {meaning}"
         add(name, type=Path, metavar="FILE.csv", help=text)

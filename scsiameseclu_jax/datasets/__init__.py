@@ -3,14 +3,11 @@
 from scsiameseclu_jax.datasets.bundled import pbmc68k_reduced
 from scsiameseclu_jax.datasets.marker_lists import marker_sets, read_markers
 from scsiameseclu_jax.datasets.pair_lists import read_pairs
-from scsiameseclu_jax.datasets.paper import PaperDataset, paper
 from scsiameseclu_jax.datasets.readers import read
 from scsiameseclu_jax.datasets.simulation import simulate
 
 __all__ = [
-    "PaperDataset",
     "marker_sets",
-    "paper",
     "pbmc68k_reduced",
     "read",
     "read_markers",

@@ -11,23 +11,13 @@ from scsiameseclu_jax.metrics.classification import (
     rejection_curve,
 )
 from scsiameseclu_jax.metrics.clustering import accuracy, macro_f1, rare_type_recall, scores
-from scsiameseclu_jax.metrics.marker_overlap import (
-    best_mapping,
-    mapped_accuracy,
-    marker_overlap,
-    overlap_mapping,
-)
 
 __all__ = [
     "accuracy",
-    "best_mapping",
     "classification_report",
     "classification_scores",
     "confusion",
     "macro_f1",
-    "mapped_accuracy",
-    "marker_overlap",
-    "overlap_mapping",
     "rare_type_recall",
     "rejection_curve",
     "scores",

@@ -7,11 +7,15 @@ Coverage says how many cells were assigned. The scores themselves are scikit-lea
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
+
+from scsiameseclu_jax.checks import check_column
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 __all__ = ["classification_report", "classification_scores", "confusion", "rejection_curve"]
 
@@ -36,12 +40,12 @@ def classification_scores(
     -------
     Fractions, 1 being perfect:
 
-    ``accuracy``, ``assigned accuracy``, ``coverage``
+    ``accuracy``, ``assigned_accuracy``, ``coverage``
         Share of all cells whose type is right; of the assigned cells (nan if there are none); and
         the share that is assigned.
-    ``balanced accuracy``
+    ``balanced_accuracy``
         Mean recall of the types.
-    ``macro_f1``, ``weighted F1``, ``median F1``
+    ``macro_f1``, ``weighted_f1``, ``median_f1``
         F1 over the types in `labels`: mean, mean weighted by size, median. A predicted type that no
         cell is of has no F1 of its own; its cells count as missed.
     ``kappa``
@@ -63,24 +67,24 @@ def classification_scores(
     --------
     >>> result = classification_scores(["B", "B", "T", "T"], ["B", "T", "T", "Unassigned"])
     >>> {name: round(value, 2) for name, value in list(result.items())[:4]}
-    {'accuracy': 0.5, 'assigned accuracy': 0.67, 'coverage': 0.75, 'balanced accuracy': 0.5}
+    {'accuracy': 0.5, 'assigned_accuracy': 0.67, 'coverage': 0.75, 'balanced_accuracy': 0.5}
     """
     from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
-    truth, found = _pair(labels, predicted, unassigned)
+    truth, prediction = _pair(labels, predicted, unassigned)
     types, sizes = np.unique(truth, return_counts=True)
-    assigned = found != unassigned
-    each = f1_score(truth, found, labels=types, average=None, zero_division=0)
-    several = len(np.unique(np.concatenate([truth, found]))) > 1
+    assigned = prediction != unassigned
+    each = f1_score(truth, prediction, labels=types, average=None, zero_division=0)
+    several = len(np.unique(np.concatenate([truth, prediction]))) > 1
     return {
-        "accuracy": float(accuracy_score(truth, found)),
-        "assigned accuracy": _share(truth[assigned] == found[assigned]),
+        "accuracy": float(accuracy_score(truth, prediction)),
+        "assigned_accuracy": _share(truth[assigned] == prediction[assigned]),
         "coverage": float(assigned.mean()),
-        "balanced accuracy": float(_recall(truth, found, types).mean()),
+        "balanced_accuracy": float(_recall(truth, prediction, types).mean()),
         "macro_f1": float(each.mean()),
-        "weighted F1": float(np.average(each, weights=sizes)),
-        "median F1": float(np.median(each)),
-        "kappa": float(cohen_kappa_score(truth, found)) if several else float("nan"),
+        "weighted_f1": float(np.average(each, weights=sizes)),
+        "median_f1": float(np.median(each)),
+        "kappa": float(cohen_kappa_score(truth, prediction)) if several else float("nan"),
     }
 
 
@@ -103,7 +107,7 @@ def classification_report(
     Returns
     -------
     A row for each known type, sorted: ``n`` cells, ``precision`` (0 where nothing was predicted to
-    be of it), ``recall``, ``F1``, and ``unassigned``, the share of its cells that is left so.
+    be of it), ``recall``, ``f1``, and ``unassigned``, the share of its cells that is left so.
 
     Raises
     ------
@@ -114,19 +118,16 @@ def classification_report(
     """
     from sklearn.metrics import precision_recall_fscore_support
 
-    for name in (labels, predicted):
-        if name not in adata.obs:
-            columns = sorted(map(str, adata.obs))
-            msg = f"Expected columns of obs, one of {columns}, found {name!r}."
-            raise KeyError(msg)
+    check_column("labels", labels, adata)
+    check_column("predicted", predicted, adata)
     known = adata.obs[labels].notna().to_numpy()
-    truth, found = _pair(adata.obs[labels][known], adata.obs[predicted][known], unassigned)
+    truth, prediction = _pair(adata.obs[labels][known], adata.obs[predicted][known], unassigned)
     types = np.unique(truth)
     precision, recall, f1, n = precision_recall_fscore_support(
-        truth, found, labels=types, average=None, zero_division=0
+        truth, prediction, labels=types, average=None, zero_division=0
     )
-    left = [float(np.mean(found[truth == name] == unassigned)) for name in types]
-    scores = {"n": n, "precision": precision, "recall": recall, "F1": f1, "unassigned": left}
+    left = [float(np.mean(prediction[truth == name] == unassigned)) for name in types]
+    scores = {"n": n, "precision": precision, "recall": recall, "f1": f1, "unassigned": left}
     return pd.DataFrame(scores, index=pd.Index(types.astype(object), name="type"))
 
 
@@ -155,10 +156,10 @@ def confusion(
     >>> confusion(["B", "B", "T"], ["B", "Unassigned", "NK"]).to_numpy().tolist()
     [[1, 0, 0, 1], [0, 0, 1, 0]]
     """
-    truth, found = _pair(labels, predicted, unassigned)
+    truth, prediction = _pair(labels, predicted, unassigned)
     types = sorted(set(truth))
-    others = sorted(set(found) - set(types) - {unassigned})
-    table = pd.crosstab(truth, found).reindex(
+    others = sorted(set(prediction) - set(types) - {unassigned})
+    table = pd.crosstab(truth, prediction).reindex(
         index=types, columns=[*types, *others, unassigned], fill_value=0
     )
     return table.rename_axis(index="type", columns="predicted")
@@ -197,7 +198,7 @@ def rejection_curve(
     >>> curve.round(2).to_numpy().tolist()
     [[0.4, 1.0, 0.75], [0.8, 0.75, 1.0], [0.9, 0.5, 1.0]]
     """
-    truth, found = _pair(labels, predicted, unassigned)
+    truth, prediction = _pair(labels, predicted, unassigned)
     sure = np.asarray(list(confidence), np.float64)
     if sure.shape != truth.shape or np.isnan(sure).any():
         msg = (
@@ -205,8 +206,8 @@ def rejection_curve(
             f"{sure.shape} and {int(np.isnan(sure).sum())} missing values."
         )
         raise ValueError(msg)
-    assigned = found != unassigned
-    right = (truth == found)[assigned]
+    assigned = prediction != unassigned
+    right = (truth == prediction)[assigned]
     thresholds, place = np.unique(sure[assigned], return_inverse=True)
     cells, hits = (
         np.cumsum(np.bincount(place, weights, minlength=len(thresholds))[::-1])[::-1]
@@ -216,10 +217,10 @@ def rejection_curve(
     return pd.DataFrame(table)
 
 
-def _recall(truth: np.ndarray, found: np.ndarray, types: np.ndarray) -> np.ndarray:
+def _recall(truth: np.ndarray, prediction: np.ndarray, types: np.ndarray) -> np.ndarray:
     from sklearn.metrics import recall_score
 
-    return recall_score(truth, found, labels=types, average=None, zero_division=0)
+    return recall_score(truth, prediction, labels=types, average=None, zero_division=0)
 
 
 def _share(right: np.ndarray) -> float:
@@ -230,11 +231,11 @@ def _pair(
     labels: Iterable[Any], predicted: Iterable[Any], unassigned: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return both [n] as strings, after checks."""
-    truth, found = _names(labels, "labels"), _names(predicted, "predicted")
-    if len(truth) != len(found):
+    truth, prediction = _names(labels, "labels"), _names(predicted, "predicted")
+    if len(truth) != len(prediction):
         msg = (
             "Expected `labels` and `predicted` to be of equal length, "
-            f"found {len(truth)} and {len(found)}."
+            f"found {len(truth)} and {len(prediction)}."
         )
         raise ValueError(msg)
     if not len(truth):
@@ -247,7 +248,7 @@ def _pair(
             "them out, or name another word in `unassigned`."
         )
         raise ValueError(msg)
-    return truth, found
+    return truth, prediction
 
 
 def _names(values: Iterable[Any], name: str) -> np.ndarray:

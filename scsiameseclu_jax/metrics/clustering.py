@@ -8,12 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import (
-    adjusted_mutual_info_score,
-    adjusted_rand_score,
-    normalized_mutual_info_score,
-)
 
 __all__ = ["accuracy", "macro_f1", "rare_type_recall", "scores"]
 
@@ -171,12 +165,14 @@ def scores(labels: Iterable[Any], clusters: Iterable[Any]) -> dict[str, float]:
     >>> {name: round(value, 2) for name, value in result.items()}
     {'ACC': 0.75, 'NMI': 0.34, 'ARI': 0.0, 'AMI': 0.0, 'macro_f1': 0.73}
     """
+    from sklearn import metrics
+
     labels, clusters = _codes(labels, "labels"), _codes(clusters, "clusters")
     return {
         "ACC": accuracy(labels, clusters),
-        "NMI": float(normalized_mutual_info_score(labels, clusters, average_method="arithmetic")),
-        "ARI": float(adjusted_rand_score(labels, clusters)),
-        "AMI": float(adjusted_mutual_info_score(labels, clusters, average_method="arithmetic")),
+        "NMI": float(metrics.normalized_mutual_info_score(labels, clusters)),
+        "ARI": float(metrics.adjusted_rand_score(labels, clusters)),
+        "AMI": float(metrics.adjusted_mutual_info_score(labels, clusters)),
         "macro_f1": macro_f1(labels, clusters),
     }
 
@@ -221,6 +217,8 @@ def _matched(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Both are 0 for a type that is matched to no cluster.
     """
+    from scipy.optimize import linear_sum_assignment
+
     types, clusters = linear_sum_assignment(table, maximize=True)
     hits = np.zeros(len(table), dtype=np.int64)
     cluster_size = np.zeros(len(table), dtype=np.int64)

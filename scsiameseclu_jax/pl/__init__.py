@@ -1,10 +1,11 @@
-"""Plots of what `tl` wrote: axes and figures are returned, nothing is shown, no state is changed.
+"""Plots of what `tl` wrote: axes are returned, nothing is written or shown, no state is changed.
 
-Figures are made without pyplot: save one with ``ax.figure.savefig(...)``; in a notebook,
+Plots of several panels return a list of axes. Figures are made without pyplot: save one with
+``ax.figure.savefig(...)``; in a notebook,
 ``ax.figure`` as the last expression of a cell displays it.
 """
 
-from scsiameseclu_jax.pl.cells import embedding, overview, project
+from scsiameseclu_jax.pl.cells import embedding, overview
 from scsiameseclu_jax.pl.classification import confusion, rejection
 from scsiameseclu_jax.pl.comparison import cluster_types, sankey
 from scsiameseclu_jax.pl.confidence import confidence
@@ -22,7 +23,6 @@ __all__ = [
     "markers",
     "n_clusters",
     "overview",
-    "project",
     "rejection",
     "sankey",
     "stability",

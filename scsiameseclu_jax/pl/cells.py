@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scsiameseclu_jax.checks import check_column
 from scsiameseclu_jax.pl.evidence import OKABE_ITO, axes
 from scsiameseclu_jax.tl.record import UNASSIGNED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 MISSING = "#D3D3D3"
 # Names up to this length are written on the plot as they are, longer ones as letters.
@@ -28,84 +28,22 @@ _APART = 0.05
 MANY = 15
 
 
-def project(adata: AnnData, key: str = "siameseclu") -> np.ndarray:
-    """Return a UMAP of the embedding, computed once.
-
-    Parameters
-    ----------
-    adata
-        After :func:`scsiameseclu_jax.tl.siameseclu`. The projection is stored in
-        ``obsm[f"X_{key}_umap"]``, unless `adata` is a view; neighbours and all else stay as they
-        are.
-    key
-        The ``key_added`` of the clustering.
-
-    Returns
-    -------
-    ``[n, 2]``: coordinates without a unit; NaN for cells that have no embedding.
-
-    Raises
-    ------
-    KeyError
-        If there is no such embedding.
-
-    References
-    ----------
-    McInnes, L., Healy, J. & Melville, J. (2018). UMAP: uniform manifold approximation and
-    projection for dimension reduction. arXiv 1802.03426. Computed by scanpy.
-    """
-    stored = f"X_{key}_umap"
-    if stored in adata.obsm:
-        return _coordinates(adata, stored)
-    if f"X_{key}" not in adata.obsm:
-        msg = (
-            f"Expected an embedding in obsm['X_{key}'], found {sorted(adata.obsm)}; run "
-            f"`scs.tl.siameseclu(adata, ..., key_added={key!r})` first."
-        )
-        raise KeyError(msg)
-    import scanpy as sc
-
-    embedding = np.asarray(adata.obsm[f"X_{key}"], dtype=np.float32)
-    known = np.isfinite(embedding).all(axis=1)  # not of cells outside `restrict_to`
-    z = AnnData(embedding[known])
-    sc.pp.neighbors(
-        z,
-        n_neighbors=min(15, z.n_obs - 1),
-        use_rep="X",
-        transformer="sklearn",
-        metric="cosine",
-        random_state=0,
-    )
-    # The eigenvectors of a spectral start need more cells than dimensions.
-    sc.tl.umap(z, init_pos="spectral" if z.n_obs > 10 else "random", random_state=0)
-    made = np.full((adata.n_obs, 2), np.nan, np.float32)
-    made[known] = z.obsm["X_umap"]
-    if not adata.is_view:
-        adata.obsm[stored] = made
-    return made
-
-
 def embedding(
-    adata: AnnData,
-    key: str = "siameseclu",
-    *,
-    color: str | None = None,
-    basis: str | None = None,
-    ax: Axes | None = None,
+    adata: AnnData, basis: str, *, color: str | None = None, ax: Axes | None = None
 ) -> Axes:
     """Scatter the cells in two dimensions, coloured by a column of ``obs``.
 
     Parameters
     ----------
     adata
-        After :func:`scsiameseclu_jax.tl.siameseclu`; see :func:`project` for what is added.
-    key
-        The ``key_added`` of the clustering.
+        Cells.
+    basis
+        Key in ``obsm`` [n, 2 or more], with or without ``X_``, the first two columns of which are
+        drawn: ``"siameseclu_umap"`` after :func:`scsiameseclu_jax.tl.umap`. Cells without
+        coordinates are left out.
     color
         Column of ``obs``: categories get a colour each, and a name or letter on the plot; numbers
-        a colour scale. None shows the clusters.
-    basis
-        Key in ``obsm`` [n, 2 or more] to draw instead of :func:`project`, the first two columns.
+        a colour scale. None draws all cells alike.
     ax
         Where to draw; None makes a figure.
 
@@ -120,38 +58,36 @@ def embedding(
     ValueError
         If `basis` has fewer than two columns.
     """
-    color = key if color is None else color
-    if color not in adata.obs:
-        found = [str(name) for name in adata.obs.columns]
-        msg = f"Expected `color` to be a column of obs, one of {found}, found {color!r}."
-        raise KeyError(msg)
-    points = plane(adata, key, basis)
+    if color is not None:
+        check_column("color", color, adata)
+    points = coordinates(adata, basis)
     ax = axes((6.4, 4.8)) if ax is None else ax
     here = np.isfinite(points).all(axis=1)
-    points, values = points[here], adata.obs[color][here]
+    points, values = points[here], None if color is None else adata.obs[color][here]
     # In random order, so that no category hides the others.
     order = np.random.default_rng(0).permutation(len(points))
     options = {"s": float(np.clip(2e4 / adata.n_obs, 2, 30)), "linewidths": 0, "rasterized": True}
-    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+    if values is None:
+        ax.scatter(*points.T, c=MISSING, **options)
+    elif pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         shown = values.to_numpy(np.float64, na_value=np.nan)
         dots = ax.scatter(*points[order].T, c=shown[order], cmap="cividis", **options)
         ax.figure.colorbar(dots, ax=ax, shrink=0.7)
     else:
         _scatter_categories(ax, points, values, order, options)
-    name = f"X_{key}_umap" if basis is None else basis
-    short = "UMAP" if name.endswith("umap") else name
-    ax.set(title=color, xlabel=f"{short} 1", ylabel=f"{short} 2", xticks=[], yticks=[])
+    short = "UMAP" if basis.endswith("umap") else basis
+    ax.set(title=color or "", xlabel=f"{short} 1", ylabel=f"{short} 2", xticks=[], yticks=[])
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
 
-def overview(adata: AnnData, key: str = "siameseclu", *, labels: str | None = None) -> Figure:
+def overview(adata: AnnData, key: str = "siameseclu", *, labels: str | None = None) -> list[Axes]:
     """Draw the clusters and, beside them, known labels.
 
     Parameters
     ----------
     adata
-        After :func:`scsiameseclu_jax.tl.siameseclu`; see :func:`project` for what is added.
+        After :func:`scsiameseclu_jax.tl.siameseclu` and :func:`scsiameseclu_jax.tl.umap`.
     key
         The ``key_added`` of the clustering.
     labels
@@ -159,7 +95,7 @@ def overview(adata: AnnData, key: str = "siameseclu", *, labels: str | None = No
 
     Returns
     -------
-    The figure, of one or two axes.
+    The axes, one or two, of one figure.
 
     Raises
     ------
@@ -168,34 +104,34 @@ def overview(adata: AnnData, key: str = "siameseclu", *, labels: str | None = No
     """
     from matplotlib.figure import Figure
 
-    wanted = [key] if labels is None else [key, labels]
-    for name in wanted:
-        if name not in adata.obs:
-            found = [str(column) for column in adata.obs.columns]
-            msg = f"Expected columns of obs, {found}, found {name!r}."
-            raise KeyError(msg)
-    width = sum(4.6 + legend_width(adata.obs[name].dropna()) for name in wanted)
+    wanted = {"key": key} if labels is None else {"key": key, "labels": labels}
+    for name, column in wanted.items():
+        check_column(name, column, adata)
+    columns = list(wanted.values())
+    width = sum(4.6 + legend_width(adata.obs[column].dropna()) for column in columns)
     figure = Figure(figsize=(width, 4.6), layout="constrained")
-    for column, name in enumerate(wanted):
-        ax = embedding(adata, key, color=name, ax=figure.add_subplot(1, len(wanted), column + 1))
-        values = adata.obs[name]
-        n = values[values != UNASSIGNED].nunique() if column == 0 else values.nunique()
-        ax.set_title(f"{n} clusters" if column == 0 else f"{name}, {n} labels")
-    return figure
+    panels = list(figure.subplots(1, len(columns), squeeze=False)[0])
+    for ax, column in zip(panels, columns, strict=True):
+        embedding(adata, f"{key}_umap", color=column, ax=ax)
+    clusters = adata.obs[key]
+    panels[0].set_title(f"{clusters[clusters != UNASSIGNED].nunique()} clusters")
+    if labels is not None:
+        panels[1].set_title(f"{labels}, {adata.obs[labels].nunique()} labels")
+    return panels
 
 
-def plane(adata: AnnData, key: str, basis: str | None) -> np.ndarray:
-    """Return coordinates [n, 2] to draw cells at: of `basis`, or of :func:`project`."""
-    return project(adata, key) if basis is None else _coordinates(adata, basis)
-
-
-def _coordinates(adata: AnnData, basis: str) -> np.ndarray:
-    if basis not in adata.obsm:
-        msg = f"Expected `basis` to be a key of obsm, one of {sorted(adata.obsm)}, found {basis!r}."
-        raise KeyError(msg)
-    points = np.asarray(adata.obsm[basis], dtype=np.float32)
+def coordinates(adata: AnnData, basis: str) -> np.ndarray:
+    """Return the first two columns [n, 2] of ``obsm[basis]``, or ``obsm[f"X_{basis}"]``."""
+    name = basis if basis in adata.obsm else f"X_{basis}"
+    if name not in adata.obsm:
+        msg = f"Expected `basis` to be a key of obsm, one of {sorted(adata.obsm)}, found {basis!r}"
+        if basis.endswith("_umap"):
+            key = basis.removeprefix("X_").removesuffix("_umap")
+            msg += f"; run `scs.tl.umap(adata, key={key!r})` first"
+        raise KeyError(f"{msg}.")
+    points = np.asarray(adata.obsm[name], dtype=np.float32)
     if points.ndim != 2 or points.shape[1] < 2:
-        msg = f"Expected obsm[{basis!r}] to have two columns or more, found shape {points.shape}."
+        msg = f"Expected obsm[{name!r}] to have two columns or more, found shape {points.shape}."
         raise ValueError(msg)
     return points[:, :2]
 

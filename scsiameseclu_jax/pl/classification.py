@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax import metrics
+from scsiameseclu_jax.checks import check_column
 from scsiameseclu_jax.pl.evidence import OKABE_ITO, axes
 
 if TYPE_CHECKING:
@@ -139,10 +140,7 @@ def rejection(
 
 
 def _compared(adata: AnnData, labels: str | None, predicted: str | None) -> pd.DataFrame:
-    for name in (labels, predicted):
-        if name not in adata.obs:
-            found = sorted(map(str, adata.obs))
-            msg = f"Expected `labels` and `predicted` as columns of obs, {found}, found {name!r}."
-            raise KeyError(msg)
+    check_column("labels", labels, adata)
+    check_column("predicted", predicted, adata)
     known = adata.obs[labels].notna().to_numpy()
     return metrics.confusion(adata.obs[labels][known], adata.obs[predicted][known])

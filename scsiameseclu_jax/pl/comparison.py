@@ -13,6 +13,7 @@ from anndata import AnnData
 from scsiameseclu_jax.pl.cells import MISSING, SHORT, palette
 from scsiameseclu_jax.pl.evidence import axes
 from scsiameseclu_jax.pl.flows import Flows, arrange
+from scsiameseclu_jax.preprocessing.expression import groups
 from scsiameseclu_jax.tl.record import UNASSIGNED
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def sankey(
     if not 0 <= min_share <= 1:
         msg = f"Expected `min_share` to be between 0 and 1, found {min_share}."
         raise ValueError(msg)
-    named = [_whole(_named(adata, column)) for column in columns]
+    named = [_whole(groups(adata, column)) for column in columns]
     tables = [_table(one, other) for one, other in pairwise(named)]
     flows = arrange(tables, min_share=min_share)
     names = [[str(n) for n in one.categories] for one in named]
@@ -100,7 +101,11 @@ def sankey(
 
 
 def cluster_types(
-    adata: AnnData, key: str = "siameseclu", labels: str = "cell_type", *, ax: Axes | None = None
+    adata: AnnData,
+    groupby: str = "siameseclu",
+    labels: str = "cell_type",
+    *,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw the share of each cluster that each type makes up, as a heat map.
 
@@ -108,7 +113,7 @@ def cluster_types(
     ----------
     adata
         Cells.
-    key
+    groupby
         Column of ``obs`` with clusters.
     labels
         Column of ``obs`` with known types, or an annotation.
@@ -128,10 +133,10 @@ def cluster_types(
     ValueError
         If a column holds measurements, or no cell has both.
     """
-    one, other = _named(adata, key), _named(adata, labels)
+    one, other = groups(adata, groupby), groups(adata, labels)
     counts = _table(one, other)
     if not counts.any():
-        msg = f"Expected cells with both obs[{key!r}] and obs[{labels!r}], found none."
+        msg = f"Expected cells with both obs[{groupby!r}] and obs[{labels!r}], found none."
         raise ValueError(msg)
     some = np.flatnonzero(counts.sum(axis=1))  # clusters with a cell that has a type
     shares = counts[some] / counts[some].sum(axis=1, keepdims=True)
@@ -158,22 +163,8 @@ def cluster_types(
     ax.set_yticks(np.arange(1, len(clusters)) - 0.5, minor=True)
     ax.grid(which="minor", color="0.85", linewidth=0.5)
     ax.tick_params(which="both", length=0)
-    ax.set(xlabel=labels, ylabel=f"{key} (cells)")
+    ax.set(xlabel=labels, ylabel=f"{groupby} (cells)")
     return ax
-
-
-def _named(adata: AnnData, column: str) -> pd.Categorical:
-    """Return the names [n] in a column of obs, categorical of strings."""
-    if column not in adata.obs:
-        found = [str(name) for name in adata.obs.columns]
-        msg = f"Expected columns of obs, {found}, found {column!r}."
-        raise KeyError(msg)
-    values = adata.obs[column]
-    if pd.api.types.is_float_dtype(values):
-        msg = f"Expected categories in obs[{column!r}], found numbers of type {values.dtype}."
-        raise ValueError(msg)
-    made = values.astype("category").cat.remove_unused_categories().array
-    return made.rename_categories([str(name) for name in made.categories])
 
 
 def _whole(names: pd.Categorical) -> pd.Categorical:

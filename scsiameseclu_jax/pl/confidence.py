@@ -13,13 +13,12 @@ from scsiameseclu_jax.tl.record import UNASSIGNED, is_calibrated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _ROW = 0.2  # inches for a cluster
 _BINS = 10
 
 
-def confidence(adata: AnnData, key: str = "siameseclu") -> Figure:
+def confidence(adata: AnnData, key: str = "siameseclu") -> list[Axes]:
     """Draw how the confidence of cells is distributed in each cluster.
 
     Parameters
@@ -32,10 +31,10 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> Figure:
 
     Returns
     -------
-    The figure. For each cluster the median confidence, a bar from the first quartile to the
-    third and a line from the 5th percentile to the 95th; beside it the number of cells. Cells
-    that were left unassigned count to the cluster of their largest soft assignment where it is
-    known, and their share is beside it too; else they are a row of their own.
+    The axes, one or two, of one figure. For each cluster the median confidence, a bar from the
+    first quartile to the third and a line from the 5th percentile to the 95th; beside it the number
+    of cells. Cells that were left unassigned count to the cluster of their largest soft assignment
+    where it is known, and their share is beside it too; else they are a row of their own.
 
     After a fit with ``n_resamples`` a second panel shows whether the confidence can be relied on:
     the share of refits that agree against the confidence, on the diagonal if they are equal;
@@ -63,11 +62,11 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> Figure:
         msg = f"Expected cells with a cluster and a confidence, found none in obs[{name!r}]."
         raise ValueError(msg)
     names = [cluster for cluster in own.cat.categories if (here & (own == cluster)).any()]
-    made = adata.uns.get(key)
-    made = made if isinstance(made, dict) else {}
-    record = made.get("stability")
+    stored = adata.uns.get(key)
+    record = stored if isinstance(stored, dict) else {}
+    stability = record.get("stability")
     agreement = f"{key}_agreement"
-    assessed = record is not None and agreement in adata.obs
+    assessed = stability is not None and agreement in adata.obs
 
     height = max(2.8 if not assessed else 3.4, 1.0 + _ROW * len(names))
     width = 5.2 + 0.075 * max(map(len, names))
@@ -76,6 +75,7 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> Figure:
     widths = [width, 3.8] if assessed else [width]
     grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
     ax = figure.add_subplot(grid[0])
+    panels = [ax]
     parts = [sure[here & (own == cluster)] for cluster in names]
     columns = {"cells": [str(len(part)) for part in parts]}
     if left.any() and UNASSIGNED not in names:
@@ -85,12 +85,13 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> Figure:
     _write_columns(ax, columns)
     ax.set_yticks(np.arange(len(names)), names, fontsize="small")
     title = f"{100 * left[here].mean():.1f} % of cells unassigned" if left.any() else ""
-    what = "another fit agrees" if is_calibrated(made) else "not calibrated"
+    what = "another fit agrees" if is_calibrated(record) else "not calibrated"
     ax.set(title=title, xlabel=f"confidence ({what})", ylabel=key)
-    if record is not None and assessed:
+    if stability is not None and assessed:
         agrees = adata.obs[agreement].to_numpy(np.float64, na_value=np.nan)
-        _draw_reliability(figure.add_subplot(grid[1]), sure, agrees, record)
-    return figure
+        panels.append(figure.add_subplot(grid[1]))
+        _draw_reliability(panels[1], sure, agrees, stability)
+    return panels
 
 
 def _own(adata: AnnData, key: str, clusters: pd.Categorical) -> tuple[pd.Series, np.ndarray]:
@@ -136,7 +137,7 @@ def _write_columns(ax: Axes, columns: dict[str, list[str]]) -> None:
 
 
 def _draw_reliability(
-    ax: Axes, sure: np.ndarray, agrees: np.ndarray, record: dict[str, Any]
+    ax: Axes, sure: np.ndarray, agrees: np.ndarray, stability: dict[str, Any]
 ) -> None:
     both = np.isfinite(sure) & np.isfinite(agrees)
     sure, agrees = sure[both], agrees[both]
@@ -153,6 +154,6 @@ def _draw_reliability(
         aspect="equal",
         xlabel="confidence",
         ylabel="share of refits that agree",
-        title=f"calibration error {float(record['calibration_error']):.3f}",
+        title=f"calibration error {float(stability['calibration_error']):.3f}",
     )
     ax.spines[["top", "right"]].set_visible(False)

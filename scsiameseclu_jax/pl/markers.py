@@ -99,7 +99,7 @@ def _summaries(
     adata: AnnData, layer: str | None, genes: list[str], codes: np.ndarray, n_groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return [genes, clusters] mean, of the largest of the gene, and share of cells with it."""
-    values = log_expression(adata, layer=layer)[:, genes].X
+    values = log_expression(adata, layer=layer, genes=genes).X
     mean = group_means(values, codes, n_groups).T
     largest = mean.max(axis=1, keepdims=True)
     share = group_means((values > 0).astype(np.float32), codes, n_groups).T

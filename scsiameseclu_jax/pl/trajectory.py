@@ -13,10 +13,10 @@ from scsiameseclu_jax.pl.cells import (
     MANY,
     MISSING,
     SHORT,
+    coordinates,
     legend_width,
     letters,
     places,
-    plane,
     span_of,
 )
 from scsiameseclu_jax.pl.evidence import axes
@@ -24,7 +24,6 @@ from scsiameseclu_jax.preprocessing.expression import groups, log_expression
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _NODE = (140.0, 500.0)  # areas of the smallest and the largest cluster, square points
 _APART = 0.04  # of the plot, between two clusters
@@ -45,11 +44,12 @@ def trajectory(
     Parameters
     ----------
     adata
-        After :func:`scsiameseclu_jax.tl.trajectory`; see :func:`project` for what is added.
+        After :func:`scsiameseclu_jax.tl.trajectory` and :func:`scsiameseclu_jax.tl.umap`.
     key
-        The ``key_added`` of the clustering.
+        The `groupby` of the trajectory.
     basis
-        Key in ``obsm`` [n, 2 or more] to draw instead of :func:`project`, the first two columns.
+        Key in ``obsm`` [n, 2 or more], with or without ``X_``, the first two columns of which are
+        drawn; None draws ``f"X_{key}_umap"``.
     min_connectivity
         Links below this connectivity, between 0 and 1, are not drawn, except those of the tree.
     ax
@@ -76,7 +76,7 @@ def trajectory(
     names = [str(name) for name in record["groups"]]
     codes = groups(adata, key).set_categories(names).codes
     _check_clusters(codes, names, key)
-    points = plane(adata, key, basis)
+    points = coordinates(adata, f"{key}_umap" if basis is None else basis)
     short = max(map(len, names)) <= SHORT
     beside = 0 if short else legend_width(names)
     ax = axes((6.6 + beside, 5.2)) if ax is None else ax
@@ -108,7 +108,7 @@ def expression_along(
     *,
     clusters: Sequence[str] | None = None,
     layer: str | None = "counts",
-) -> Figure:
+) -> list[Axes]:
     """Draw the expression of genes along the clusters, in the order of their pseudotime.
 
     Parameters
@@ -118,7 +118,7 @@ def expression_along(
     genes
         Names of genes; one panel each.
     key
-        The ``key_added`` of the clustering.
+        The `groupby` of the trajectory.
     clusters
         Clusters to draw, one branch say; None draws all that the root reaches. They are put in
         the order of their mean pseudotime in any case.
@@ -127,8 +127,9 @@ def expression_along(
 
     Returns
     -------
-    The figure: for each gene the mean of the logarithm of normalised counts in each cluster, and
-    as a band the half of its cells in the middle, from the first quartile to the third.
+    The axes of one figure, one for each gene: the mean of the logarithm of normalised counts in
+    each cluster, and as a band the half of its cells in the middle, from the first quartile to the
+    third.
 
     Raises
     ------
@@ -156,7 +157,7 @@ def expression_along(
         raise KeyError(msg) if unknown else ValueError(msg)
     codes = groups(adata, key).set_categories(chosen).codes
     _check_clusters(codes, chosen, key)
-    values = log_expression(adata, layer=layer)[:, list(genes)].X.toarray()
+    values = log_expression(adata, layer=layer, genes=genes).X.toarray()
 
     longest = max(map(len, chosen))
     size = 2.4 + max(0.3 * len(chosen), 2.0), 1.0 + 1.15 * len(genes) + 0.08 * longest
@@ -176,7 +177,7 @@ def expression_along(
     panels[-1].set_xlim(-0.5, len(chosen) - 0.5)
     panels[-1].set_xlabel("cluster, by pseudotime")
     figure.supylabel("log expression: mean, and quartiles", fontsize="medium")
-    return figure
+    return list(panels)
 
 
 def _found(adata: AnnData, key: str) -> tuple[dict[str, Any], np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -16,7 +18,9 @@ def counts_name(adata: AnnData, layer: str | None) -> str:
     return layer if layer is not None and layer in adata.layers else "X"
 
 
-def log_expression(adata: AnnData, *, layer: str | None = "counts") -> AnnData:
+def log_expression(
+    adata: AnnData, *, layer: str | None = "counts", genes: Sequence[str] | None = None
+) -> AnnData:
     """Return the logarithm of normalised counts, in an object of its own.
 
     Parameters
@@ -25,6 +29,9 @@ def log_expression(adata: AnnData, *, layer: str | None = "counts") -> AnnData:
         Cells x genes with raw counts; not changed.
     layer
         See :func:`scsiameseclu_jax.pp.counts`.
+    genes
+        Names of the g genes to return, in this order; None returns all. Cells are normalised by
+        the counts of all genes in any case.
 
     Returns
     -------
@@ -34,7 +41,8 @@ def log_expression(adata: AnnData, *, layer: str | None = "counts") -> AnnData:
     Raises
     ------
     ValueError, KeyError, TypeError
-        Without raw counts, see :func:`scsiameseclu_jax.pp.counts`, or if two genes have one name.
+        Without raw counts, see :func:`scsiameseclu_jax.pp.counts`; if two genes have one name, or
+        there is no such gene.
     """
     raw = counts(adata, layer=layer)
     if not adata.var_names.is_unique:
@@ -47,21 +55,29 @@ def log_expression(adata: AnnData, *, layer: str | None = "counts") -> AnnData:
     totals = np.asarray(raw.sum(axis=1), np.float64).ravel()
     totals[totals == 0] = np.inf  # a cell without counts has none however it is normalised
     size_factors = totals / np.median(totals[np.isfinite(totals)])
+    names = adata.var_names.astype(str)
+    if genes is not None:
+        places = names.get_indexer(list(genes))
+        if (places < 0).any():
+            unknown = [gene for gene, place in zip(genes, places, strict=True) if place < 0]
+            msg = f"Expected genes of `var_names` such as {names[0]!r}, found {unknown}."
+            raise KeyError(msg)
+        raw, names = raw[:, places], names[places]
     return AnnData(
         logarithm(raw, size_factors).astype(np.float32),
         obs=pd.DataFrame(index=[str(i) for i in range(adata.n_obs)]),
-        var=pd.DataFrame(index=adata.var_names.astype(str)),
+        var=pd.DataFrame(index=names),
     )
 
 
-def groups(adata: AnnData, key: str) -> pd.Categorical:
+def groups(adata: AnnData, groupby: str) -> pd.Categorical:
     """Return the group of each cell [n], categorical of strings without unused ones.
 
     Parameters
     ----------
     adata
         Cells.
-    key
+    groupby
         Column of ``obs``: categories, names or whole numbers.
 
     Raises
@@ -71,22 +87,22 @@ def groups(adata: AnnData, key: str) -> pd.Categorical:
     ValueError
         If it holds measurements or nothing.
     """
-    if key not in adata.obs:
-        found = [str(name) for name in adata.obs.columns]
+    if groupby not in adata.obs:
+        columns = [str(name) for name in adata.obs.columns]
         msg = (
-            f"Expected `key` to be a column of obs, one of {found}, found {key!r}; run "
-            f"`scs.tl.siameseclu(adata, ..., key_added={key!r})` first."
+            f"Expected groups in a column of obs, one of {columns}, found {groupby!r}; run "
+            f"`scs.tl.siameseclu(adata, ..., key_added={groupby!r})` first."
         )
         raise KeyError(msg)
-    column = adata.obs[key]
+    column = adata.obs[groupby]
     if pd.api.types.is_float_dtype(column):
-        msg = f"Expected groups in obs[{key!r}], found numbers of type {column.dtype}."
+        msg = f"Expected groups in obs[{groupby!r}], found numbers of type {column.dtype}."
         raise ValueError(msg)
-    made = column.astype("category").cat.remove_unused_categories().array
-    if not len(made.categories):
-        msg = f"Expected groups in obs[{key!r}], found only missing values."
+    categories = column.astype("category").cat.remove_unused_categories().array
+    if not len(categories.categories):
+        msg = f"Expected groups in obs[{groupby!r}], found only missing values."
         raise ValueError(msg)
-    return made.rename_categories([str(name) for name in made.categories])
+    return categories.rename_categories([str(name) for name in categories.categories])
 
 
 def group_means(values: sp.csr_matrix, codes: np.ndarray, n_groups: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from anndata import AnnData
 
-from scsiameseclu_jax import files as writing
+from scsiameseclu_jax import files
 from scsiameseclu_jax.reporting import certainty, clusters, genes, known, repeat, run, types
 from scsiameseclu_jax.reporting.markup import page
 from scsiameseclu_jax.reporting.result import find
@@ -37,8 +37,8 @@ def report(
     Parameters
     ----------
     adata
-        After :func:`scsiameseclu_jax.tl.siameseclu` or :func:`scsiameseclu_jax.tl.predict`. It
-        stays as it is, except for the projection that :func:`scsiameseclu_jax.pl.project` stores.
+        After :func:`scsiameseclu_jax.tl.siameseclu` or :func:`scsiameseclu_jax.tl.predict`; not
+        changed. Without the coordinates of :func:`scsiameseclu_jax.tl.umap` they are computed here.
     path
         Where to write, ``.html``; whole or not at all.
     key
@@ -58,7 +58,7 @@ def report(
         If there is no such clustering, or no such column; those that there are are named.
     ValueError, OSError
         If nothing can be written there, or a file is there already.
-    scsiameseclu_jax.writing.WriteError
+    scsiameseclu_jax.files.WriteError
         If writing fails.
     """
     path = Path(path)
@@ -95,7 +95,7 @@ def report(
     def save(new: Path) -> None:
         new.write_text(text, encoding="utf-8")
 
-    writing.write(path, save)
+    files.write(path, save)
 
 
 def check_path(path: Path, *, overwrite: bool) -> None:
@@ -106,7 +106,7 @@ def check_path(path: Path, *, overwrite: bool) -> None:
     ValueError, OSError
         If it may not.
     """
-    writing.check_target(path, writing.PAGES, overwrite=True)
+    files.check_target(path, files.PAGES, overwrite=True)
     if path.exists() and not overwrite:
         msg = f"Expected {str(path)!r} not to exist; give another name, or overwrite it."
         raise FileExistsError(msg)

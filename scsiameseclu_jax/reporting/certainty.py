@@ -44,7 +44,7 @@ def confidence(result: Result) -> Section | None:
         parts.append(paragraphs(text))
     numbers = values.to_numpy(np.float64)
     if (np.isfinite(numbers) & result.clusters.notna()).any():
-        drawn = pl.confidence(result.adata, result.key)
+        drawn = pl.confidence(result.adata, result.key)[0].figure
         text = f"Confidence of the cells in each of {result.n_clusters} clusters"
         caption = (
             "For each cluster the median, a bar from the first to the third quartile, and a line "
@@ -110,8 +110,8 @@ def _by_cluster(result: Result, values: np.ndarray) -> Html:
 
 def stability(result: Result) -> Section | None:
     """Compare the clusters with those of refits."""
-    made = result.stability
-    if made is None:
+    stability = result.stability
+    if stability is None:
         return None
     n = "again" if result.n_resamples is None else f"again {result.n_resamples} times"
     parts: list[object] = [
@@ -122,7 +122,7 @@ def stability(result: Result) -> Section | None:
             f"As a rule of thumb (Hennig 2007), a cluster is stable from {_STABLE} on, and below "
             f"{_PATTERN} should not be relied on."
         ),
-        *_hints(result, made),
+        *_hints(result, stability),
     ]
     k = len(result.names)
     drawn = pl.stability(result.adata, result.key).figure
@@ -131,14 +131,14 @@ def stability(result: Result) -> Section | None:
         "Share of the pairs of cells, one of each cluster, that refits put together. The diagonal "
         "says how well a cluster holds together; a bright field off it, which two are confused."
     )
-    parts += [figure(drawn, text, caption), _jaccard(result, made)]
+    parts += [figure(drawn, text, caption), _jaccard(result, stability)]
     return Section("stability", "Stability", join(parts))
 
 
-def _hints(result: Result, made: dict[str, Any]) -> list[object]:
-    pairs = [str(pair).split(" + ") for pair in np.atleast_1d(made.get("merge", []))]
+def _hints(result: Result, stability: dict[str, Any]) -> list[object]:
+    pairs = [str(pair).split(" + ") for pair in np.atleast_1d(stability.get("merge", []))]
     merge = [f"{result.names[int(a)]} + {result.names[int(b)]}" for a, b in pairs]
-    split = [result.names[int(i)] for i in np.atleast_1d(made.get("split", []))]
+    split = [result.names[int(i)] for i in np.atleast_1d(stability.get("split", []))]
     said: list[object] = []
     if merge:
         said.append(note(f"May be one cluster, for refits mostly join them: {listed(merge)}."))
@@ -149,8 +149,8 @@ def _hints(result: Result, made: dict[str, Any]) -> list[object]:
     return said
 
 
-def _jaccard(result: Result, made: dict[str, Any]) -> Html:
-    jaccard, together = np.asarray(made["jaccard"]), np.asarray(made["together"])
+def _jaccard(result: Result, stability: dict[str, Any]) -> Html:
+    jaccard, together = np.asarray(stability["jaccard"]), np.asarray(stability["together"])
     others = together - 2 * np.eye(len(together))
     rows = []
     for i, name in enumerate(result.names):

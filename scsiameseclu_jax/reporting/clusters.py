@@ -52,9 +52,9 @@ def key_figures(result: Result) -> Html:
     unassigned = (result.clusters == UNASSIGNED).mean()
     if unassigned:
         rows.append(("unassigned", percent(unassigned), "of cells"))
-    flagged = result.column("is_novel")
-    if flagged is not None:
-        rows.append(("out of reference", percent(flagged.mean()), "of cells"))
+    is_novel = result.column("is_novel")
+    if is_novel is not None:
+        rows.append(("novel", percent(is_novel.mean()), "of cells"))
     shown = (
         tag("div", tag("dt", name, tag("small", more)), tag("dd", value))
         for name, value, more in rows
@@ -106,12 +106,9 @@ def clusters(result: Result) -> Section:
 
 def cells(result: Result, *, beside: str | None = None) -> Figure | None:
     """Draw the cells by cluster, and by a column of ``obs``; None if they have no embedding."""
-    adata, name = result.adata, f"X_{result.key}"
-    if name not in adata.obsm:
+    if result.cells is None:
         return None
-    if not result.drawn.all():  # Of the others there is no embedding.
-        adata = adata[result.drawn].copy()
-    return pl.overview(adata, result.key, labels=beside)
+    return pl.overview(result.cells[result.drawn], result.key, labels=beside)[0].figure
 
 
 def _sizes(result: Result) -> Html:
@@ -140,10 +137,10 @@ def _sizes(result: Result) -> Html:
     if result.stability is not None:
         jaccard = zip(result.names, result.stability["jaccard"], strict=True)
         add("Jaccard index", {name: decimal(float(share)) for name, share in jaccard})
-    flagged = result.column("is_novel")
-    if flagged is not None:
-        shares = {c: percent(v.mean()) for c, v in result.per_cluster(flagged).items()}
-        add("Out of reference", shares)
+    is_novel = result.column("is_novel")
+    if is_novel is not None:
+        shares = {c: percent(v.mean()) for c, v in result.per_cluster(is_novel).items()}
+        add("Novel", shares)
     sizes, rows = result.clusters.value_counts(sort=False), []
     for name, size in sizes.items():
         share = bar(size / sizes.max(), percent(size / len(result.clusters)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scsiameseclu_jax.checks import check_column
 from scsiameseclu_jax.metrics import scores
 from scsiameseclu_jax.reporting.clusters import cells
 from scsiameseclu_jax.reporting.figures import figure
@@ -33,10 +34,7 @@ def check_labels(result: Result, labels: str | None) -> None:
     if labels is None:
         return
     obs = result.adata.obs
-    if labels not in obs:
-        found = [str(name) for name in obs.columns]
-        msg = f"Expected `labels` to be a column of obs, one of {found}, found {labels!r}."
-        raise KeyError(msg)
+    check_column("labels", labels, result.adata)
     if labels == result.key:
         msg = f"Expected `labels` to be another column than the clustering, found {labels!r}."
         raise ValueError(msg)

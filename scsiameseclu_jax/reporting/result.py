@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,12 +14,12 @@ from anndata import AnnData
 
 from scsiameseclu_jax.preprocessing.counts import counts, layer_of
 from scsiameseclu_jax.reporting.markup import Html, tag
-from scsiameseclu_jax.tl.record import is_calibrated
+from scsiameseclu_jax.tl.record import UNASSIGNED, is_calibrated
+from scsiameseclu_jax.tl.umap import umap
 
-UNASSIGNED = "Unassigned"
 
-
-class Result(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Result:
     """A clustering and what belongs to it."""
 
     adata: AnnData
@@ -83,6 +85,22 @@ class Result(NamedTuple):
         """Number of refits, here or of the model; None without."""
         found = self.record.get("manifest", {}).get("n_resamples")
         return None if found is None else int(found)
+
+    @cached_property
+    def cells(self) -> AnnData | None:
+        """The cells with a UMAP of their embedding, for plots; None without an embedding."""
+        adata, names = self.adata, [f"X_{self.key}", f"X_{self.key}_umap"]
+        if names[0] not in adata.obsm:
+            return None
+        paga = f"{self.key}_paga"
+        cells = AnnData(
+            obs=adata.obs.copy(),
+            obsm={name: adata.obsm[name] for name in names if name in adata.obsm},
+            uns={paga: adata.uns[paga]} if paga in adata.uns else {},
+        )
+        if names[1] not in cells.obsm:
+            umap(cells, self.key)
+        return cells
 
     def column(self, name: str) -> pd.Series | None:
         """Return a column of ``obs`` that is named after the clustering, if there is one."""

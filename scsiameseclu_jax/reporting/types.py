@@ -32,7 +32,7 @@ _ASSIGNED = {
     "transferred": ("Types from a reference", "the cells of the reference"),
     "classified": ("Types from a classifier", "the cells of known type"),
 }
-_SCORES = ("accuracy", "balanced accuracy", "macro_f1")
+_SCORES = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
 def annotation(result: Result) -> Section | None:
@@ -87,7 +87,9 @@ def _assigned(result: Result, name: str, title: str, source: str) -> Section | N
         return None
     parts: list[object] = []
     scores = record.get("scores", {})
-    shown = [f"{key} {percent(float(scores[key]))}" for key in _SCORES if key in scores]
+    shown = [
+        f"{key.replace('_', ' ')} {percent(float(scores[key]))}" for key in _SCORES if key in scores
+    ]
     if shown:
         text = f"Of {source}, left out in turn: {', '.join(shown)}."
         if "calibration_error" in record:
@@ -113,7 +115,7 @@ def _sizes(result: Result, name: str, kinds: pd.Series) -> Html:
     if confidence is not None:
         columns.append(Column("Median confidence", numbers=True))
     if unlike is not None:
-        columns.append(Column("Out of reference", numbers=True))
+        columns.append(Column("Novel", numbers=True))
     rows = []
     for kind, size in kinds.value_counts().items():
         own = kinds == kind
@@ -158,7 +160,8 @@ def trajectory(result: Result) -> Section | None:
     if not isinstance(record, Mapping) or time is None:
         return None
     try:
-        drawn = pl.trajectory(result.adata, result.key).figure
+        adata = result.adata if result.cells is None else result.cells
+        drawn = pl.trajectory(adata, result.key).figure
     except (KeyError, ValueError) as error:
         return Section("trajectory", "Trajectory", paragraphs(str(error.args[0])))
     begin = f"{record['root']}, of cluster {record.get('root_cluster')}"

@@ -8,6 +8,7 @@ from scsiameseclu_jax.tl.markers import markers
 from scsiameseclu_jax.tl.number import estimate_n_clusters
 from scsiameseclu_jax.tl.trajectory import trajectory
 from scsiameseclu_jax.tl.transfer import transfer_labels
+from scsiameseclu_jax.tl.umap import umap
 
 __all__ = [
     "add_clusters",
@@ -20,4 +21,5 @@ __all__ = [
     "siameseclu",
     "trajectory",
     "transfer_labels",
+    "umap",
 ]

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import check_key, check_share
+from scsiameseclu_jax.checks import check_column, check_key, check_share
 from scsiameseclu_jax.preprocessing.counts import counts
 from scsiameseclu_jax.preprocessing.normalization import logarithm
-from scsiameseclu_jax.tl.record import UNASSIGNED, own
+from scsiameseclu_jax.tl.record import UNASSIGNED, writable
 
 if TYPE_CHECKING:
     import os
@@ -28,7 +28,7 @@ def celltypist(
     adata: AnnData,
     model: str | os.PathLike[str] | Any,
     *,
-    key: str = "siameseclu",
+    groupby: str = "siameseclu",
     layer: str | None = "counts",
     min_prop: float = 0.0,
     min_confidence: float | None = None,
@@ -46,7 +46,7 @@ def celltypist(
         Cells x genes with raw counts, gene symbols as names, and clusters.
     model
         A CellTypist model: its name, the path of its file, or a ``celltypist.models.Model``.
-    key
+    groupby
         Column of ``obs`` with the clusters. More clusters than types are better than fewer.
     layer
         Where the raw counts are, as in :func:`siameseclu`.
@@ -93,7 +93,7 @@ def celltypist(
     if not 0 <= min_prop <= 1:
         msg = f"Expected `min_prop` to be between 0 and 1, found {min_prop}."
         raise ValueError(msg)
-    clusters = _clusters(adata, key)
+    clusters = _clusters(adata, groupby)
     raw = counts(adata, layer=layer)
     totals = np.asarray(raw.sum(axis=1), np.float64).ravel()
     if not totals.all():
@@ -108,39 +108,39 @@ def celltypist(
     cells = AnnData(
         logged, obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=adata.var_names)
     )
-    found = tool.annotate(
+    annotations = tool.annotate(
         cells, model=model, majority_voting=True, over_clustering=clusters, min_prop=min_prop
     )
-    proba = found.probability_matrix
+    proba = annotations.probability_matrix
     types = [str(name) for name in proba.columns]
     values = proba.to_numpy(np.float64)
-    voted, alone = (
-        found.predicted_labels[name].astype(str).to_numpy(dtype=object, copy=True)
+    of_clusters, of_cells = (
+        annotations.predicted_labels[name].astype(str).to_numpy(dtype=object, copy=True)
         for name in ("majority_voting", "predicted_labels")
     )
     place = {name: i for i, name in enumerate(types)}
     rows = np.arange(adata.n_obs)
-    first = np.array([place.get(name, -1) for name in voted])
+    first = np.array([place.get(name, -1) for name in of_clusters])
     first = np.where(first < 0, values.argmax(axis=1), first)
-    sure = values[rows, first].astype(np.float32)
-    voted[voted == _MIXED] = UNASSIGNED
+    confidence = values[rows, first].astype(np.float32)
+    of_clusters[of_clusters == _MIXED] = UNASSIGNED
     if min_confidence is not None:
-        voted[sure < min_confidence] = UNASSIGNED
+        of_clusters[confidence < min_confidence] = UNASSIGNED
     others = values.copy()
     others[rows, first] = -np.inf
-    adata = own(adata, copy=copy)
+    adata = writable(adata, copy=copy)
     second = np.array(types, dtype=object)[others.argmax(axis=1)]
     for name, column in (
-        (key_added, voted),
-        (f"{key_added}_cell", alone),
+        (key_added, of_clusters),
+        (f"{key_added}_cell", of_cells),
         (f"{key_added}_second", second),
     ):
         adata.obs[name] = pd.Series(pd.Categorical(column), index=adata.obs_names)
         adata.uns.pop(f"{name}_colors", None)  # of other types
-    adata.obs[f"{key_added}_confidence"] = sure
+    adata.obs[f"{key_added}_confidence"] = confidence
     params = {
         "model": str(model) if isinstance(model, str) or hasattr(model, "__fspath__") else "given",
-        "key": key,
+        "groupby": groupby,
         "layer": "X" if layer is None else layer,
         "min_prop": float(min_prop),
     }
@@ -151,15 +151,11 @@ def celltypist(
     return adata if copy else None
 
 
-def _clusters(adata: AnnData, key: str) -> np.ndarray:
-    if key not in adata.obs:
-        found = sorted(map(str, adata.obs))
-        msg = f"Expected `key` to be a column of obs, one of {found}, found {key!r}."
-        raise KeyError(msg)
-    column = adata.obs[key]
-    if column.isna().any():
-        msg = (
-            f"Expected a cluster for every cell in obs[{key!r}], found {column.isna().sum()} none."
-        )
+def _clusters(adata: AnnData, groupby: str) -> np.ndarray:
+    check_column("groupby", groupby, adata)
+    column = adata.obs[groupby]
+    n = int(column.isna().sum())
+    if n:
+        msg = f"Expected a cluster for every cell in obs[{groupby!r}], found {n} without."
         raise ValueError(msg)
     return column.astype(str).to_numpy()

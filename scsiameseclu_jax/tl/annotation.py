@@ -16,8 +16,8 @@ from scsiameseclu_jax.checks import as_seed, check_key
 from scsiameseclu_jax.datasets.marker_lists import MARKER_SETS, marker_sets, read_markers
 from scsiameseclu_jax.preprocessing.expression import counts_name, groups, log_expression
 from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors
-from scsiameseclu_jax.tl import marker_scores as annotation
-from scsiameseclu_jax.tl.record import UNASSIGNED, own
+from scsiameseclu_jax.tl import marker_scores
+from scsiameseclu_jax.tl.record import UNASSIGNED, writable
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _NEIGHBORS = 15
 def annotate_markers(
     adata: AnnData,
     markers: Markers,
-    key: str = "siameseclu",
+    groupby: str = "siameseclu",
     *,
     layer: str | None = "counts",
     min_markers: int = 2,
@@ -57,7 +57,7 @@ def annotate_markers(
         name of a list that comes with the package, ``"blood"`` or ``"pancreas"``, see
         :func:`scsiameseclu_jax.datasets.marker_sets`. Genes are found by name, whatever the case
         and Ensembl version.
-    key
+    groupby
         Column of ``obs`` with the groups.
     layer
         Where the raw counts are, as in :func:`markers`.
@@ -69,11 +69,11 @@ def annotate_markers(
         Probability that a cluster gets any type by chance, between 0 and 1.
     use_rep
         Key in ``obsm`` of an embedding: a cell is scored with its 15 nearest cells there. None is
-        ``f"X_{key}"`` if there is one; else cells are scored alone, which is less accurate.
+        ``f"X_{groupby}"`` if there is one; else cells are scored alone, which is less accurate.
     rng
         Seed of the random genes, or a generator that the seed is drawn from.
     key_added
-        Name under which results are stored; None for `key`.
+        Name under which results are stored; None for `groupby`.
     copy
         Return a changed copy and leave `adata` as it is.
 
@@ -117,50 +117,55 @@ def annotate_markers(
     ['B', 'NK', 'Unassigned']
     """
     _check(min_markers, min_margin, alpha)
-    key_added = key if key_added is None else key_added
+    key_added = groupby if key_added is None else key_added
     check_key(key_added)
     seed = as_seed(rng)
     lists, source = _lists(markers)
-    clusters = groups(adata, key)
+    clusters = groups(adata, groupby)
     kept = [name for name in clusters.categories if name != UNASSIGNED]
     if not kept:
-        msg = f"Expected clusters in obs[{key!r}], found only {UNASSIGNED!r}."
+        msg = f"Expected clusters in obs[{groupby!r}], found only {UNASSIGNED!r}."
         raise ValueError(msg)
     codes = clusters.set_categories(kept).codes
-    use_rep = f"X_{key}" if use_rep is None and f"X_{key}" in adata.obsm else use_rep
+    use_rep = f"X_{groupby}" if use_rep is None and f"X_{groupby}" in adata.obsm else use_rep
     neighbors = None if use_rep is None else _neighbors(adata, use_rep)
     expression = log_expression(adata, layer=layer)
     names = [str(name) for name in expression.var_names]
     seen = expression.X.getnnz(axis=0)
-    found = annotation.find(lists, names, seen, min_markers=min_markers)
-    thin = [kind for kind, n in found.n_markers.items() if n < min_markers]
+    present = marker_scores.find(lists, names, seen, min_markers=min_markers)
+    thin = [kind for kind, n in present.n_markers.items() if n < min_markers]
     if thin:
         logger.info("fewer than %d markers of these types were found: %s", min_markers, thin)
 
-    data = annotation.standard(expression.X.astype(np.float64))
+    data = marker_scores.standard(expression.X.astype(np.float64))
     options: dict[str, Any] = {"alpha": float(alpha), "min_margin": float(min_margin)}
     options["min_markers"] = int(min_markers)
-    of_groups = annotation.of_groups(data, codes, len(kept), found, n_draws=_DRAWS, seed=seed)
-    chosen = annotation.choose(of_groups, n_draws=_DRAWS, **options)
-    of_cells = annotation.of_cells(data, neighbors, found, n_draws=_CELL_DRAWS, seed=seed)
-    cells = annotation.choose(of_cells, n_draws=_CELL_DRAWS, **options)
+    of_groups = marker_scores.of_groups(data, codes, len(kept), present, n_draws=_DRAWS, seed=seed)
+    chosen = marker_scores.choose(of_groups, n_draws=_DRAWS, **options)
+    of_cells = marker_scores.of_cells(data, neighbors, present, n_draws=_CELL_DRAWS, seed=seed)
+    cells = marker_scores.choose(of_cells, n_draws=_CELL_DRAWS, **options)
 
-    adata = own(adata, copy=copy)
-    table = _table(kept, found, of_groups, chosen)
+    adata = writable(adata, copy=copy)
+    table = _table(kept, present, of_groups, chosen)
     named = np.append(table["annotation"].to_numpy(object), UNASSIGNED)  # the last has no cluster
     name = f"{key_added}_annotation"
-    _add(adata, name, named[codes], found.types)
-    _add(adata, f"{name}_cell", _names(found.types, cells), found.types)
+    _add(adata, name, named[codes], present.types)
+    _add(adata, f"{name}_cell", _names(present.types, cells), present.types)
     score = of_cells.scores[np.arange(adata.n_obs), cells.best]
     adata.obs[f"{name}_cell_score"] = score.astype(np.float32)
-    params = {"key": key, "layer": counts_name(adata, layer), "markers": source, "seed": seed}
+    params = {
+        "groupby": groupby,
+        "layer": counts_name(adata, layer),
+        "markers": source,
+        "seed": seed,
+    }
     params |= options
     params |= {"use_rep": use_rep, "n_neighbors": _NEIGHBORS} if use_rep is not None else {}
     adata.uns[name] = {
         "params": params,
         "table": table,
-        "scores": _scores(kept, found, of_groups),
-        "markers": _markers(names, found),
+        "scores": _scores(kept, present, of_groups),
+        "markers": _markers(names, present),
     }
     logger.info(
         "named %d of %d clusters and added %r (adata.obs, categorical)",
@@ -236,7 +241,7 @@ def _neighbors(adata: AnnData, use_rep: str) -> np.ndarray:
     return near
 
 
-def _names(types: list[str], chosen: annotation.Choice) -> np.ndarray:
+def _names(types: list[str], chosen: marker_scores.Choice) -> np.ndarray:
     names = np.array(types, object)[chosen.best]
     names[~chosen.enough | chosen.tied] = UNASSIGNED
     return names
@@ -251,22 +256,22 @@ def _add(adata: AnnData, name: str, values: np.ndarray, types: list[str]) -> Non
 
 def _table(
     kept: list[str],
-    found: annotation.Found,
-    evidence: annotation.Evidence,
-    chosen: annotation.Choice,
+    present: marker_scores.Present,
+    evidence: marker_scores.Evidence,
+    chosen: marker_scores.Choice,
 ) -> pd.DataFrame:
-    rows, types = np.arange(len(kept)), np.array([*found.types, ""], object)
+    rows, types = np.arange(len(kept)), np.array([*present.types, ""], object)
     best = types[chosen.best]
     why = np.where(chosen.tied, "tied", "")
     return pd.DataFrame(
         {
             "cluster": kept,
-            "annotation": _names(found.types, chosen),
+            "annotation": _names(present.types, chosen),
             "type": best,
             "score": evidence.scores[rows, chosen.best].astype(np.float32),
             "margin": chosen.margin.astype(np.float32),
             "second": types[chosen.second],
-            "n_markers": [found.n_markers[kind] for kind in best],
+            "n_markers": [present.n_markers[kind] for kind in best],
             "n_seen": evidence.n_seen[rows, chosen.best].astype(int),
             "pval": evidence.pvals[rows, chosen.best].astype(np.float32),
             "why": np.where(chosen.enough, why, "thin").astype(object),
@@ -275,9 +280,9 @@ def _table(
 
 
 def _scores(
-    kept: list[str], found: annotation.Found, evidence: annotation.Evidence
+    kept: list[str], present: marker_scores.Present, evidence: marker_scores.Evidence
 ) -> pd.DataFrame:
-    columns = [_column(kind) for kind in found.types]
+    columns = [_column(kind) for kind in present.types]
     scores = evidence.scores.astype(np.float32)
     return pd.DataFrame(scores, index=pd.Index(kept, name="cluster"), columns=columns)
 
@@ -286,8 +291,10 @@ def _column(kind: str) -> str:
     return kind.replace("/", "|")  # which no file can store in a name
 
 
-def _markers(names: list[str], found: annotation.Found) -> pd.DataFrame:
+def _markers(names: list[str], present: marker_scores.Present) -> pd.DataFrame:
     pairs = [
-        (kind, names[i]) for kind, own in zip(found.types, found.genes, strict=True) for i in own
+        (kind, names[i])
+        for kind, own in zip(present.types, present.genes, strict=True)
+        for i in own
     ]
     return pd.DataFrame(pairs, columns=["type", "gene"])

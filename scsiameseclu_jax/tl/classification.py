@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,20 @@ from anndata import AnnData
 
 from scsiameseclu_jax.checks import as_seed, check_key, check_share
 from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.manifest import manifest
 from scsiameseclu_jax.metrics.classification import classification_report, classification_scores
-from scsiameseclu_jax.model import SiameseClu
-from scsiameseclu_jax.preprocessing.prepare import prepare
+from scsiameseclu_jax.preprocessing.prepare import Prepared, check, prepare
 from scsiameseclu_jax.tl.heads import (
-    Called,
     Method,
-    call,
+    Predictions,
     check_method,
     features_of,
     known_types,
+    predict_types,
 )
-from scsiameseclu_jax.tl.record import UNASSIGNED, own, storable
+from scsiameseclu_jax.tl.record import UNASSIGNED, storable, writable
+from scsiameseclu_jax.training.memory import check_memory
+from scsiameseclu_jax.training.stages import fit_embedding
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +51,10 @@ def classify(
 ) -> AnnData | None:
     """Predict the type of cells without one from those of known type in the same object.
 
-    All cells are embedded without labels. A head then learns the known types from the embedding
-    and from the principal components of three normalisations, and is measured and calibrated on
-    known cells that it was fitted without, in five parts.
+    All cells are embedded without labels, by pre-training alone: nothing is clustered. A head then
+    learns the known types from the embedding and from the principal components of three
+    normalisations, and is measured and calibrated on known cells that it was fitted without, in
+    five parts.
 
     Parameters
     ----------
@@ -65,7 +69,7 @@ def classify(
         The ``key_added`` of a clustering of all these cells, whose embedding to use: that saves the
         fit. None fits one.
     batch_key
-        Column in ``obs`` of batches to be looked past; see
+        Column in ``obs`` of batches to be ignored; see
         :meth:`scsiameseclu_jax.SiameseClu.fit`. It helps where all batches hold the same types in
         the same shares, and harms where they do not.
     unlabeled
@@ -108,6 +112,10 @@ def classify(
     ------
     KeyError, TypeError, ValueError
         For bad input, before training starts; `adata` is left as it was.
+    MemoryError
+        If there is too little memory, before any of it is taken.
+    FloatingPointError
+        If a loss term is not finite.
     """
     check_key(key_added)
     check_share("min_confidence", min_confidence)
@@ -116,16 +124,15 @@ def classify(
     seed = as_seed(rng)
     settings = Config() if config is None else config
     embedding = None if key is None else _embedding(adata, key)
-    blocks = components_of(adata, layer, batch_key, settings)
-    made: dict[str, Any] = {}
+    prepared = prepare_cells(adata, layer, batch_key, settings)
+    record: dict[str, Any] = {}
     if embedding is None:
-        model = SiameseClu("auto", config=config).fit(
-            adata, layer=layer, batch_key=batch_key, rng=seed, progress=progress
+        source = {"layer": layer or "X"} | ({} if batch_key is None else {"batch_key": batch_key})
+        embedding, record["manifest"] = embed(
+            prepared, source, config=settings, seed=seed, progress=progress
         )
-        embedding = model.get_latent_representation()
-        made = {"manifest": storable(model.manifest)}
-    called = call(
-        features_of([embedding, *blocks]),
+    predictions = predict_types(
+        features_of([embedding, *components_of(prepared)]),
         known,
         method=method,
         strength=STRENGTH,
@@ -133,7 +140,7 @@ def classify(
         n_folds=FOLDS,
         seed=seed,
     )
-    adata = own(adata, copy=copy)
+    adata = writable(adata, copy=copy)
     if key is None:
         adata.obsm[f"X_{key_added}"] = embedding
     else:
@@ -148,19 +155,57 @@ def classify(
         "min_confidence": min_confidence,
         "seed": seed,
     }
-    write_types(adata, key_added, called, known, min_confidence)
-    adata.uns[key_added] = record_of(called, known, params) | made
+    write_types(adata, key_added, predictions, known, min_confidence)
+    adata.uns[key_added] = record_of(predictions, known, params) | record
     return adata if copy else None
 
 
-def components_of(
+def prepare_cells(
     adata: AnnData, layer: str | None, batch_key: str | None, config: Config
-) -> list[np.ndarray]:
-    """Return principal components [n, p] of three normalisations, made without labels."""
-    made = prepare(adata, layer=layer, batch_key=batch_key, config=config)
-    back = np.empty(adata.n_obs, int)
-    back[made.order] = np.arange(adata.n_obs)
-    return [x[back] for x in (made.features, *made.others)]
+) -> Prepared:
+    """Prepare cells if there is memory for a fit of them."""
+    raw = check(adata, layer=layer, config=config)
+    check_memory(adata.n_obs, adata.n_vars, raw.nnz, config)
+    return prepare(adata, raw=raw, layer=layer, batch_key=batch_key, config=config)
+
+
+def embed(
+    prepared: Prepared,
+    source: dict[str, Any],
+    *,
+    config: Config,
+    seed: int,
+    progress: bool | None,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return an embedding [n, d] made without labels, and its manifest.
+
+    Parameters
+    ----------
+    prepared
+        The cells; rows of the embedding are in the order that they came in.
+    source
+        Where they came from, for the manifest.
+    config, seed, progress
+        Of the fit.
+    """
+    started = time.perf_counter()
+    embedding = fit_embedding(prepared, config=config, seed=seed, progress=progress)
+    record = manifest(
+        prepared,
+        None,
+        given=source,
+        seed=seed,
+        seconds=time.perf_counter() - started,
+        findings={"neighbors": prepared.search},
+        config=config,
+    )
+    return embedding[np.argsort(prepared.order)], storable(record)
+
+
+def components_of(prepared: Prepared) -> list[np.ndarray]:
+    """Return principal components [n, p] of three normalisations, rows as the cells came in."""
+    rows = np.argsort(prepared.order)
+    return [block[rows] for block in (prepared.features, *prepared.others)]
 
 
 def _embedding(adata: AnnData, key: str) -> np.ndarray:
@@ -170,67 +215,69 @@ def _embedding(adata: AnnData, key: str) -> np.ndarray:
             f"`scs.tl.siameseclu(adata, ..., key_added={key!r})` first, or leave `key` out."
         )
         raise KeyError(msg)
-    found = np.asarray(adata.obsm[f"X_{key}"], np.float64)
-    if not np.isfinite(found).all():
-        n = int((~np.isfinite(found)).any(axis=1).sum())
+    embedding = np.asarray(adata.obsm[f"X_{key}"], np.float64)
+    n = int((~np.isfinite(embedding)).any(axis=1).sum())
+    if n:
         msg = f"Expected obsm['X_{key}'] of all cells, found {n} cells without; leave `key` out."
         raise ValueError(msg)
-    return found
+    return embedding
 
 
 def write_types(
     adata: AnnData,
     key: str,
-    called: Called,
+    predictions: Predictions,
     known: np.ndarray,
     min_confidence: float | None,
-    left: np.ndarray | None = None,
+    rejected: np.ndarray | None = None,
 ) -> None:
-    """Write types, confidence and second choice; `left` [n] are unassigned whatever they seem."""
-    types, n = called.types, adata.n_obs
+    """Write types, confidence and second choice; `rejected` [n] are unassigned in any case."""
+    types, n = predictions.types, adata.n_obs
     typed = np.array([name is not None for name in known])
-    proba = np.where(np.isnan(called.proba), 0, called.proba)
+    proba = np.nan_to_num(predictions.proba)
     first = proba.argmax(axis=1)
-    place = {name: i for i, name in enumerate(types)}
-    first[typed] = [place[name] for name in known[typed]]
-    sure = called.proba[np.arange(n), first].astype(np.float32)
+    first[typed] = np.searchsorted(types, known[typed])
+    confidence = predictions.proba[np.arange(n), first].astype(np.float32)
     proba[np.arange(n), first] = -1
     values = types[first]
-    lost = np.zeros(n, bool) if left is None else left.copy()
+    unassigned = np.zeros(n, bool) if rejected is None else rejected.copy()
     if min_confidence is not None:
-        lost |= sure < min_confidence
-    values[lost & ~typed] = UNASSIGNED
-    categories = list(types) + ([UNASSIGNED] if (lost & ~typed).any() else [])
+        unassigned |= confidence < min_confidence
+    unassigned &= ~typed
+    values[unassigned] = UNASSIGNED
+    categories = list(types) + ([UNASSIGNED] if unassigned.any() else [])
     for name, column, names in (
         (key, values, categories),
         (f"{key}_second", types[proba.argmax(axis=1)], list(types)),
     ):
         adata.obs[name] = pd.Series(pd.Categorical(column, names), index=adata.obs_names)
         adata.uns.pop(f"{name}_colors", None)  # of other types
-    adata.obs[f"{key}_confidence"] = sure
+    adata.obs[f"{key}_confidence"] = confidence
     adata.obsm.pop(f"X_{key}_umap", None)  # of another embedding
     logger.info(
         "predicted %d cells, %d of them unassigned; added %r (adata.obs, categorical)",
         n - typed.sum(),
-        (lost & ~typed).sum(),
+        unassigned.sum(),
         key,
     )
 
 
-def record_of(called: Called, known: np.ndarray, params: dict[str, Any]) -> dict[str, Any]:
+def record_of(
+    predictions: Predictions, known: np.ndarray, params: dict[str, Any]
+) -> dict[str, Any]:
     """Return what ``uns`` is to hold, with scores of the known cells that were left out in turn."""
-    tested = np.array([name is not None for name in known]) & ~np.isnan(called.proba[:, 0])
-    made: dict[str, Any] = {
+    tested = np.array([name is not None for name in known]) & ~np.isnan(predictions.proba[:, 0])
+    record: dict[str, Any] = {
         "params": {name: value for name, value in params.items() if value is not None},
-        "types": called.types.astype(str),
-        "temperature": called.temperature,
+        "types": predictions.types.astype(str),
+        "temperature": predictions.temperature,
     }
     if tested.any():
         truth = known[tested].astype(str)
-        found = called.types[called.proba[tested].argmax(axis=1)]
+        predicted = predictions.types[predictions.proba[tested].argmax(axis=1)]
         cells = pd.Index(map(str, range(len(truth))))
-        table = AnnData(obs=pd.DataFrame({"known": truth, "found": found}, index=cells))
-        made["scores"] = classification_scores(truth, found)
-        made["report"] = classification_report(table, "known", "found")
-        made["calibration_error"] = called.calibration_error
-    return made
+        table = AnnData(obs=pd.DataFrame({"known": truth, "predicted": predicted}, index=cells))
+        record["scores"] = classification_scores(truth, predicted)
+        record["report"] = classification_report(table, "known", "predicted")
+        record["calibration_error"] = predictions.calibration_error
+    return record

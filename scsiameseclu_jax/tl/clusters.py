@@ -19,11 +19,11 @@ from scsiameseclu_jax.tl.record import (
     RestrictTo,
     add,
     check_writable,
-    own,
     restricted,
     split_of,
     stability_of,
     storable,
+    writable,
 )
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def siameseclu(
     neighbors_key
         Key in ``uns`` of a neighbour graph to use instead of building one.
     batch_key
-        Column in ``obs`` of batches to be looked past; see
+        Column in ``obs`` of batches to be ignored; see
         :meth:`scsiameseclu_jax.SiameseClu.fit`.
     must_link, cannot_link
         Pairs of names in ``obs_names``, of cells that belong to one cluster, or to two: what is
@@ -151,7 +151,7 @@ def siameseclu(
     )
     if n_resamples:
         model.assess(cells, n_resamples=n_resamples, rng=model.manifest["seed"], progress=progress)
-    return add_clusters(
+    return write_clusters(
         adata,
         model,
         restrict_to=restrict_to,
@@ -201,18 +201,38 @@ def add_clusters(
     check_key(key_added)
     check_share("min_confidence", min_confidence)
     model.check_cells(adata if restrict_to is None else adata[restricted(adata, restrict_to)])
-    adata = own(adata, copy=copy)
+    return write_clusters(
+        adata,
+        model,
+        restrict_to=restrict_to,
+        min_confidence=min_confidence,
+        key_added=key_added,
+        copy=copy,
+    )
+
+
+def write_clusters(
+    adata: AnnData,
+    model: SiameseClu,
+    *,
+    restrict_to: RestrictTo | None = None,
+    min_confidence: float | None = None,
+    key_added: str = "siameseclu",
+    copy: bool = False,
+) -> AnnData | None:
+    """Do what :func:`add_clusters` does, of cells that are known to be those of the fit."""
+    adata = writable(adata, copy=copy)
     embedding = model.get_latent_representation()
     options: dict[str, Any] = {"restrict_to": restrict_to, "min_confidence": min_confidence}
     add(adata, key_added, model, embedding, **options)
     adata.obs[key_added] = adata.obs[key_added].cat.remove_unused_categories()
     manifest, asked = dict(model.manifest), model.n_clusters
-    given = {k: np.array(v) if k in OPTIONS else v for k, v in manifest.pop("input").items()}
+    source = {k: np.array(v) if k in OPTIONS else v for k, v in manifest.pop("input").items()}
     if restrict_to is not None:
         options["restrict_to"] = {restrict_to[0]: np.array(list(map(str, restrict_to[1])))}
     adata.uns[key_added] = {
         "params": {"n_clusters": asked if asked == "auto" else int(asked)}
-        | given
+        | source
         | {name: value for name, value in options.items() if value is not None}
         | split_of(adata, model.manifest["input"]["layer"])
         | {"config": model.config.to_dict()},
@@ -220,8 +240,8 @@ def add_clusters(
         "manifest": storable(manifest),
     } | ({} if model.estimate is None else {"estimate": model.estimate._asdict()})
     adata.uns[key_added] |= stability_of(model)
-    found = len(adata.obs[key_added].cat.categories.drop(UNASSIGNED, errors="ignore"))
-    logger.info("found %d clusters and added %r (adata.obs, categorical)", found, key_added)
+    n = len(adata.obs[key_added].cat.categories.drop(UNASSIGNED, errors="ignore"))
+    logger.info("found %d clusters and added %r (adata.obs, categorical)", n, key_added)
     return adata if copy else None
 
 
@@ -246,8 +266,7 @@ def predict(
     layer
         Where the raw counts are, as in :func:`siameseclu`.
     alpha
-        Share of the cells like those of the fit that may be flagged as out of reference, between
-        0 and 1.
+        Share of the cells like those of the fit that may be called novel, between 0 and 1.
     min_confidence
         As in :func:`siameseclu`.
     key_added
@@ -283,11 +302,11 @@ def predict(
     check_key(key_added)
     check_share("min_confidence", min_confidence)
     check_writable(adata, copy=copy)
-    found = model.predict(adata, layer=layer, alpha=alpha)
-    adata = own(adata, copy=copy)
-    add(adata, key_added, found, found.embedding, min_confidence=min_confidence)
-    adata.obs[f"{key_added}_novelty"] = found.novelty
-    adata.obs[f"{key_added}_is_novel"] = found.is_novel
+    prediction = model.predict(adata, layer=layer, alpha=alpha)
+    adata = writable(adata, copy=copy)
+    add(adata, key_added, prediction, prediction.embedding, min_confidence=min_confidence)
+    adata.obs[f"{key_added}_novelty"] = prediction.novelty
+    adata.obs[f"{key_added}_is_novel"] = prediction.is_novel
     adata.uns[key_added] = {
         "params": {
             "layer": "X" if layer is None else layer,
@@ -297,10 +316,10 @@ def predict(
         | ({} if min_confidence is None else {"min_confidence": min_confidence})
         | split_of(adata, "X" if layer is None else layer),
         "manifest": storable(model.manifest),
-    } | ({"missing_genes": np.array(found.missing_genes)} if found.missing_genes else {})
+    } | ({"missing_genes": np.array(prediction.missing_genes)} if prediction.missing_genes else {})
     logger.info(
-        "%d of %d cells are out of reference; added %r (adata.obs, categorical)",
-        found.is_novel.sum(),
+        "%d of %d cells are novel; added %r (adata.obs, categorical)",
+        prediction.is_novel.sum(),
         adata.n_obs,
         key_added,
     )

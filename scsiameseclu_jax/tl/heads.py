@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
-from anndata import AnnData
+from scipy.special import softmax
 
 from scsiameseclu_jax.certainty.stability import expected_error
+from scsiameseclu_jax.checks import check_column
 from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 Method = Literal["logistic", "knn", "prototype"]
 METHODS = ("logistic", "knn", "prototype")
@@ -39,7 +43,7 @@ class Head(Protocol):
         """Return the probability [m, t] of each type."""
 
 
-class Called(NamedTuple):
+class Predictions(NamedTuple):
     """Types of all cells, known or predicted."""
 
     types: np.ndarray
@@ -65,10 +69,7 @@ def known_types(adata: AnnData, labels_key: str, unlabeled: str) -> np.ndarray:
     ValueError
         If there are fewer than two types, or one is called ``"Unassigned"``.
     """
-    if labels_key not in adata.obs:
-        found = sorted(map(str, adata.obs))
-        msg = f"Expected `labels_key` to be a column of obs, one of {found}, found {labels_key!r}."
-        raise KeyError(msg)
+    check_column("labels_key", labels_key, adata)
     column = adata.obs[labels_key]
     names = column.astype(str).to_numpy(dtype=object, copy=True)  # pandas may lend its own
     names[column.isna().to_numpy() | (names == unlabeled)] = None
@@ -101,17 +102,17 @@ def features_of(blocks: Iterable[np.ndarray]) -> np.ndarray:
     Rows have length 1 in each, so that deeply sequenced cells do not stand out; then columns have
     mean 0, and all values together variance 1.
     """
-    made = []
+    columns = []
     for block in blocks:
         x = np.asarray(block, np.float64)
         length = np.linalg.norm(x, axis=1, keepdims=True)
         x = x / np.where(length > 0, length, 1)
         x = x - x.mean(axis=0)
-        made.append(x / (x.std() or 1.0))
-    return np.concatenate(made, axis=1)
+        columns.append(x / (x.std() or 1.0))
+    return np.concatenate(columns, axis=1)
 
 
-def call(
+def predict_types(
     features: np.ndarray,
     known: np.ndarray,
     *,
@@ -120,7 +121,7 @@ def call(
     shifted: bool,
     n_folds: int,
     seed: int,
-) -> Called:
+) -> Predictions:
     """Predict the types of the cells that have none.
 
     Parameters
@@ -145,29 +146,28 @@ def call(
     rows = np.flatnonzero([name is not None for name in known])
     truth = known[rows].astype(str)
     types, codes = np.unique(truth, return_inverse=True)
-    make = functools.partial(_make, method, strength, len(rows))
-    raw = np.full((len(rows), len(types)), np.nan)
+    head = functools.partial(_head, method, strength, len(rows))
+    left_out = np.full((len(rows), len(types)), np.nan)
     fold = _folds(codes, n_folds, seed)
     for i in range(n_folds):
         rest, out = fold != i, fold == i
         if out.any():
-            raw[out] = (
-                make().fit(features[rows[rest]], codes[rest]).predict_proba(features[rows[out]])
-            )
+            without = head().fit(features[rows[rest]], codes[rest])
+            left_out[out] = without.predict_proba(features[rows[out]])
     tested = fold >= 0
-    temperature = _temperature(raw[tested], codes[tested])
-    head = make().fit(features[rows], codes)
+    temperature = _temperature(left_out[tested], codes[tested])
+    whole = head().fit(features[rows], codes)
     others = np.setdiff1d(np.arange(len(features)), rows)
     moved = features.copy()
     if shifted and len(others):
-        means = np.array([features[rows[codes == code]].mean(axis=0) for code in range(len(types))])
-        moved[others] -= _shift(features[others], head, means, temperature)
+        means = _means(features[rows], codes)
+        moved[others] -= _shift(features[others], whole, means, temperature)
     proba = np.full((len(features), len(types)), np.nan)
-    proba[rows] = _tempered(raw, temperature)
+    proba[rows] = _tempered(left_out, temperature)
     if len(others):
-        proba[others] = _tempered(head.predict_proba(moved[others]), temperature)
-    stated = _tempered(raw[tested], temperature)
-    return Called(
+        proba[others] = _tempered(whole.predict_proba(moved[others]), temperature)
+    stated = _tempered(left_out[tested], temperature)
+    return Predictions(
         types=types.astype(object),
         proba=proba,
         moved=moved,
@@ -204,20 +204,20 @@ def novelty(features: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 class _Prototypes:
-    """The nearest mean of a type."""
+    """The nearest mean of a type, as if all types were spread alike around theirs.
+
+    scikit-learn's ``NearestCentroid`` has probabilities from 1.6 on, of features that it scales.
+    """
 
     def fit(self, features: np.ndarray, types: np.ndarray) -> Self:
         self.classes_, codes = np.unique(types, return_inverse=True)
-        self._means = np.array([features[codes == i].mean(axis=0) for i in range(codes.max() + 1)])
+        self._means = _means(features, codes)
         self._variance = float(((features - self._means[codes]) ** 2).mean()) or 1.0
         return self
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
-        # As if each type was spread alike around its mean; the temperature does the rest.
-        squares = (self._means**2).sum(axis=1) - 2 * features @ self._means.T
-        near = -squares / (2 * self._variance)
-        made = np.exp(near - near.max(axis=1, keepdims=True))
-        return made / made.sum(axis=1, keepdims=True)
+        closeness = features @ self._means.T - (self._means**2).sum(axis=1) / 2
+        return softmax(closeness / self._variance, axis=1)
 
 
 class _Votes:
@@ -237,7 +237,12 @@ class _Votes:
         return votes / votes.sum(axis=1, keepdims=True)
 
 
-def _make(method: Method, strength: float, n: int) -> Head:
+def _means(features: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return the mean [t, p] of each type."""
+    return np.array([features[codes == code].mean(axis=0) for code in range(codes.max() + 1)])
+
+
+def _head(method: Method, strength: float, n: int) -> Head:
     from sklearn.linear_model import LogisticRegression
 
     if method == "prototype":
@@ -251,16 +256,13 @@ def _make(method: Method, strength: float, n: int) -> Head:
 def _folds(codes: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
     """Return the fold [n] of each cell, stratified by type; -1 for the only cell of its type.
 
-    So every type has cells outside of each fold.
+    So every type has cells outside of each fold. scikit-learn's ``StratifiedKFold`` shares cells
+    out alike, but warns of types of fewer cells than folds, and refuses if all are so.
     """
-    rng = np.random.default_rng(seed)
-    fold = np.full(len(codes), -1)
-    start = 0
-    for code in range(codes.max() + 1):
-        own = rng.permutation(np.flatnonzero(codes == code))
-        if len(own) > 1:
-            fold[own] = (start + np.arange(len(own))) % n_folds
-            start += len(own)  # or the first fold would have all of the rare ones
+    fold = np.empty(len(codes), int)
+    shuffled = np.lexsort((np.random.default_rng(seed).random(len(codes)), codes))
+    fold[shuffled] = np.arange(len(codes)) % n_folds
+    fold[np.bincount(codes)[codes] == 1] = -1
     return fold
 
 
@@ -284,9 +286,7 @@ def _temperature(proba: np.ndarray, codes: np.ndarray) -> float:
 
 
 def _tempered(proba: np.ndarray, temperature: float) -> np.ndarray:
-    logits = np.log(np.maximum(proba, _LEAST_PROBA)) / temperature
-    made = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return made / made.sum(axis=1, keepdims=True)
+    return softmax(np.log(np.maximum(proba, _LEAST_PROBA)) / temperature, axis=1)
 
 
 def _shift(features: np.ndarray, head: Head, means: np.ndarray, temperature: float) -> np.ndarray:

@@ -24,7 +24,7 @@ _BLOCK = 2**24  # numbers in memory at a time
 _NAMED = 5  # genes in a message
 
 
-class Found(NamedTuple):
+class Present(NamedTuple):
     """Markers that the data have."""
 
     types: list[str]
@@ -78,7 +78,7 @@ def find(
     n_cells: np.ndarray,
     *,
     min_markers: int,
-) -> Found:
+) -> Present:
     """Find markers among genes: by name, else whatever the case and Ensembl version.
 
     Parameters
@@ -127,7 +127,7 @@ def find(
         )
         raise ValueError(msg)
     counts = {kind: len(own) for kind, own in genes.items()}
-    return Found(types, [genes[kind] for kind in types], counts)
+    return Present(types, [genes[kind] for kind in types], counts)
 
 
 def standard(logged: sp.csr_matrix) -> Standard:
@@ -140,7 +140,7 @@ def standard(logged: sp.csr_matrix) -> Standard:
 
 
 def of_groups(
-    data: Standard, codes: np.ndarray, n_groups: int, found: Found, *, n_draws: int, seed: int
+    data: Standard, codes: np.ndarray, n_groups: int, present: Present, *, n_draws: int, seed: int
 ) -> Evidence:
     """Score groups of cells.
 
@@ -152,7 +152,7 @@ def of_groups(
         [n] group of each cell, -1 for none.
     n_groups
         k, of which none is empty.
-    found
+    present
         Markers.
     n_draws
         Draws of random genes.
@@ -160,23 +160,23 @@ def of_groups(
         Of these.
     """
     means = (group_means(data.logged, codes, n_groups) - data.mean) / data.deviation
-    scores = np.column_stack([means[:, own].mean(axis=1) for own in found.genes])
+    scores = np.column_stack([means[:, own].mean(axis=1) for own in present.genes])
     reached = np.zeros_like(scores)
-    like = _like(data.mean, found)
+    like = _like(data.mean, present)
     rng = np.random.default_rng(seed)
-    for i, own in enumerate(found.genes):
+    for i, own in enumerate(present.genes):
         step = max(1, _BLOCK // (n_groups * len(own)))
         for start in range(0, n_draws, step):
             drawn = _draw(like, own, min(step, n_draws - start), rng)
             random = means[:, drawn].mean(axis=2)
             reached[:, i] += (random >= scores[:, [i]]).sum(axis=1)
     shares = group_means(_seen(data.logged), codes, n_groups)
-    n_seen = [(shares[:, own] >= _SEEN_SHARE).sum(axis=1) for own in found.genes]
+    n_seen = [(shares[:, own] >= _SEEN_SHARE).sum(axis=1) for own in present.genes]
     return Evidence(scores, (1 + reached) / (1 + n_draws), np.column_stack(n_seen))
 
 
 def of_cells(
-    data: Standard, neighbors: np.ndarray | None, found: Found, *, n_draws: int, seed: int
+    data: Standard, neighbors: np.ndarray | None, present: Present, *, n_draws: int, seed: int
 ) -> Evidence:
     """Score cells, each by the mean of itself and its neighbours.
 
@@ -186,7 +186,7 @@ def of_cells(
         Expression.
     neighbors
         [n, k] rows of the nearest cells; None scores each cell by itself.
-    found
+    present
         Markers.
     n_draws
         Draws of random genes.
@@ -202,15 +202,15 @@ def of_cells(
             made[:, i] = columns[:, own] @ weight - data.mean[own] @ weight
         return made if neighbors is None else _smooth(made, neighbors)
 
-    scores = score(found.genes)
+    scores = score(present.genes)
     reached = np.zeros(scores.shape, np.int32)
-    like = _like(data.mean, found)
+    like = _like(data.mean, present)
     rng = np.random.default_rng(seed)
     for _ in range(n_draws):
-        reached += score([_draw(like, own, 1, rng)[0] for own in found.genes]) >= scores
+        reached += score([_draw(like, own, 1, rng)[0] for own in present.genes]) >= scores
     seen = _seen(columns)
     n_seen = np.empty(scores.shape, np.int32)
-    for i, own in enumerate(found.genes):
+    for i, own in enumerate(present.genes):
         shares = seen[:, own].toarray()
         shares = shares if neighbors is None else _smooth(shares, neighbors)
         n_seen[:, i] = (shares >= _SEEN_SHARE).sum(axis=1)
@@ -259,9 +259,9 @@ def _seen(values: sp.spmatrix) -> sp.spmatrix:
     return made
 
 
-def _like(mean: np.ndarray, found: Found) -> dict[int, np.ndarray]:
+def _like(mean: np.ndarray, present: Present) -> dict[int, np.ndarray]:
     """Return for each marker the genes of like mean expression that mark nothing."""
-    marked = np.unique(np.concatenate(found.genes))
+    marked = np.unique(np.concatenate(present.genes))
     free = np.setdiff1d(np.flatnonzero(mean > 0), marked)
     if not free.size:
         msg = "Expected genes that mark no type to compare with, found only markers."

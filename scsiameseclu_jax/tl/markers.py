@@ -13,7 +13,7 @@ from anndata import AnnData
 from scsiameseclu_jax.checks import check_key
 from scsiameseclu_jax.preprocessing.count_splitting import FIT, TEST
 from scsiameseclu_jax.preprocessing.expression import counts_name, groups, log_expression
-from scsiameseclu_jax.tl.record import UNASSIGNED, own, split_of
+from scsiameseclu_jax.tl.record import UNASSIGNED, split_of, writable
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _PARTNERS = {FIT, TEST}
 
 def markers(
     adata: AnnData,
-    key: str = "siameseclu",
+    groupby: str = "siameseclu",
     *,
     layer: str | None = "counts",
     method: Method = "wilcoxon",
@@ -51,7 +51,7 @@ def markers(
     ----------
     adata
         Cells x genes with raw counts.
-    key
+    groupby
         Column of ``obs`` with the groups: clusters, or any other categories.
     layer
         Where the counts to be tested are: ``"counts"`` is that layer if there is one, else ``X``;
@@ -71,9 +71,9 @@ def markers(
         Groups of fewer cells are left out, 2 at least; so are cells without a group, or
         ``"Unassigned"``.
     clustered
-        Layer that the groups were found in, if ``uns[key]`` does not record it.
+        Layer that the groups were found in, if ``uns[groupby]`` does not record it.
     key_added
-        Name under which results are stored; None for `key`.
+        Name under which results are stored; None for `groupby`.
     copy
         Return a changed copy and leave `adata` as it is.
 
@@ -116,35 +116,37 @@ def markers(
     ['CD79A', 'IGJ', 'MS4A1']
     """
     _check_options(method, n_top, min_share, alpha, min_cells)
-    key_added = key if key_added is None else key_added
+    key_added = groupby if key_added is None else key_added
     check_key(key_added)
-    found = groups(adata, key)
+    labels = groups(adata, groupby)
     expression = log_expression(adata, layer=layer)
-    sizes = pd.Series(found).value_counts()
-    kept = [name for name in found.categories if name != UNASSIGNED and sizes[name] >= min_cells]
+    sizes = pd.Series(labels).value_counts()
+    kept = [name for name in labels.categories if name != UNASSIGNED and sizes[name] >= min_cells]
     if len(kept) < 2:
         msg = (
-            f"Expected two groups of obs[{key!r}] or more with at least {min_cells} cells, found "
-            f"{kept}."
+            f"Expected two groups of obs[{groupby!r}] or more with at least {min_cells} cells, "
+            f"found {kept}."
         )
         raise ValueError(msg)
-    left_out = [name for name in found.categories if name not in kept]
+    left_out = [name for name in labels.categories if name not in kept]
     if left_out:
         logger.info("left out groups without a cluster or with too few cells: %s", left_out)
-    expression.obs["group"] = found.set_categories(kept)
-    expression = expression[expression.obs["group"].notna().to_numpy()].copy()
+    expression.obs["group"] = labels.set_categories(kept)
+    grouped = expression.obs["group"].notna().to_numpy()
+    if not grouped.all():
+        expression = expression[grouped].copy()
     ranked, shares = _rank(expression, method)
     limits = {"min_share": min_share, "min_logfoldchange": min_logfoldchange, "alpha": alpha}
     top = _top(ranked, shares, n_top=n_top, **limits)
 
-    record = _dipping(adata, key, layer, clustered)
-    params = ranked["params"] | record | {"groupby": key, "min_cells": int(min_cells)}
+    record = _dipping(adata, groupby, layer, clustered)
+    params = ranked["params"] | record | {"groupby": groupby, "min_cells": int(min_cells)}
     params |= {"n_top": int(n_top)} | {name: float(value) for name, value in limits.items()}
     if left_out:
         params["left_out"] = np.array(left_out)
     if any("/" in name for name in kept):
         del ranked["pts"], ranked["pts_rest"]
-    adata = own(adata, copy=copy)
+    adata = writable(adata, copy=copy)
     adata.uns[f"{key_added}_markers"] = ranked | {"params": params}
     adata.uns[f"{key_added}_top_markers"] = top
     bare = [name for name in kept if not (top["cluster"] == name).any()]
@@ -219,11 +221,11 @@ def _top(
 
 
 def _dipping(
-    adata: AnnData, key: str, layer: str | None, clustered: str | None
+    adata: AnnData, groupby: str, layer: str | None, clustered: str | None
 ) -> dict[str, str | bool]:
     """Return which counts were tested and which clustered, and whether p-values suffer."""
     tested = counts_name(adata, layer)
-    clustered = _clustered(adata, key) if clustered is None else counts_name(adata, clustered)
+    clustered = _clustered(adata, groupby) if clustered is None else counts_name(adata, clustered)
     dipping = {tested, clustered} != _PARTNERS
     if not dipping:
         logger.info("groups are from %s, p-values from %s", clustered, tested)
@@ -232,15 +234,15 @@ def _dipping(
             "p-values of %s are too small if the groups of %r were found in the same counts "
             "(%s): they rank genes, they prove nothing; see `scs.pp.split_counts`",
             tested,
-            key,
+            groupby,
             "they were" if clustered == tested else f"found in: {clustered}",
         )
     return {"tested": tested, "clustered": clustered, "double_dipping": dipping}
 
 
-def _clustered(adata: AnnData, key: str) -> str:
+def _clustered(adata: AnnData, groupby: str) -> str:
     """Return the counts that groups were found in, as their record says, or ``unknown``."""
-    record = adata.uns.get(key)
+    record = adata.uns.get(groupby)
     params = record.get("params", {}) if isinstance(record, dict) else {}
     # Features, neighbours, other groups and types from elsewhere may have seen all counts.
     elsewhere = {"use_rep", "neighbors_key", "restrict_to", "labels_key"} & set(params)

@@ -11,7 +11,7 @@ from scsiameseclu_jax.checks import as_seed, check_key
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.partition.n_clusters import K_MAX, estimate, k_range
 from scsiameseclu_jax.preprocessing.prepare import prepare
-from scsiameseclu_jax.tl.record import own
+from scsiameseclu_jax.tl.record import writable
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +67,12 @@ def estimate_n_clusters(
     5
     """
     check_key(key_added)
-    adata = own(adata, copy=False)
+    adata = writable(adata, copy=False)
     settings = Config() if config is None else config
     seed = as_seed(rng)
     k_range(adata.n_obs, k_min, k_max)
     prepared = prepare(adata, layer=layer, use_rep=use_rep, batch_key=batch_key, config=settings)
-    found = estimate(
+    evidence = estimate(
         prepared.features,
         settings.preprocessing.n_neighbors,
         batch=prepared.batch,
@@ -80,6 +80,6 @@ def estimate_n_clusters(
         k_max=k_max,
         seed=seed,
     )
-    adata.uns[key_added] = found._asdict()
-    logger.info("%s; added %r (adata.uns)", found.why, key_added)
-    return found.n_clusters
+    adata.uns[key_added] = evidence._asdict()
+    logger.info("%s; added %r (adata.uns)", evidence.why, key_added)
+    return evidence.n_clusters

@@ -73,7 +73,7 @@ def check_writable(adata: AnnData, *, copy: bool) -> None:
         raise ValueError(msg)
 
 
-def own(adata: AnnData, *, copy: bool) -> AnnData:
+def writable(adata: AnnData, *, copy: bool) -> AnnData:
     """Return an object that can be written to: a copy, in memory, or itself, no view."""
     check_writable(adata, copy=copy)
     if copy:
@@ -86,20 +86,20 @@ def own(adata: AnnData, *, copy: bool) -> AnnData:
 def add(
     adata: AnnData,
     key: str,
-    found: SiameseClu | Predicted,
+    result: SiameseClu | Predicted,
     embedding: np.ndarray,
     *,
     min_confidence: float | None,
     restrict_to: RestrictTo | None = None,
 ) -> None:
     """Write clusters, confidence, soft assignments and embedding; drop what no longer holds."""
-    names = np.array([str(i) for i in range(found.proba.shape[1])])
+    names = np.array([str(i) for i in range(result.proba.shape[1])])
     part = np.ones(adata.n_obs, bool)
     if restrict_to is not None:
         part = restricted(adata, restrict_to)
         names = np.array([f"{'-'.join(map(str, restrict_to[1]))},{name}" for name in names])
-    confidence = np.asarray(found.confidence)
-    clusters = names.astype(object)[found.labels]
+    confidence = np.asarray(result.confidence)
+    clusters = names.astype(object)[result.labels]
     categories = names.tolist()
     if min_confidence is not None:
         clusters[confidence < min_confidence] = UNASSIGNED
@@ -115,7 +115,7 @@ def add(
     adata.obs[key] = pd.Series(values, index=adata.obs_names)
     adata.obs[f"{key}_confidence"] = _spread(confidence, part)
     adata.obsm[f"X_{key}"] = _spread(embedding, part)
-    adata.obsm[f"{key}_proba"] = _spread(found.proba, part)
+    adata.obsm[f"{key}_proba"] = _spread(result.proba, part)
     old = [f"{key}_{name}" for name in _DERIVED]
     if f"{key}_annotation" in adata.uns:  # else columns of these names are the user's own
         old += [f"{key}_{name}" for name in _ANNOTATED]
@@ -125,10 +125,10 @@ def add(
         adata.uns.pop(f"{key}_{name}", None)
     for name in ("umap", "diffmap"):  # of another embedding
         adata.obsm.pop(f"X_{key}_{name}", None)
-    if isinstance(found, SiameseClu) and found.stability is not None:
-        adata.obs[f"{key}_agreement"] = _spread(found.stability.agreement, part)
+    if isinstance(result, SiameseClu) and result.stability is not None:
+        adata.obs[f"{key}_agreement"] = _spread(result.stability.agreement, part)
         consensus = np.full(adata.n_obs, None, object)
-        consensus[part] = names[found.stability.consensus]
+        consensus[part] = names[result.stability.consensus]
         adata.obs[f"{key}_consensus"] = pd.Categorical(consensus, categories=list(names))
 
 
@@ -142,15 +142,15 @@ def split_of(adata: AnnData, layer: str) -> dict[str, int]:
 
 def stability_of(model: SiameseClu) -> dict[str, Any]:
     """Return what ``uns`` holds of a model's stability; nothing if it was not assessed."""
-    made = model.stability
-    if made is None:
+    stability = model.stability
+    if stability is None:
         return {}
-    merge, split = hints(made)
+    merge, split = hints(stability)
     return {
         "stability": {
-            "jaccard": made.jaccard,
-            "together": made.together,
-            "calibration_error": made.calibration_error,
+            "jaccard": stability.jaccard,
+            "together": stability.together,
+            "calibration_error": stability.calibration_error,
         }
         | ({"merge": np.array([f"{a} + {b}" for a, b in merge])} if merge else {})
         | ({"split": np.array([str(a) for a in split])} if split else {})
@@ -179,6 +179,6 @@ def _spread(values: np.ndarray, part: np.ndarray) -> np.ndarray:
     """Return values of the cells in `part`, NaN for the others."""
     if part.all():
         return values.copy()  # what the user does with it must not reach the model
-    made = np.full((len(part), *values.shape[1:]), np.nan, np.float32)
-    made[part] = values
-    return made
+    whole = np.full((len(part), *values.shape[1:]), np.nan, np.float32)
+    whole[part] = values
+    return whole

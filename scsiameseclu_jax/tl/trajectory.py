@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
-from scipy.sparse.csgraph import connected_components
 
 from scsiameseclu_jax.preprocessing.expression import groups, log_expression
 from scsiameseclu_jax.preprocessing.neighbors import search_of
-from scsiameseclu_jax.tl.record import UNASSIGNED, own
+from scsiameseclu_jax.tl.record import UNASSIGNED, writable
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ _STATIONARY = 0.9994  # eigenvalues from here on are 1 but for rounding, as in s
 
 def trajectory(
     adata: AnnData,
-    key: str = "siameseclu",
+    groupby: str = "siameseclu",
     *,
     root: str | None = None,
     root_cluster: str | None = None,
@@ -46,8 +45,8 @@ def trajectory(
     ----------
     adata
         After :func:`siameseclu`.
-    key
-        The ``key_added`` of the clustering.
+    groupby
+        Column of ``obs`` with the clusters; results are named after it.
     root
         Name of the cell that the trajectory begins with.
     root_cluster
@@ -59,8 +58,8 @@ def trajectory(
     layer
         Where the raw counts are, as in :func:`siameseclu`; read for `root_genes` only.
     use_rep
-        Key in ``obsm`` to use instead of the embedding, by Euclidean distance; the embedding is
-        compared by cosine, for its rows have equal length.
+        Key in ``obsm`` to use instead of the embedding ``f"X_{groupby}"``, by Euclidean distance;
+        the embedding is compared by cosine, for its rows have equal length.
     n_neighbors
         Neighbours of each cell, itself counted, as scanpy has it; at least 2.
     n_components
@@ -72,12 +71,12 @@ def trajectory(
     -------
     None, or the copy. Written are
 
-    ``adata.obs[f"{key}_pseudotime"]``
+    ``adata.obs[f"{groupby}_pseudotime"]``
         Diffusion pseudotime, float32: 0 at the root, 1 furthest from it; NaN for cells that no
         path of neighbours links to the root, with a warning, and for cells without an embedding.
-    ``adata.obsm[f"X_{key}_diffmap"]``
+    ``adata.obsm[f"X_{groupby}_diffmap"]``
         Diffusion components [n, c], float32, of the same cells; c is less for few cells.
-    ``adata.uns[f"{key}_paga"]``
+    ``adata.uns[f"{groupby}_paga"]``
         ``groups`` [k], the clusters; ``connectivities`` [k, k] between 0 and 1, and those of them
         that span a ``tree``, symmetric, float32; ``pseudotime`` [k], mean of each cluster, NaN if
         none of it is reached; ``root``, the name of the cell; ``root_cluster``, its cluster; and
@@ -108,8 +107,10 @@ def trajectory(
     Wolf, F. A. et al. (2019). PAGA: graph abstraction reconciles clustering with trajectory
     inference through a topology preserving map of single cells. Genome Biology 20, 59.
     """
-    clusters = groups(adata, key)
-    z, cells = _embedded(adata, key, use_rep)
+    from scipy.sparse.csgraph import connected_components
+
+    clusters = groups(adata, groupby)
+    z, cells = _embedded(adata, groupby, use_rep)
     _check_options(adata, clusters, cells, n_neighbors, n_components)
     _check_root(adata, clusters, cells, root, root_cluster, root_genes)
     start = None if root_genes is None else _marked(adata, root_genes, layer)[cells]
@@ -141,15 +142,15 @@ def trajectory(
     components = np.full((len(cells), part.obsm["X_diffmap"].shape[1]), np.nan, np.float32)
     components[np.flatnonzero(cells)[reached]] = part.obsm["X_diffmap"]
     means = pd.Series(whole[cells]).groupby(names).mean().reindex(linked["groups"])
-    adata = own(adata, copy=copy)
-    adata.obs[f"{key}_pseudotime"] = whole
-    adata.obsm[f"X_{key}_diffmap"] = components
-    adata.uns[f"{key}_paga"] = linked | {
+    adata = writable(adata, copy=copy)
+    adata.obs[f"{groupby}_pseudotime"] = whole
+    adata.obsm[f"X_{groupby}_diffmap"] = components
+    adata.uns[f"{groupby}_paga"] = linked | {
         "pseudotime": means.to_numpy(np.float32),
         "root": str(adata.obs_names[cells][first]),
         "root_cluster": str(names[first]) if pd.notna(names[first]) else UNASSIGNED,
         "params": {
-            "use_rep": f"X_{key}" if use_rep is None else use_rep,
+            "use_rep": f"X_{groupby}" if use_rep is None else use_rep,
             "n_neighbors": int(n_neighbors),
             "n_components": int(n_components),
         },
@@ -158,21 +159,21 @@ def trajectory(
     logger.info(
         "root %r; added '%s_pseudotime' (adata.obs), 'X_%s_diffmap' (adata.obsm), '%s_paga' "
         "(adata.uns)",
-        adata.uns[f"{key}_paga"]["root"],
-        key,
-        key,
-        key,
+        adata.uns[f"{groupby}_paga"]["root"],
+        groupby,
+        groupby,
+        groupby,
     )
     return adata if copy else None
 
 
-def _embedded(adata: AnnData, key: str, use_rep: str | None) -> tuple[AnnData, np.ndarray]:
+def _embedded(adata: AnnData, groupby: str, use_rep: str | None) -> tuple[AnnData, np.ndarray]:
     """Return the embedding in an object of its own, and which cells [n] have one."""
-    name = f"X_{key}" if use_rep is None else use_rep
+    name = f"X_{groupby}" if use_rep is None else use_rep
     if name not in adata.obsm:
         msg = f"Expected {name!r} in obsm, found {sorted(adata.obsm)}."
         if use_rep is None:
-            msg += f" Run `scs.tl.siameseclu(adata, ..., key_added={key!r})` first."
+            msg += f" Run `scs.tl.siameseclu(adata, ..., key_added={groupby!r})` first."
         raise KeyError(msg)
     values = np.asarray(adata.obsm[name], np.float32)
     values = values.reshape(adata.n_obs, -1)
@@ -249,11 +250,10 @@ def _check_root(
 
 def _marked(adata: AnnData, genes: Sequence[str], layer: str | None) -> np.ndarray:
     """Return the mean standardised logarithmic expression [n] of some genes."""
-    expression = log_expression(adata, layer=layer)
-    here = [gene for gene in dict.fromkeys(genes) if gene in expression.var_names]
+    here = [gene for gene in dict.fromkeys(genes) if gene in adata.var_names]
     if len(here) < len(set(genes)):
         logger.info("root genes not found: %s", sorted(set(genes) - set(here)))
-    values = expression[:, here].X.toarray().astype(np.float64)
+    values = log_expression(adata, layer=layer, genes=here).X.toarray().astype(np.float64)
     spread = values.std(axis=0)
     if not spread.any():
         msg = f"Expected `root_genes` that differ between cells, found {here}, which do not."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,19 +12,28 @@ from anndata import AnnData
 
 from scsiameseclu_jax.checks import as_seed, check_key, check_share
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.model import SiameseClu
 from scsiameseclu_jax.preprocessing.counts import counts
 from scsiameseclu_jax.preprocessing.genes import align, to_genes
-from scsiameseclu_jax.tl.classification import FOLDS, components_of, record_of, write_types
+from scsiameseclu_jax.tl.classification import (
+    FOLDS,
+    components_of,
+    embed,
+    prepare_cells,
+    record_of,
+    write_types,
+)
 from scsiameseclu_jax.tl.heads import (
     Method,
-    call,
     check_method,
     features_of,
     known_types,
     novelty,
+    predict_types,
 )
-from scsiameseclu_jax.tl.record import own, storable
+from scsiameseclu_jax.tl.record import storable, writable
+
+if TYPE_CHECKING:
+    from scsiameseclu_jax.model import SiameseClu
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +83,7 @@ def transfer_labels(
         A model that was fitted to the cells of `reference`, in the same order: it embeds the new
         ones without another fit, in seconds. None fits all cells together.
     batch_key
-        Column in ``obs`` of both of batches to be looked past in the fit. It harms where batches
+        Column in ``obs`` of both of batches to be ignored in the fit. It harms where batches
         hold other shares of the types, so it is seldom worth it; see :func:`classify`.
     unlabeled
         What reference cells without a type are called.
@@ -86,10 +96,10 @@ def transfer_labels(
         Confidence below which a cell is written as ``"Unassigned"``. The confidence is calibrated
         on the reference; where the new cells differ from it, it is too high.
     open_set
-        Write cells that are out of reference as ``"Unassigned"``.
+        Write novel cells, which are unlike all of the reference, as ``"Unassigned"``.
     alpha
-        Share of cells like those of the reference that may be flagged as out of it, between 0 and
-        1. If the new cells are of another treatment or technology, more of them are.
+        Share of cells like those of the reference that may be called novel, between 0 and 1. If
+        the new cells are of another treatment or technology, more of them are.
     rng
         Seed, or a generator that the seed is drawn from.
     key_added
@@ -118,6 +128,10 @@ def transfer_labels(
         object are in the other. `adata` is left as it was.
     RuntimeError
         If `model` is not fitted.
+    MemoryError
+        If there is too little memory, before any of it is taken.
+    FloatingPointError
+        If a loss term is not finite.
     """
     check_key(key_added)
     check_share("min_confidence", min_confidence)
@@ -136,22 +150,21 @@ def transfer_labels(
         model.check_cells(reference)
         settings = model.config
     both = _joined(reference, adata, layer, batch_key)
-    blocks = components_of(both, None, batch_key, settings)
+    prepared = prepare_cells(both, None, batch_key, settings)
     if model is None:
-        fitted = SiameseClu("auto", config=config).fit(
-            both, layer=None, batch_key=batch_key, rng=seed, progress=progress
-        )
-        embedding, source = fitted.get_latent_representation(), fitted
+        source = {"layer": "X"} | ({} if batch_key is None else {"batch_key": batch_key})
+        embedding, manifest = embed(prepared, source, config=settings, seed=seed, progress=progress)
     else:
         new = model.predict(adata, layer=layer).embedding
-        embedding, source = np.concatenate([model.get_latent_representation(), new]), model
+        embedding = np.concatenate([model.get_latent_representation(), new])
+        manifest = storable(model.manifest)
     # Reference cells without a type have served: they are neither known nor to be predicted.
     typed = np.array([name is not None for name in known])
     rows = np.concatenate([np.flatnonzero(typed), np.arange(len(typed), both.n_obs)])
     n_old, n_known = len(typed), int(typed.sum())
     known = np.concatenate([known[typed], np.full(adata.n_obs, None)])
-    called = call(
-        features_of([embedding, *blocks])[rows],
+    predictions = predict_types(
+        features_of([embedding, *components_of(prepared)])[rows],
         known,
         method=method,
         strength=_STRENGTH,
@@ -159,10 +172,10 @@ def transfer_labels(
         n_folds=FOLDS,
         seed=seed,
     )
-    far = novelty(called.moved, np.arange(len(rows)) < n_known).astype(np.float32)
-    flagged = far > 1 - alpha
-    scored = record_of(
-        called,
+    surprise = novelty(predictions.moved, np.arange(len(rows)) < n_known).astype(np.float32)
+    is_novel = surprise > 1 - alpha
+    record = record_of(
+        predictions,
         known,
         {
             "labels_key": labels_key,
@@ -178,14 +191,14 @@ def transfer_labels(
             "seed": seed,
         },
     )
-    adata = own(adata, copy=copy)
-    called = called._replace(proba=called.proba[n_known:])
-    left = flagged if open_set else None
-    write_types(adata, key_added, called, known[n_known:], min_confidence, left)
-    adata.obs[f"{key_added}_novelty"] = far
-    adata.obs[f"{key_added}_is_novel"] = flagged
+    adata = writable(adata, copy=copy)
+    predictions = predictions._replace(proba=predictions.proba[n_known:])
+    rejected = is_novel if open_set else None
+    write_types(adata, key_added, predictions, known[n_known:], min_confidence, rejected)
+    adata.obs[f"{key_added}_novelty"] = surprise
+    adata.obs[f"{key_added}_is_novel"] = is_novel
     adata.obsm[f"X_{key_added}"] = embedding[n_old:]
-    adata.uns[key_added] = scored | {"manifest": storable(source.manifest)}
+    adata.uns[key_added] = record | {"manifest": manifest}
     return adata if copy else None
 
 

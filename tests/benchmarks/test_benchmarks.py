@@ -80,8 +80,8 @@ def test_one_run():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(accuracy.real_data, "load", lambda name: (adata, labels))
         run = accuracy.measure("kidney", "kmeans", 0, {})
-    assert set(run["scores"]) == {"ACC", "NMI", "ARI", "AMI", "macro_f1", "rare-type recall"}
-    assert run["scores"]["rare-type recall"] is None  # no type is rare
+    assert set(run["scores"]) == {"ACC", "NMI", "ARI", "AMI", "macro_f1", "rare_type_recall"}
+    assert run["scores"]["rare_type_recall"] is None  # no type is rare
     assert run["n_types"] == run["n_found"] == N_TYPES
     assert 0 < run["seconds"] < 60 and 10 < run["peak_mib"] < 1e5
 

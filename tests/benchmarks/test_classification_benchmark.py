@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import classification, classification_table, real_data
-from scsiameseclu_jax.tl import classification as classify
-from scsiameseclu_jax.tl import transfer
-from tests.labelled import Embedder, cells
+from tests.labelled import Fitted, cells, without_fit
 
 
 def scored(accuracy, f1=0.9):
@@ -59,28 +57,8 @@ def small(monkeypatch):
     adata.obs = adata.obs[[]].assign(batch=np.where(np.arange(300) < 150, "ctrl", "stim"))
     del adata.obsm["X_mine"]
 
-    class Fitted(Embedder):
-        config = classification.scs.Config()
-
-        def fit(self, adata, *, layer="counts", batch_key=None, rng=0, progress=None):
-            return super().fit(adata, layer=layer, batch_key=batch_key, rng=rng, progress=progress)
-
-        def check_cells(self, adata):
-            assert adata.n_obs == len(self._embedding)
-
-        def predict(self, adata, *, layer):
-            return type(
-                "Predicted",
-                (),
-                {
-                    "embedding": Embedder("auto")
-                    .fit(adata, layer=layer, batch_key=None, rng=0, progress=False)
-                    .get_latent_representation()
-                },
-            )
-
-    for module in (classification.scs, classify, transfer):
-        monkeypatch.setattr(module, "SiameseClu", Fitted)
+    without_fit(monkeypatch)
+    monkeypatch.setattr(classification.scs, "SiameseClu", Fitted)
     monkeypatch.setattr(real_data, "available", lambda: {"kang": None})
     monkeypatch.setattr(real_data, "load", lambda _: (adata.copy(), labels))
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax.cli.parser import commands
-from scsiameseclu_jax.cli.parser import parser as cli
+from scsiameseclu_jax.cli import commands
+from scsiameseclu_jax.cli import parser as cli
 
 FIT = "scsiameseclu_jax.model.SiameseClu.fit"
 
@@ -124,7 +124,7 @@ def test_a_saved_model_predicts_in_another_process(folder, with_labels):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
-    found = ["cells", "genes", "clusters", "flagged", "ACC", "NMI", "ARI", "scored", "seconds"]
+    found = ["cells", "genes", "clusters", "novel", "ACC", "NMI", "ARI", "scored", "seconds"]
     assert [line[0] for line in lines] == [*found, "wrote"]
     made = ad.read_zarr(folder / "new.zarr")
     wanted = scs.SiameseClu.load(folder / "model").predict(new)

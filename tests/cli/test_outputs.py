@@ -6,7 +6,7 @@ import pytest
 
 import scsiameseclu_jax as scs
 from scsiameseclu_jax.cli import parser as cli
-from tests.test_cli import FIT, contents, fails, trained
+from tests.cli.test_cli import FIT, contents, fails, trained
 
 
 @pytest.fixture

@@ -21,12 +21,12 @@ def test_scores_by_hand():
     by_chance = (4 * 3 + 2 * 2 + 2 * 2) / 64
     wanted = {
         "accuracy": 5 / 8,
-        "assigned accuracy": 5 / 7,
+        "assigned_accuracy": 5 / 7,
         "coverage": 7 / 8,
-        "balanced accuracy": (3 / 4 + 1 / 2 + 1 / 2) / 3,
+        "balanced_accuracy": (3 / 4 + 1 / 2 + 1 / 2) / 3,
         "macro_f1": sum(F1) / 3,
-        "weighted F1": (4 * F1[0] + 2 * F1[1] + 2 * F1[2]) / 8,
-        "median F1": F1[1],
+        "weighted_f1": (4 * F1[0] + 2 * F1[1] + 2 * F1[2]) / 8,
+        "median_f1": F1[1],
         "kappa": (5 / 8 - by_chance) / (1 - by_chance),
     }
     assert list(made) == list(wanted)
@@ -36,14 +36,14 @@ def test_scores_by_hand():
 def test_a_predicted_type_that_no_cell_is_of_lowers_recall_only():
     made = metrics.classification_scores(["a", "a", "b"], ["a", "x", "b"])
     assert made["macro_f1"] == pytest.approx((2 / 3 + 1) / 2)
-    assert made["balanced accuracy"] == pytest.approx(0.75)
+    assert made["balanced_accuracy"] == pytest.approx(0.75)
     assert made["coverage"] == 1
 
 
 def test_nothing_assigned_and_one_type():
     made = metrics.classification_scores(["a", "b"], ["Unassigned"] * 2)
     assert made["accuracy"] == made["coverage"] == made["macro_f1"] == 0
-    assert math.isnan(made["assigned accuracy"])
+    assert math.isnan(made["assigned_accuracy"])
     assert math.isnan(metrics.classification_scores(["a", "a"], ["a", "a"])["kappa"])
 
 
@@ -54,7 +54,7 @@ def test_names_numbers_and_categories_are_the_same():
             assert metrics.classification_scores(labels, found) == pytest.approx(expected)
     numbers = metrics.classification_scores([1, 2, 2], ["1", "2", "none"], unassigned="none")
     assert numbers["accuracy"] == pytest.approx(2 / 3)
-    assert numbers["assigned accuracy"] == 1
+    assert numbers["assigned_accuracy"] == 1
 
 
 def test_report_of_each_type():
@@ -62,11 +62,11 @@ def test_report_of_each_type():
     adata = AnnData(obs=pd.DataFrame(obs, index=[f"cell {i}" for i in range(9)]))
     table = metrics.classification_report(adata, "known", "found")
     assert list(table.index) == ["a", "b", "c"]
-    assert list(table.columns) == ["n", "precision", "recall", "F1", "unassigned"]
+    assert list(table.columns) == ["n", "precision", "recall", "f1", "unassigned"]
     np.testing.assert_array_equal(table["n"], [4, 2, 2])  # without the cell of no known type
     np.testing.assert_allclose(table["precision"], [1, 1 / 2, 1 / 2])
     np.testing.assert_allclose(table["recall"], [3 / 4, 1 / 2, 1 / 2])
-    np.testing.assert_allclose(table["F1"], F1)
+    np.testing.assert_allclose(table["f1"], F1)
     np.testing.assert_allclose(table["unassigned"], [0, 0, 1 / 2])
     with pytest.raises(KeyError, match="found 'other'"):
         metrics.classification_report(adata, "known", "other")
@@ -99,7 +99,7 @@ def test_rejection_curve_agrees_with_leaving_cells_unassigned():
         left = np.where(sure < row.threshold, "Unassigned", found)
         scores = metrics.classification_scores(labels, left)
         assert scores["coverage"] == pytest.approx(row.coverage)
-        assert scores["assigned accuracy"] == pytest.approx(row.accuracy)
+        assert scores["assigned_accuracy"] == pytest.approx(row.accuracy)
 
 
 @pytest.mark.parametrize("score", [metrics.classification_scores, metrics.confusion])

@@ -58,7 +58,7 @@ def result(k=4, n=240, *, long=False, missing=False, calibrated=False):
 
 def drawn(made):
     """Draw for real, so that nothing is left to go wrong later; return all texts."""
-    figure = made if isinstance(made, Figure) else made.figure
+    figure = (made[0] if isinstance(made, list) else made).figure
     figure.canvas.draw()
     return [text.get_text() for text in figure.findobj(mpl.text.Text) if text.get_text()]
 
@@ -166,15 +166,15 @@ def test_types_of_clusters_are_along_the_diagonal():
 
 def test_confidence_by_cluster():
     adata = result(4)
-    figure = scs.pl.confidence(adata)
-    texts = drawn(figure)
-    assert len(figure.axes) == 1
+    panels = scs.pl.confidence(adata)
+    texts = drawn(panels)
+    assert len(panels) == 1
     assert texts.count("60") == 4  # cells of each
     assert "confidence (not calibrated)" in texts
     adata.uns["siameseclu"]["manifest"] = {"confidence": "calibrated by its votes"}
     assert "confidence (another fit agrees)" in drawn(scs.pl.confidence(adata))
     middle = adata.obs.groupby("siameseclu", observed=True)["siameseclu_confidence"].median()
-    medians = [line.get_xdata()[0] for line in figure.axes[0].lines[1::2]]
+    medians = [line.get_xdata()[0] for line in panels[0].lines[1::2]]
     np.testing.assert_allclose(medians, middle, rtol=1e-6)
 
 
@@ -184,13 +184,13 @@ def test_confidence_of_unassigned_cells_and_its_reliability():
     names[adata.obs["siameseclu_confidence"] < 0.6] = "Unassigned"
     adata.obs["siameseclu"] = pd.Categorical(names)
     left = (names == "Unassigned").mean()
-    figure = scs.pl.confidence(adata)
-    texts = drawn(figure)
+    panels = scs.pl.confidence(adata)
+    texts = drawn(panels)
     assert f"{100 * left:.1f} % of cells unassigned" in texts
     assert "unassigned" in texts
     assert "Unassigned" not in texts
     assert "calibration error 0.021" in texts
-    assert len(figure.axes) == 2
+    assert len(panels) == 2
     del adata.obsm["siameseclu_proba"]  # where they belong is not known: a row of their own
     assert "Unassigned" in drawn(scs.pl.confidence(adata))
     drawn(scs.pl.confidence(result(40, long=True)))
@@ -218,18 +218,18 @@ def test_trajectory_with_many_long_names_and_cells_out_of_reach():
 
 def test_expression_is_in_the_order_of_pseudotime():
     adata = result(4)
-    figure = scs.pl.expression_along(adata, ["up", "down"])
-    drawn(figure)
-    assert [ax.get_title(loc="left") for ax in figure.axes] == ["up", "down"]
-    ticks = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
+    panels = scs.pl.expression_along(adata, ["up", "down"])
+    drawn(panels)
+    assert [ax.get_title(loc="left") for ax in panels] == ["up", "down"]
+    ticks = [label.get_text() for label in panels[-1].get_xticklabels()]
     assert ticks == ["3", "2", "1", "0"]
-    up, down = (ax.lines[0].get_ydata() for ax in figure.axes)
+    up, down = (ax.lines[0].get_ydata() for ax in panels)
     assert (np.diff(up) < 0).all()
     assert (np.diff(down) > 0).all()
     part = scs.pl.expression_along(adata, ["up"], clusters=["0", "2"])
-    assert [label.get_text() for label in part.axes[0].get_xticklabels()] == ["2", "0"]
+    assert [label.get_text() for label in part[0].get_xticklabels()] == ["2", "0"]
     adata.uns["siameseclu_paga"]["pseudotime"][0] = np.nan
-    assert len(scs.pl.expression_along(adata, ["up"]).axes[0].get_xticks()) == 3
+    assert len(scs.pl.expression_along(adata, ["up"])[0].get_xticks()) == 3
     with pytest.raises(ValueError, match=r"that the root reaches.*found \['0'\]"):
         scs.pl.expression_along(adata, ["up"], clusters=["0"])
 
@@ -266,6 +266,10 @@ def test_other_clusters_than_those_of_the_trajectory_and_no_cells_with_both():
         with pytest.raises(ValueError, match=r"none in \['3'\]"):
             call(adata)
     adata.obs["cell_type"] = None
+    with pytest.raises(ValueError, match="only missing values"):
+        scs.pl.cluster_types(adata)
+    adata.obs["cell_type"] = np.where(adata.obs_names == adata.obs_names[0], "one", None)
+    adata.obs.iloc[0, adata.obs.columns.get_loc("siameseclu")] = np.nan
     with pytest.raises(ValueError, match="found none"):
         scs.pl.cluster_types(adata)
     adata.obs["siameseclu_confidence"] = np.nan

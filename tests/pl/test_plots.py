@@ -37,7 +37,7 @@ def result(n_clusters, n_cells=120, key="siameseclu"):
 @pytest.fixture(scope="module")
 def projected():
     adata = result(3)
-    scs.pl.project(adata)
+    scs.tl.umap(adata)
     return adata
 
 
@@ -47,57 +47,63 @@ def draw(ax):
     return [text.get_text() for text in ax.texts], ax.get_legend()
 
 
-def test_projection_is_stored_and_repeatable_and_leaves_neighbors_alone():
+def test_umap_is_repeatable_and_leaves_neighbors_alone():
     adata, other = result(3), result(3)
     adata.uns["neighbors"] = {"mine": 1}
-    made = scs.pl.project(adata)
-    assert made.shape == (120, 2)
-    np.testing.assert_array_equal(made, scs.pl.project(other))
-    np.testing.assert_array_equal(made, adata.obsm["X_siameseclu_umap"])
+    assert scs.tl.umap(adata) is None
+    coordinates = adata.obsm["X_siameseclu_umap"]
+    assert coordinates.shape == (120, 2)
+    copy = scs.tl.umap(other, copy=True)
+    np.testing.assert_array_equal(coordinates, copy.obsm["X_siameseclu_umap"])
+    assert "X_siameseclu_umap" not in other.obsm
     assert adata.uns["neighbors"] == {"mine": 1}
     assert len(adata.obsp) == 0
-    assert "neighbors" not in other.uns
-    # Whatever is stored is used: it is computed once.
-    other.obsm["X_siameseclu_umap"] = made + 1
-    np.testing.assert_array_equal(scs.pl.project(other), made + 1)
+    assert "neighbors" not in copy.uns
+    scs.tl.umap(other, rng=1)
+    assert (coordinates != other.obsm["X_siameseclu_umap"]).any()
 
 
 def test_cells_without_an_embedding_are_left_out():
     adata = result(3)
     adata.obsm["X_siameseclu"][::4] = np.nan  # as after `restrict_to`
-    made = scs.pl.project(adata)
-    np.testing.assert_array_equal(np.isnan(made[:, 0]), np.arange(120) % 4 == 0)
-    ax = scs.pl.embedding(adata)
+    scs.tl.umap(adata)
+    unknown = np.isnan(adata.obsm["X_siameseclu_umap"][:, 0])
+    np.testing.assert_array_equal(unknown, np.arange(120) % 4 == 0)
+    ax = scs.pl.embedding(adata, "siameseclu_umap")
     draw(ax)
     assert len(ax.collections[0].get_offsets()) == 90
 
 
-def test_projection_of_a_view_leaves_it_a_view():
+def test_umap_of_a_view_leaves_the_whole_as_it_is():
     adata = result(3)
     view = adata[:60]
-    assert scs.pl.project(view).shape == (60, 2)
-    assert view.is_view
+    scs.tl.umap(view)
+    assert view.obsm["X_siameseclu_umap"].shape == (60, 2)
     assert "X_siameseclu_umap" not in adata.obsm
 
 
-def test_projection_of_few_cells():
-    assert np.isfinite(scs.pl.project(result(2, n_cells=5))).all()
+def test_umap_of_few_cells():
+    few = scs.tl.umap(result(2, n_cells=5), copy=True)
+    assert np.isfinite(few.obsm["X_siameseclu_umap"]).all()
 
 
 def test_embedding_writes_each_cluster_on_the_plot(projected):
-    ax = scs.pl.embedding(projected)
+    ax = scs.pl.embedding(projected, "siameseclu_umap", color="siameseclu")
     marks, legend = draw(ax)
     assert isinstance(ax, Axes)
     assert marks == ["0", "1", "2"]
     assert [text.get_text() for text in legend.get_texts()] == marks
     assert ax.get_title() == "siameseclu"
+    alike = scs.pl.embedding(projected, "X_siameseclu_umap")
+    assert draw(alike) == ([], None)
+    assert len(alike.collections[0].get_facecolors()) == 1
 
 
 def test_embedding_of_forty_clusters_has_forty_colors():
     adata = result(40, n_cells=200)
     adata.obsm["X_siameseclu_umap"] = adata.obsm["X_siameseclu"][:, :2]
     for color in ("siameseclu", "cell_type"):
-        ax = scs.pl.embedding(adata, color=color)
+        ax = scs.pl.embedding(adata, "siameseclu_umap", color=color)
         marks, legend = draw(ax)
         present = adata.obs[color].nunique()
         assert len(set(marks)) == present
@@ -109,12 +115,12 @@ def test_embedding_of_forty_clusters_has_forty_colors():
 @pytest.mark.parametrize("n_clusters", [2, 8, 9, 20, 21, 60])
 def test_colors_differ(n_clusters):
     adata = result(n_clusters)
-    ax = scs.pl.embedding(adata, basis="X_siameseclu")
+    ax = scs.pl.embedding(adata, "siameseclu", color="siameseclu")
     assert len({tuple(face) for face in ax.collections[0].get_facecolors()}) == n_clusters
 
 
 def test_long_names_become_letters_and_missing_labels_are_named(projected):
-    marks, legend = draw(scs.pl.embedding(projected, color="cell_type"))
+    marks, legend = draw(scs.pl.embedding(projected, "siameseclu_umap", color="cell_type"))
     assert marks == ["A", "B"]
     entries = [text.get_text() for text in legend.get_texts()]
     assert entries == ["A  type of cell 0", "B  type of cell 2", "missing"]
@@ -123,7 +129,7 @@ def test_long_names_become_letters_and_missing_labels_are_named(projected):
 def test_embedding_of_numbers_other_bases_and_axes(projected):
     figure = Figure()
     ax = figure.add_subplot()
-    same = scs.pl.embedding(projected, color="siameseclu_confidence", basis="X_siameseclu", ax=ax)
+    same = scs.pl.embedding(projected, "X_siameseclu", color="siameseclu_confidence", ax=ax)
     assert same is ax
     _, legend = draw(ax)
     assert legend is None
@@ -136,7 +142,7 @@ def test_embedding_of_numbers_other_bases_and_axes(projected):
 def test_marks_of_mixed_clusters_are_apart():
     adata = result(3)
     adata.obsm["mixed"] = np.random.default_rng(0).random((adata.n_obs, 2))
-    ax = scs.pl.embedding(adata, basis="mixed")
+    ax = scs.pl.embedding(adata, "mixed", color="siameseclu")
     places = np.array([text.get_position() for text in ax.texts])
     gaps = np.linalg.norm(places[:, None] - places, axis=2)[np.triu_indices(3, 1)]
     assert gaps.min() > 0.04
@@ -169,44 +175,46 @@ def test_history_after_a_round_trip(tmp_path):
 def test_overview(projected):
     alone = scs.pl.overview(projected)
     beside = scs.pl.overview(projected, labels="cell_type")
-    assert isinstance(alone, Figure)
-    assert [len(figure.axes) for figure in (alone, beside)] == [1, 2]
-    beside.canvas.draw()
-    assert beside.axes[0].get_title() == "3 clusters"
+    assert [len(panels) for panels in (alone, beside)] == [1, 2]
+    beside[0].figure.canvas.draw()
+    assert beside[0].get_title() == "3 clusters"
     unsure = projected.copy()
     unsure.obs["siameseclu"] = pd.Categorical(["Unassigned", *unsure.obs["siameseclu"][1:]])
-    assert scs.pl.overview(unsure).axes[0].get_title() == "3 clusters"
-    legends = beside.axes[1].findobj(Legend)
+    assert scs.pl.overview(unsure)[0].get_title() == "3 clusters"
+    legends = beside[1].findobj(Legend)
     assert len(legends) == 1
 
 
 def test_another_key():
     adata = result(3, key="mine")
-    draw(scs.pl.embedding(adata, "mine"))
+    scs.tl.umap(adata, "mine")
+    draw(scs.pl.embedding(adata, "mine_umap", color="mine"))
+    draw(scs.pl.overview(adata, "mine")[0])
     draw(scs.pl.history(adata, "mine"))
-    assert "X_mine_umap" in adata.obsm
 
 
 def test_nothing_global_changes(projected):
     mpl.get_backend()  # chosen at the first look at it, of which the comparison below is one
     before, figures = mpl.rcParams.copy(), plt.get_fignums()
     state = np.random.get_state()[1].copy()  # noqa: NPY002
-    scs.pl.project(result(3))
-    scs.pl.embedding(projected)
+    scs.tl.umap(result(3))
+    keys = set(projected.obs) | set(projected.obsm) | set(projected.uns)
+    scs.pl.embedding(projected, "siameseclu_umap")
     scs.pl.history(projected)
     scs.pl.overview(projected, labels="cell_type")
     assert mpl.rcParams == before
     assert plt.get_fignums() == figures
+    assert set(projected.obs) | set(projected.obsm) | set(projected.uns) == keys
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
 
 
 @pytest.mark.parametrize(
     ("call", "wanted"),
     [
-        (lambda a: scs.pl.project(a, "other"), "X_other"),
-        (lambda a: scs.pl.embedding(a, "other"), "other"),
-        (lambda a: scs.pl.embedding(a, color="none"), "color"),
-        (lambda a: scs.pl.embedding(a, basis="X_none"), "basis"),
+        (lambda a: scs.tl.umap(a, "other"), "X_other"),
+        (lambda a: scs.pl.embedding(a, "other_umap"), r"scs.tl.umap\(adata, key='other'\)"),
+        (lambda a: scs.pl.embedding(a, "siameseclu", color="none"), "color"),
+        (lambda a: scs.pl.embedding(a, "X_none"), "basis"),
         (lambda a: scs.pl.history(a, "other"), "other"),
         (lambda a: scs.pl.overview(a, labels="none"), "none"),
     ],
@@ -220,7 +228,7 @@ def test_basis_of_one_column(projected):
     adata = projected.copy()
     adata.obsm["flat"] = np.zeros((adata.n_obs, 1))
     with pytest.raises(ValueError, match="two columns"):
-        scs.pl.embedding(adata, basis="flat")
+        scs.pl.embedding(adata, "flat")
 
 
 @pytest.mark.parametrize("k", [3, 40])

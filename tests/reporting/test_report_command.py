@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax.cli.parser import parser as cli
+from scsiameseclu_jax.cli import parser as cli
 from scsiameseclu_jax.reporting import repeat, result
+from tests.cli.test_cli import run
 from tests.reports import Page, assessed, clustered
-from tests.test_cli import run
 
 
 @pytest.mark.parametrize("key", ["siameseclu", "it's mine"])

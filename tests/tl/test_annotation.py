@@ -292,7 +292,7 @@ def test_the_object_stays_as_it_was_and_the_seed_decides():
         ({"markers": {"A/B": ["a0"], "A|B": ["a1"]}}, ValueError, "differ by more than"),
         ({"markers": ["a0", "a1"]}, TypeError, "found list"),
         ({"markers": "brain"}, FileNotFoundError, "'blood', 'pancreas'"),
-        ({"key": "other"}, KeyError, "other"),
+        ({"groupby": "other"}, KeyError, "other"),
         ({"use_rep": "other"}, KeyError, "use_rep"),
         ({"layer": "other"}, KeyError, "layer"),
         ({"key_added": "a/b"}, ValueError, "'/'"),
@@ -304,7 +304,7 @@ def test_the_object_stays_as_it_was_and_the_seed_decides():
 )
 def test_bad_input(options, error, match):
     with pytest.raises(error, match=match):
-        scs.tl.annotate_markers(cells(), **({"markers": TYPES, "key": "k"} | options))
+        scs.tl.annotate_markers(cells(), **({"markers": TYPES, "groupby": "k"} | options))
 
 
 def test_only_markers_and_logarithms():

@@ -106,8 +106,12 @@ def test_not_installed(monkeypatch, adata):
 @pytest.mark.parametrize(
     ("options", "error", "wanted"),
     [
-        ({"key": "none"}, KeyError, "`key` to be a column of obs"),
-        ({"key": "part"}, ValueError, r"cluster for every cell in obs\['part'\], found 1 none"),
+        ({"groupby": "none"}, KeyError, "`groupby` to be a column of obs"),
+        (
+            {"groupby": "part"},
+            ValueError,
+            r"cluster for every cell in obs\['part'\], 1 without",
+        ),
         ({"layer": None}, ValueError, "whole counts in X, found fractions"),
         ({"min_prop": 2}, ValueError, "min_prop"),
         ({"min_confidence": 2}, ValueError, "min_confidence"),

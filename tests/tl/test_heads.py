@@ -54,7 +54,7 @@ def test_temperature_undoes_what_was_done_to_probabilities(power):
 @pytest.mark.parametrize("method", heads.METHODS)
 def test_left_out_cells_calibrate(method):
     x, types = blobs([150] * 4, spread=1.6)
-    made = heads.call(x, types, **(OPTIONS | {"method": method}), shifted=False)
+    made = heads.predict_types(x, types, **(OPTIONS | {"method": method}), shifted=False)
     sure, right = made.proba.max(axis=1), made.types[made.proba.argmax(axis=1)] == types
     assert 0.7 < right.mean() < 0.99
     assert sure.mean() == pytest.approx(right.mean(), abs=0.03)
@@ -69,7 +69,7 @@ def test_shift_is_found_whatever_the_shares_of_types():
     shift[[0, 5]] = -1.0, 2.0
     x = np.concatenate([known, new + shift])
     names = np.concatenate([types, np.full(len(new), None)])
-    made = heads.call(x, names, **OPTIONS, shifted=True)
+    made = heads.predict_types(x, names, **OPTIONS, shifted=True)
     np.testing.assert_array_equal(made.moved[:300], known)
     found = (x - made.moved)[300:]
     assert np.ptp(found, axis=0).max() < 1e-12  # the same for all of them
@@ -82,7 +82,7 @@ def test_shift_is_found_whatever_the_shares_of_types():
 def test_nothing_moves_unless_asked():
     x, types = blobs([50, 50])
     names = np.where(np.arange(100) % 2, types, None)
-    made = heads.call(x, names, **OPTIONS, shifted=False)
+    made = heads.predict_types(x, names, **OPTIONS, shifted=False)
     np.testing.assert_array_equal(made.moved, x)
     assert made.proba.shape == (100, 2)
 

@@ -245,10 +245,10 @@ def test_double_dipping_is_recorded_and_said_once(params, layer, clustered, want
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"key": "other"}, KeyError, "siameseclu"),
-        ({"key": "score"}, ValueError, "groups"),
-        ({"key": "nothing"}, ValueError, "missing"),
-        ({"key": "one"}, ValueError, "two groups"),
+        ({"groupby": "other"}, KeyError, "siameseclu"),
+        ({"groupby": "score"}, ValueError, "groups"),
+        ({"groupby": "nothing"}, ValueError, "missing"),
+        ({"groupby": "one"}, ValueError, "two groups"),
         ({"key_added": "a/b"}, ValueError, "'/'"),
         ({"layer": "other"}, KeyError, "layer"),
         ({"method": "logreg"}, ValueError, "method"),
@@ -264,7 +264,7 @@ def test_bad_input(options, error, match):
     adata.obs["nothing"] = pd.Categorical([None] * adata.n_obs)
     adata.obs["one"] = "a"
     with pytest.raises(error, match=match):
-        scs.tl.markers(adata, **({"key": KEY} | options))
+        scs.tl.markers(adata, **({"groupby": KEY} | options))
 
 
 def test_genes_of_one_name():

@@ -221,7 +221,7 @@ def test_round_trip(ordered, kind, tmp_path):
         ({"root": "cell0", "n_neighbors": 1}, ValueError, "`n_neighbors` to be between 2 and 179"),
         ({"root": "cell0", "n_components": 2}, ValueError, "`n_components` to be between 3"),
         ({"root": "cell0", "use_rep": "X_none"}, KeyError, "Expected 'X_none' in obsm"),
-        ({"root": "cell0", "key": "none"}, KeyError, "`key` to be a column of obs"),
+        ({"root": "cell0", "groupby": "none"}, KeyError, "groups in a column of obs"),
     ],
 )
 def test_bad_input_is_named_and_leaves_the_object_alone(options, error, match):

@@ -6,16 +6,15 @@ import pytest
 
 import scsiameseclu_jax as scs
 from benchmarks import real_data
-from scsiameseclu_jax.tl import transfer
-from tests.labelled import Embedder, cells, embedded
+from tests.labelled import Fitted, cells, without_fit
 
 COLUMNS = [f"transferred{end}" for end in ("", "_confidence", "_second", "_novelty")]
 
 
 @pytest.fixture
 def together(monkeypatch):
-    """A fit of all cells costs nothing."""
-    monkeypatch.setattr(transfer, "SiameseClu", Embedder)
+    """A fit of all cells costs nothing; what it is given."""
+    return without_fit(monkeypatch)
 
 
 def pair(n_types=4):
@@ -49,7 +48,7 @@ def test_the_fit_sees_counts_of_shared_genes_and_no_types(together):
     new = new[:, np.random.default_rng(0).permutation(new.n_vars)][:, :100].copy()
     new.var_names = new.var_names.str.upper()
     scs.tl.transfer_labels(new, old, "cell_type")
-    seen = Embedder.seen
+    (seen,) = together  # prepared once
     assert seen.shape == (400, 100)
     assert list(seen.obs) == []
     wanted = old[:, seen.var_names].X
@@ -64,22 +63,22 @@ def test_the_fit_sees_counts_of_shared_genes_and_no_types(together):
 def test_counts_of_a_gene_that_either_has_twice_are_added(together):
     old, new = pair()
     scs.tl.transfer_labels(new, old, "cell_type")
-    wanted = Embedder.seen.copy()
+    wanted = together[-1]
     for one in (old, new):
         half = one.X.toarray() // 2
         twice = ad.AnnData(np.hstack([half, one.X.toarray() - half]), obs=one.obs)
         twice.var_names = [*one.var_names, *one.var_names]
         pieces = (new.copy(), twice) if one is old else (twice, old)
         scs.tl.transfer_labels(*pieces, "cell_type")
-        assert list(Embedder.seen.var_names) == list(wanted.var_names)
-        assert (Embedder.seen.X != wanted.X).nnz == 0
+        assert list(together[-1].var_names) == list(wanted.var_names)
+        assert (together[-1].X != wanted.X).nnz == 0
 
 
 def test_batches_enter_the_fit(together):
     old, new = pair()
     old.obs["donor"], new.obs["donor"] = "a", ["a"] * 75 + ["b"] * 75
     scs.tl.transfer_labels(new, old, "cell_type", batch_key="donor")
-    assert list(Embedder.seen.obs["donor"]) == ["a"] * 325 + ["b"] * 75
+    assert list(together[-1].obs["donor"]) == ["a"] * 325 + ["b"] * 75
 
 
 @pytest.mark.parametrize(("correct_shift", "kept"), [(True, 0.2), (False, 1)])
@@ -107,27 +106,15 @@ def test_reference_cells_without_a_type_change_nothing_but_the_embedding(togethe
     old, new = pair()
     old.obs["known"] = old.obs["cell_type"].where(np.arange(250) < 200)
     scs.tl.transfer_labels(new, old, "known")
-    assert Embedder.seen.n_obs == 400
+    assert together[-1].n_obs == 400
     assert accuracy(new) > 0.9
     assert new.uns["transferred"]["report"]["n"].sum() == 200
     assert new.obs["transferred_is_novel"].mean() < 0.25
 
 
-class Fitted(Embedder):
-    """Stands in for a model of the reference."""
-
-    config = scs.Config()
-
-    def check_cells(self, adata):
-        assert adata.n_obs == len(self._embedding)
-
-    def predict(self, adata, *, layer):
-        return type("Predicted", (), {"embedding": embedded(adata)})
-
-
 def test_a_model_of_the_reference_saves_the_fit():
     old, new = pair()
-    model = Fitted("auto").fit(old, layer="counts", batch_key=None, rng=0, progress=False)
+    model = Fitted().fit(old)
     scs.tl.transfer_labels(new, old, "cell_type", model=model)
     assert new.uns["transferred"]["params"]["model"] == "given"
     assert new.obsm["X_transferred"].shape == (150, 20)

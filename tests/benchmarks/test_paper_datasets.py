@@ -3,17 +3,16 @@
 import numpy as np
 import pytest
 
-from benchmarks import real_data
-from scsiameseclu_jax import datasets
+from benchmarks import paper_datasets, real_data
 from tests.files import text, write
 
 
 def named(key):
-    return next(d for d in datasets.paper() if d.key == key)
+    return next(d for d in paper_datasets.paper() if d.key == key)
 
 
 def test_seven_and_each_says_where_it_comes_from():
-    all_of_them = datasets.paper()
+    all_of_them = paper_datasets.paper()
     assert len({d.key for d in all_of_them}) == len({d.name for d in all_of_them}) == 7
     for d in all_of_them:
         assert d.n_cells > d.n_clusters > 1
