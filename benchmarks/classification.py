@@ -17,8 +17,6 @@ smallest sets and one seed, and leaves no type out. Writes
 """
 
 import argparse
-import hashlib
-import json
 import sys
 import time
 import warnings
@@ -33,8 +31,8 @@ from anndata import AnnData
 import scsiameseclu_jax as scs
 from benchmarks import real_data
 from benchmarks.classification_table import BARS, table
-from benchmarks.records import ROOT, code_fingerprint, versions, write
-from scsiameseclu_jax.certainty.stability import expected_error
+from benchmarks.records import FIT, Run, code_fingerprint, on_record, save
+from scsiameseclu_jax.certainty.calibration import expected_error
 from scsiameseclu_jax.metrics import classification_scores, rejection_curve
 from scsiameseclu_jax.tl.classification import FOLDS, STRENGTH, components_of
 from scsiameseclu_jax.tl.heads import call, features_of
@@ -47,9 +45,8 @@ SEEDS = 2
 LEAST = 50  # cells of a type that is left out
 N_COMPONENTS, N_NEIGHBORS = 50, 15
 STRENGTHS = [0.03, 0.1, 0.3, 1.0]
-_FILES = ["metrics/classification", "tl/classification", "tl/heads", "tl/transfer"]
-
-Run = dict[str, Any]
+# what is measured beside a fit
+TOOLS = tuple(f"scsiameseclu_jax.tl.{name}" for name in ("classification", "transfer"))
 
 
 # Baselines.
@@ -197,7 +194,7 @@ def run_left_out(name: str, reference: str, kind: str) -> Iterator[Run]:
     scs.tl.transfer_labels(new, old, "type", correct_shift=apart, progress=False)
     flagged = new.obs["transferred_is_novel"].to_numpy()
     of_kind = labels[~known] == kind
-    shares = {"flagged": flagged[of_kind].mean(), "alpha": flagged[~of_kind].mean()}
+    shares = {"flagged": flagged[of_kind].mean(), "false_flags": flagged[~of_kind].mean()}
     yield {"way": "transfer_labels"} | {key: float(share) for key, share in shares.items()}
 
 
@@ -269,31 +266,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args(argv)
-    found = list(real_data.available())
-    named = arguments.sets or (QUICK_SETS if arguments.quick else found)
-    sets = [name for name in named if name in found]
+    named = arguments.sets or (QUICK_SETS if arguments.quick else real_data.MAIN)
+    sets = [name for name in named if name in real_data.available()]
     if not sets:
         parser.error(f"no data found; name their folder in {real_data.VARIABLE}")
-    runs: list[Run] = []
-    if arguments.out.exists() and not arguments.fresh:
-        runs = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"]
-    files = [ROOT / "scsiameseclu_jax" / f"{name}.py" for name in _FILES]
-    heads = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-    mark = code_fingerprint({"heads": heads})
+    mark = code_fingerprint({}, *FIT, *TOOLS)
+    runs = on_record(arguments.out, {mark}, fresh=arguments.fresh)
     seeds = arguments.seeds or (1 if arguments.quick else SEEDS)
     for key in plan(sets, seeds, left_out=not arguments.quick):
-        done = [run for run in runs if key.items() <= run.items()]
-        if done and done[0]["fingerprint"] == mark:
+        if any(key.items() <= run.items() for run in runs):
             continue
-        made = []
         for run in measure(key):
             print(key, run, flush=True)
-            made.append(key | run | {"fingerprint": mark})
+            runs.append(key | run | {"fingerprint": mark})
         jax.clear_caches()  # programs of all fits together would be too many mappings of memory
-        runs = [run for run in runs if not key.items() <= run.items()] + made
-        record = {"versions": versions(), "bars": BARS, "runs": runs}
-        write(arguments.out, json.dumps(record, indent=1))
-        write(arguments.out.with_suffix(".md"), table(runs))
+        save(arguments.out, table(runs), bars=BARS, runs=runs)
     print(table(runs))
     return 0
 

@@ -90,7 +90,9 @@ def left_out(runs: list[Run]) -> str:
     lines = [*_head(*heads)]
     for name, reference in dict.fromkeys((run["set"], run["reference"]) for run in own):
         here = [r for r in own if (r["set"], r["reference"]) == (name, reference)]
-        shares = (f"{np.mean([run[key] for run in here]):.1%}" for key in ("flagged", "alpha"))
+        shares = (
+            f"{np.mean([run[key] for run in here]):.1%}" for key in ("flagged", "false_flags")
+        )
         lines.append(_row(name, reference, str(len(here)), *shares))
     return "\n".join(lines)
 

@@ -9,28 +9,25 @@ more. Labels score, nothing else. It resumes; ``--fresh`` repeats all. Writes
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import jax
 import numpy as np
 
 from benchmarks import real_data
-from benchmarks.records import code_fingerprint, versions, write
+from benchmarks.records import Run, code_fingerprint, on_record, save
 
 if TYPE_CHECKING:
     from scsiameseclu_jax.certainty.stability import Stability
 
 OUT = Path(__file__).resolve().parent / "results" / "confidence.json"
 SETS = ["kidney", "cite_cbmc", "pbmc4k", "worm", "baron_mouse1"]
-REFITS = 10
+RESAMPLES = 10
 BARS = {"error": 0.05, "gain": 0.05}
 SURE = 0.9
-
-Run = dict[str, Any]
 
 
 def matched(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:
@@ -107,27 +104,22 @@ def table(runs: list[Run]) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.confidence", description=__doc__)
     parser.add_argument("--sets", nargs="+", choices=list(real_data.FILES), default=SETS)
-    parser.add_argument("--resamples", type=int, default=REFITS)
+    parser.add_argument("--resamples", type=int, default=RESAMPLES)
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args(argv)
     sets = [name for name in arguments.sets if name in real_data.available()]
     if not sets:
         parser.error(f"no data found; name their folder in {real_data.VARIABLE}")
-    runs: list[Run] = []
-    if arguments.out.exists() and not arguments.fresh:
-        runs = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"]
-    mark = code_fingerprint({"refits": arguments.refits})
+    mark = code_fingerprint({"n_resamples": arguments.resamples})
+    runs = on_record(arguments.out, {mark}, fresh=arguments.fresh)
     for name in sets:
-        if any(r["set"] == name and r["fingerprint"] == mark for r in runs):
+        if any(r["set"] == name for r in runs):
             continue
-        made = run(name, arguments.refits) | {"fingerprint": mark}
-        runs = [r for r in runs if r["set"] != name] + [made]
-        print(made, flush=True)
+        runs.append(run(name, arguments.resamples) | {"fingerprint": mark})
+        print(runs[-1], flush=True)
         jax.clear_caches()  # programs of all fits together would be too many mappings of memory
-        record = {"versions": versions(), "bars": BARS, "runs": runs}
-        write(arguments.out, json.dumps(record, indent=1))
-        write(arguments.out.with_suffix(".md"), table(runs))
+        save(arguments.out, table(runs), bars=BARS, runs=runs)
     print(table(runs))
     return 0
 

@@ -12,7 +12,6 @@ The list, and the rules of `annotation.py`, were made looking at these three set
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import numpy as np
 from anndata import AnnData
 
 from benchmarks import real_data
-from benchmarks.records import versions, write
+from benchmarks.records import save
 
 OUT = Path(__file__).resolve().parent / "results" / "markers.json"
 K = (15, 30)
@@ -179,8 +178,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     here = {*real_data.available(), "pbmc68k_reduced"}
     rows = [row for name in arguments.sets if name in here for row in run(name)]
-    write(arguments.out, json.dumps({"versions": versions(), "rows": rows}, indent=1))
-    write(arguments.out.with_suffix(".md"), table(rows))
+    save(arguments.out, table(rows), rows=rows)
     print(table(rows))
     return 0
 

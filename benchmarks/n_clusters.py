@@ -1,7 +1,7 @@
 """Which criterion finds the number of clusters?
 
-``python -m benchmarks.n_clusters`` estimates the number of clusters of each labelled data set at
-hand (`real_data.py`), of the bundled PBMC, and of 20 simulated sets of 3 to 25 clusters of unequal
+``python -m benchmarks.n_clusters`` estimates the number of clusters of each main labelled data set
+(`real_data.py`; with ``--all`` of every one at hand), of the bundled PBMC, and of 20 simulated sets of 3 to 25 clusters of unequal
 size and random difficulty, by the vote that ``n_clusters="auto"`` takes and by each criterion of
 ``CRITERIA`` alone, over 2 to 30 clusters and over the same partitions (k-means of features smoothed
 four times). Labels score, nothing else. It resumes; ``--fresh`` repeats all. Writes
@@ -9,7 +9,6 @@ four times). Labels score, nothing else. It resumes; ``--fresh`` repeats all. Wr
 """
 
 import argparse
-import json
 import random
 import sys
 import time
@@ -22,7 +21,7 @@ import numpy as np
 from anndata import AnnData
 
 from benchmarks import real_data
-from benchmarks.records import code_fingerprint, versions, write
+from benchmarks.records import Run, code_fingerprint, on_record, save
 from scsiameseclu_jax.preprocessing.prepare import prepare
 
 OUT = Path(__file__).resolve().parent / "results" / "n_clusters.json"
@@ -47,8 +46,6 @@ CRITERIA = {
     "gap": "first within one error of the next (Tibshirani, Walther & Hastie 2001)",
     "BIC": "least, spherical Gaussians (Pelleg & Moore 2000)",
 }
-
-Run = dict[str, Any]
 
 
 def simulated(i: int) -> tuple[AnnData, np.ndarray]:
@@ -241,35 +238,29 @@ def table(runs: list[Run]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def save(runs: list[Run], out: Path) -> None:
-    write(out, json.dumps({"versions": versions(), "bars": BARS, "runs": runs}, indent=1))
-    write(out.with_suffix(".md"), table(runs))
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.n_clusters", description=__doc__)
     parser.add_argument("--simulated", type=int, default=SIMULATED, help="how many of the 20")
     parser.add_argument("--no-real", action="store_true")
+    parser.add_argument("--all", action="store_true", help="every labelled set at hand")
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args(argv)
     jobs: dict[str, Callable[[], tuple[AnnData, np.ndarray]]] = {}
     if not arguments.no_real:
         jobs["pbmc68k_reduced"] = bundled
-        jobs |= {name: lambda name=name: real_data.load(name) for name in real_data.available()}
+        real = real_data.available() if arguments.all else real_data.main_sets()
+        jobs |= {name: lambda name=name: real_data.load(name) for name in real}
     indices = np.linspace(0, SIMULATED - 1, arguments.simulated).round().astype(int)
     jobs |= {f"simulated {i}": lambda i=i: simulated(int(i)) for i in indices}
-    runs: list[Run] = []
-    if arguments.out.exists() and not arguments.fresh:
-        runs = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"]
     mark = code_fingerprint({})
+    runs = on_record(arguments.out, {mark}, fresh=arguments.fresh)
     for name, load in jobs.items():
-        if any(run["set"] == name and run["fingerprint"] == mark for run in runs):
+        if any(done["set"] == name for done in runs):
             continue
-        done = run(name, load) | {"fingerprint": mark}
-        runs = [other for other in runs if other["set"] != name] + [done]
-        print(name, done["true"], done["found"], flush=True)
-        save(runs, arguments.out)
+        runs.append(run(name, load) | {"fingerprint": mark})
+        print(name, runs[-1]["true"], runs[-1]["found"], flush=True)
+        save(arguments.out, table(runs), bars=BARS, runs=runs)
     print(table(runs))
     return 0
 

@@ -1,28 +1,27 @@
-"""What every benchmark writes: figures, and the versions they were measured with."""
+"""What every benchmark writes: figures, and the code and versions they were measured with."""
 
 import ast
 import functools
 import hashlib
 import json
 import platform
+from collections.abc import Callable, Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-
-# What clusters and scores depend on; not the command line, plots and the like.
-_MODULES = [
-    *("batch_effects", "batches", "config", "device", "estimation", "fitted", "fitting"),
-    *("metrics/clustering", "model", "neighbors", "normalization", "novelty", "partition", "pp"),
-    *("reference", "consensus", "pairs", "provenance", "stability"),
-]
+PACKAGE = "scsiameseclu_jax"
+# A result depends on all that a fit imports, and on the readers of the data.
+FIT = (f"{PACKAGE}.model", f"{PACKAGE}.datasets")
 
 PACKAGES = [
     "scsiameseclu-jax",
     *("jax", "jaxlib", "flax", "optax", "ott-jax", "jraph"),
     *("numpy", "scipy", "scikit-learn", "scanpy", "anndata", "igraph"),
 ]
+
+Run = dict[str, Any]
 
 
 @functools.cache
@@ -37,6 +36,9 @@ def versions() -> dict[str, str]:
     return found
 
 
+# Files, written whole or not at all.
+
+
 def write(path: Path, text: str) -> None:
     """Write by renaming, so that an interrupted benchmark leaves a whole file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,14 +47,62 @@ def write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def code_files() -> list[Path]:
-    """Return the files of the package that a result can depend on."""
-    package = ROOT / "scsiameseclu_jax"
-    named = [package / f"{name}.py" for name in _MODULES]
-    folders = [
-        path for name in ("functional", "datasets") for path in (package / name).glob("*.py")
-    ]
-    return sorted([*named, *folders])
+def save(out: Path, table: str, **document: Any) -> None:
+    """Write the figures as JSON, with the versions, and the table beside it as Markdown."""
+    write(out, json.dumps({"versions": versions()} | document, indent=1))
+    write(out.with_suffix(".md"), table)
+
+
+def save_plot(out: Path, draw: Callable[[Path], None]) -> None:
+    """Write the picture that `draw` draws into a file beside the JSON."""
+    part = out.with_name(out.stem + ".part.png")
+    draw(part)
+    part.replace(out.with_suffix(".png"))
+
+
+def on_record(out: Path, marks: Collection[str], *, fresh: bool = False) -> list[Run]:
+    """Return the runs on record that the present code made: no table mixes two codes."""
+    if fresh or not out.exists():
+        return []
+    runs = json.loads(out.read_text(encoding="utf-8"))["runs"]
+    return [run for run in runs if run.get("fingerprint") in marks]
+
+
+# The code that a result depends on.
+
+
+def code_files(*modules: str) -> list[Path]:
+    """Return the files of `modules` and of all that they import from here, functions included.
+
+    The root of the package re-exports everything, so that it is passed through only.
+    """
+    reached: dict[str, Path] = {}
+    names = list(modules or FIT)
+    while names:
+        name = names.pop()
+        path = _file(name)
+        if path is not None and name not in reached and name != PACKAGE:
+            reached[name] = path
+            names += _imports(path)
+    return sorted(reached.values())
+
+
+def _file(name: str) -> Path | None:
+    """Return the file of a module of this repository, None for names that are not modules."""
+    folder = ROOT.joinpath(*name.split("."))
+    files = (folder.with_suffix(".py"), folder / "__init__.py")
+    return next((path for path in files if path.is_file()), None)
+
+
+def _imports(path: Path) -> list[str]:
+    """Return what a file imports; ``from a import b`` gives a and a.b."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
 
 
 def _code(path: Path) -> str:
@@ -73,8 +123,8 @@ def _is_text(node: object) -> bool:
     )
 
 
-def code_fingerprint(settings: dict[str, Any]) -> str:
-    """Return a hash of the package's code, its dependencies' versions and the settings of a run."""
-    code = [hashlib.sha256(_code(path).encode()).hexdigest() for path in code_files()]
+def code_fingerprint(settings: dict[str, Any], *modules: str) -> str:
+    """Return a hash of the code of `modules` (a fit's), of versions and of a run's settings."""
+    code = [hashlib.sha256(_code(path).encode()).hexdigest() for path in code_files(*modules)]
     parts = {"code": code, "versions": versions(), "settings": settings}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,8 +13,6 @@ Cell 163, 1663-1677.
 """
 
 import argparse
-import hashlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ import pandas as pd
 from anndata import AnnData
 
 from benchmarks import real_data
-from benchmarks.records import ROOT, code_fingerprint, versions, write
+from benchmarks.records import FIT, Run, code_fingerprint, on_record, save
 
 OUT = Path(__file__).resolve().parent / "results" / "trajectory.json"
 SEEDS = 3
@@ -39,8 +37,6 @@ LINEAGES = {
 EARLIEST, LOT = 10, 30  # roots
 OURS = "embedding (tl.trajectory)"
 BASELINE = "PCA, scanpy's defaults"
-
-Run = dict[str, Any]
 
 
 def published() -> pd.DataFrame:
@@ -242,12 +238,6 @@ def _seeds(runs: list[Run]) -> int:
     return len({r["seed"] for r in runs})
 
 
-def fingerprint() -> str:
-    """Return a hash of all code that a run depends on."""
-    files = [Path(__file__), *(ROOT / "scsiameseclu_jax" / f for f in ("tl/trajectory.py",))]
-    return code_fingerprint({f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files})
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trajectory", description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS)
@@ -256,18 +246,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if SET not in real_data.available():
         parser.error(f"no {SET} found; name its folder in {real_data.VARIABLE}")
-    runs: list[Run] = []
-    if arguments.out.exists() and not arguments.fresh:
-        runs = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"]
-    mark = fingerprint()
-    runs = [run for run in runs if run["fingerprint"] == mark]
+    mark = code_fingerprint({}, *FIT, "scsiameseclu_jax.tl.trajectory", "benchmarks.trajectory")
+    runs = on_record(arguments.out, {mark}, fresh=arguments.fresh)
     limits = ceilings(published())
     for seed in range(arguments.seeds):
         if not any(run["seed"] == seed for run in runs):
             runs += [run | {"fingerprint": mark} for run in runs_of(seed)]
-            record = {"versions": versions(), "ceilings": limits, "runs": runs}
-            write(arguments.out, json.dumps(record, indent=1))
-            write(arguments.out.with_suffix(".md"), table(runs, limits))
+            save(arguments.out, table(runs, limits), ceilings=limits, runs=runs)
             print(f"seed {seed} done", flush=True)
     print(table(runs, limits))
     return 0

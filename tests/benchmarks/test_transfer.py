@@ -20,8 +20,8 @@ def test_split_has_every_cell_once():
 
 
 def test_table_averages_over_seeds_and_types():
-    new = {"kind": "new cells", "set": "a", "n_cells": 10, "seconds": 2.0, "alpha": 0.1}
-    out = {"kind": "left out", "n_cells": 100, "alpha": 0.06, "flagged_at_5_percent": 0.4}
+    new = {"kind": "new cells", "set": "a", "n_cells": 10, "seconds": 2.0, "false_flags": 0.1}
+    out = {"kind": "left out", "n_cells": 100, "false_flags": 0.06, "flagged_at_5_percent": 0.4}
     lines = transfer.table(
         [
             new | {"seed": 0, "predicted": 0.6, "fitted": 0.8, "agreement": 0.9},
@@ -39,8 +39,8 @@ def test_table_averages_over_seeds_and_types():
 def test_table_of_missing_genes():
     without = {"same_0.1": 0.98, "same_0.18": 0.9, "false_flags_0.1": 0.04, "false_flags_0.18": 0.0}
     runs = [
-        {"kind": "missing genes", "set": "a", "alpha": 0.05} | without,
-        {"kind": "missing genes", "set": "b", "alpha": 0.07} | without,
+        {"kind": "missing genes", "set": "a", "false_flags": 0.05} | without,
+        {"kind": "missing genes", "set": "b", "false_flags": 0.07} | without,
     ]
     head, _, *rows = transfer.missing_table(runs)
     assert head.count("|") == rows[0].count("|") == 7
