@@ -1,10 +1,10 @@
 """How well do the method and its baselines recover known cell types?
 
 ``python -m benchmarks.accuracy --quick`` for three data sets, three seeds and the main baselines;
-without ``--quick`` for the main sets, with ``--all`` for every set that is found. Every run is a process of its own, so that time and peak
-memory are its own too. Every method is given the number of types, as in the paper; the labels
-themselves go to `scsiameseclu_jax.metrics` and nowhere else. One configuration for all data sets,
-the last state of training, every seed counted.
+without ``--quick`` for the main sets, with ``--all`` for every set that is found. Every run is a
+process of its own, so that time and peak memory are its own too. Every method is given the number
+of types, as in the paper; the labels themselves go to `scsiameseclu_jax.metrics` and nowhere else.
+One configuration for all data sets, the last state of training, every seed counted.
 """
 
 import argparse

@@ -72,7 +72,7 @@ def compare(name: str, adata: Any, labels: np.ndarray, seed: int = 0) -> list[Re
 def table(records: list[Record]) -> str:
     """Return a Markdown table."""
     lines = [
-        "| data | cells | setting | attention over | cells a step | ARI to the exact run | ARI to labels |",
+        "| data | cells | setting | attention over | cells a step | ARI, exact run | ARI, labels |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for r in records:

@@ -89,6 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         if name not in here or any(one["set"] == name for one in runs):
             continue
         runs.append(run(name) | {"fingerprint": mark})
+        save(arguments.out, markers.table(runs), runs=runs)
     runs.sort(key=lambda one: SETS.index(one["set"]))
     text = markers.table(runs)
     share = np.mean([one["marker_overlap"] - one["best_mapping"] for one in runs])

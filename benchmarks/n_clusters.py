@@ -1,11 +1,11 @@
 """Which criterion finds the number of clusters?
 
-``python -m benchmarks.n_clusters`` estimates the number of clusters of each main labelled data set
-(`real_data.py`; with ``--all`` of every one at hand), of the bundled PBMC, and of 20 simulated sets of 3 to 25 clusters of unequal
-size and random difficulty, by the vote that ``n_clusters="auto"`` takes and by each criterion of
-``CRITERIA`` alone, over 2 to 30 clusters and over the same partitions (k-means of features smoothed
-four times). Labels score, nothing else. It resumes; ``--fresh`` repeats all. Writes
-``benchmarks/results/n_clusters.json`` and ``.md``.
+``python -m benchmarks.n_clusters`` estimates the number of clusters of the main labelled data sets
+(`real_data.py`; with ``--all`` of every one at hand), of the bundled PBMC, and of 20 simulated sets
+of 3 to 25 clusters of unequal size and random difficulty, by the vote that ``n_clusters="auto"``
+takes and by each criterion of ``CRITERIA`` alone, over 2 to 30 clusters and over the same
+partitions (k-means of features smoothed four times). Labels score, nothing else. It resumes;
+``--fresh`` repeats all. Writes ``benchmarks/results/n_clusters.json`` and ``.md``.
 """
 
 import argparse
