@@ -222,24 +222,24 @@ def table(runs: list[Run], sets: list[str], methods: list[str]) -> str:
 
 def shortfalls(runs: list[Run], sets: list[str]) -> list[str]:
     """Return what keeps the method from passing the check; nothing if it passes."""
-    found = []
+    problems = []
     ours = [mean_ari(runs, name, OURS) for name in QUICK_SETS]
     if None in ours:
         missing = [name for name, ari in zip(QUICK_SETS, ours, strict=True) if ari is None]
-        found.append(f"Expected runs of {OURS} on {', '.join(missing)}, found none.")
+        problems.append(f"Expected runs of {OURS} on {', '.join(missing)}, found none.")
     elif statistics.fmean(ours) < MIN_MEAN_ARI:
         mean = statistics.fmean(ours)
-        found.append(f"Expected a mean ARI of at least {MIN_MEAN_ARI}, found {mean:.3f}.")
+        problems.append(f"Expected a mean ARI of at least {MIN_MEAN_ARI}, found {mean:.3f}.")
     for name in sets:
         ari, kmeans = mean_ari(runs, name, OURS), mean_ari(runs, name, "kmeans")
         if ari is None or kmeans is None:
-            found.append(f"Expected runs of {OURS} and kmeans on {name}, found too few.")
+            problems.append(f"Expected runs of {OURS} and kmeans on {name}, found too few.")
         elif ari < kmeans - KMEANS_MARGIN:
-            found.append(
+            problems.append(
                 f"Expected an ARI on {name} of at least {kmeans - KMEANS_MARGIN:.3f} "
                 f"(k-means less {KMEANS_MARGIN}), found {ari:.3f}."
             )
-    return found
+    return problems
 
 
 _MAIN = ("ACC", "NMI", "ARI")

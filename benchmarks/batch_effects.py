@@ -76,8 +76,8 @@ def table(runs: list[Run]) -> str:
     """Return means over seeds in Markdown."""
     lines = ["| data | how | ARI with types | ARI with batches |", "| --- | --- | --- | --- |"]
     for name, way in dict.fromkeys((run["set"], run["way"]) for run in runs):
-        own = [run for run in runs if (run["set"], run["way"]) == (name, way)]
-        types, batch = ([run[key] for run in own] for key in ("types", "batch"))
+        chosen = [run for run in runs if (run["set"], run["way"]) == (name, way)]
+        types, batch = ([run[key] for run in chosen] for key in ("types", "batch"))
         of_types = f"{np.mean(types):.3f} ± {np.std(types):.3f}"
         lines.append(f"| {name} | {way} | {of_types} | {np.mean(batch):.3f} |")
     return "\n".join(lines) + "\n"

@@ -57,12 +57,12 @@ def components(adata: AnnData, fitted: np.ndarray | None = None) -> np.ndarray:
     import scanpy as sc
     from sklearn.decomposition import PCA
 
-    made = AnnData(adata.X.astype(np.float32), obs=adata.obs[[]], var=adata.var[[]])
-    sc.pp.normalize_total(made, target_sum=1e4)
-    sc.pp.log1p(made)
-    if made.n_vars > 2000:
-        sc.pp.highly_variable_genes(made, n_top_genes=2000, subset=True)
-    values = np.asarray(made.X.toarray(), np.float64)
+    logged = AnnData(adata.X.astype(np.float32), obs=adata.obs[[]], var=adata.var[[]])
+    sc.pp.normalize_total(logged, target_sum=1e4)
+    sc.pp.log1p(logged)
+    if logged.n_vars > 2000:
+        sc.pp.highly_variable_genes(logged, n_top_genes=2000, subset=True)
+    values = np.asarray(logged.X.toarray(), np.float64)
     rows = np.ones(len(values), bool) if fitted is None else fitted
     deviation = values[rows].std(axis=0)
     values -= values[rows].mean(axis=0)
@@ -99,18 +99,18 @@ def classified(
     adata: AnnData, labels: np.ndarray, known: np.ndarray, *, key: str | None
 ) -> np.ndarray:
     """Return the same of ``tl.classify``, with an embedding that is there or with a fit."""
-    made = adata.copy()
-    made.obs["type"] = np.where(known, labels, "Unknown")
-    scs.tl.classify(made, "type", key=key, progress=False)
-    return _columns(made, "classified")[~known]
+    cells = adata.copy()
+    cells.obs["type"] = np.where(known, labels, "Unknown")
+    scs.tl.classify(cells, "type", key=key, progress=False)
+    return _columns(cells, "classified")[~known]
 
 
 def called(x: np.ndarray, labels: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return the same of its head on other features [n, p]."""
     types = np.where(known, labels, None)
     options = {"strength": STRENGTH, "shifted": False, "n_folds": FOLDS, "seed": 0}
-    made = call(x, types, method="logistic", **options)
-    return _best(made.types, made.proba[~known])
+    answer = call(x, types, method="logistic", **options)
+    return _best(answer.types, answer.proba[~known])
 
 
 def run_within(name: str) -> Iterator[Run]:
@@ -137,15 +137,15 @@ def run_within(name: str) -> Iterator[Run]:
         split = StratifiedKFold(5, shuffle=True, random_state=0)
         folds = [out for _, out in split.split(labels, labels)]
     for way, predict in ways.items():
-        found = np.empty((len(labels), 2), dtype=object)
+        calls = np.empty((len(labels), 2), dtype=object)
         each = []
         for out in folds:
             known = np.ones(len(labels), bool)
             known[out] = False
-            found[out] = predict(known)
-            each.append(float(np.mean(found[out, 0] == labels[out])))
-        made = {"way": way, "accuracies": each, "fit_seconds": round(seconds, 1)}
-        yield made | scored(labels, found)
+            calls[out] = predict(known)
+            each.append(float(np.mean(calls[out, 0] == labels[out])))
+        record = {"way": way, "accuracies": each, "fit_seconds": round(seconds, 1)}
+        yield record | scored(labels, calls)
 
 
 def run_between(reference: str, seed: int) -> Iterator[Run]:
@@ -157,9 +157,9 @@ def run_between(reference: str, seed: int) -> Iterator[Run]:
 
     def transferred(way: str, **options: Any) -> Run:
         options |= {"rng": seed, "copy": True, "progress": False}
-        made = scs.tl.transfer_labels(new, old, "type", **options)
-        flagged = float(made.obs["transferred_is_novel"].mean())
-        return {"way": way, "flagged": flagged} | scored(truth, _columns(made, "transferred"))
+        cells = scs.tl.transfer_labels(new, old, "type", **options)
+        flagged = float(cells.obs["transferred_is_novel"].mean())
+        return {"way": way, "flagged": flagged} | scored(truth, _columns(cells, "transferred"))
 
     yield transferred("transfer_labels")
     model = scs.SiameseClu("auto").fit(old, rng=seed, progress=False)
@@ -168,8 +168,8 @@ def run_between(reference: str, seed: int) -> Iterator[Run]:
         yield transferred(way.removesuffix(", logistic"), model=model, method=method)
     if seed:
         return
-    found = classified(adata, labels, known, key=None)
-    yield {"way": "classify, one batch known"} | scored(truth, found)
+    calls = classified(adata, labels, known, key=None)
+    yield {"way": "classify, one batch known"} | scored(truth, calls)
     for of, rows in (("all cells", None), ("the reference", known)):
         x = components(adata, rows)
         centered = x.copy()
@@ -177,8 +177,8 @@ def run_between(reference: str, seed: int) -> Iterator[Run]:
             centered[part] -= centered[part].mean(axis=0)
         for how, y in (("", x), (", centred in each", centered)):
             for name in ("k-nearest", "logistic", "logistic, tuned"):
-                found = baseline(name, y, known, labels)
-                yield {"way": f"{name}, PCA of {of}{how}"} | scored(truth, found)
+                calls = baseline(name, y, known, labels)
+                yield {"way": f"{name}, PCA of {of}{how}"} | scored(truth, calls)
 
 
 def run_left_out(name: str, reference: str, kind: str) -> Iterator[Run]:
@@ -198,15 +198,15 @@ def run_left_out(name: str, reference: str, kind: str) -> Iterator[Run]:
     yield {"way": "transfer_labels"} | {key: float(share) for key, share in shares.items()}
 
 
-def scored(truth: np.ndarray, found: np.ndarray) -> Run:
+def scored(truth: np.ndarray, calls: np.ndarray) -> Run:
     """Return scores of predicted types and probabilities [m, 2]."""
-    predicted, confidence = found[:, 0].astype(str), found[:, 1].astype(float)
+    predicted, confidence = calls[:, 0].astype(str), calls[:, 1].astype(float)
     curve = rejection_curve(truth, predicted, confidence)
-    made: Run = {"scores": classification_scores(truth, predicted)}
+    scores: Run = {"scores": classification_scores(truth, predicted)}
     for share in (0.9, 0.8):
         wide = curve.loc[curve["coverage"] >= share, "accuracy"]
-        made[f"surest {share:.0%}"] = float(wide.iloc[-1])
-    return made | {"calibration_error": expected_error(confidence, predicted == truth)}
+        scores[f"surest {share:.0%}"] = float(wide.iloc[-1])
+    return scores | {"calibration_error": expected_error(confidence, predicted == truth)}
 
 
 def _best(types: np.ndarray, proba: np.ndarray) -> np.ndarray:

@@ -55,22 +55,22 @@ def run(set_name: str, n_resamples: int) -> Run:
     alone = model.confidence
     model.assess(adata, n_resamples=n_resamples, progress=False)
     done = time.perf_counter()
-    found = cast("Stability", model.stability)
+    stability = cast("Stability", model.stability)
     right = matched(labels, model.labels)
     sure, sure_alone = (values >= SURE for values in (model.confidence, alone))
-    merge, split = hints(found)
+    merge, split = hints(stability)
     return {
         "set": set_name,
         "n_resamples": n_resamples,
-        "error_plain": expected_error(model.proba.max(axis=1), found.agreement),
-        "error_alone": expected_error(alone, found.agreement),
-        "error": found.calibration_error,
+        "error_plain": expected_error(model.proba.max(axis=1), stability.agreement),
+        "error_alone": expected_error(alone, stability.agreement),
+        "error": stability.calibration_error,
         "accuracy": float(right.mean()),
         "share_sure_alone": float(sure_alone.mean()),
         "accuracy_sure_alone": float(right[sure_alone].mean()) if sure_alone.any() else None,
         "share_sure": float(sure.mean()),
         "accuracy_sure": float(right[sure].mean()) if sure.any() else None,
-        "mean_jaccard": float(found.jaccard.mean()),
+        "mean_jaccard": float(stability.jaccard.mean()),
         "merge": merge,
         "split": split,
         "seconds_fit": round(fitted - start, 1),
@@ -87,14 +87,14 @@ def table(runs: list[Run]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
 
-    def row(name: str, own: list[Run]) -> str:
+    def row(name: str, chosen: list[Run]) -> str:
         keys = ["accuracy", "accuracy_sure_alone", "share_sure_alone"]
         keys += ["accuracy_sure", "share_sure"]
-        numbers = [[r[key] for r in own if r[key] is not None] for key in keys]
+        numbers = [[r[key] for r in chosen if r[key] is not None] for key in keys]
         shares = " | ".join(f"{np.mean(values):.1%}" if values else "-" for values in numbers)
         keys = ["error_plain", "error_alone", "error"]
-        errors = " | ".join(f"{np.mean([r[key] for r in own]):.3f}" for key in keys)
-        jaccard = np.mean([r["mean_jaccard"] for r in own])
+        errors = " | ".join(f"{np.mean([r[key] for r in chosen]):.3f}" for key in keys)
+        jaccard = np.mean([r["mean_jaccard"] for r in chosen])
         return f"| {name} | {errors} | {shares} | {jaccard:.2f} |"
 
     lines += [row(r["set"], [r]) for r in runs]

@@ -51,11 +51,11 @@ class Networks(nn.Module):
 
     @staticmethod
     def convolve(layers: nn.ModuleList, path: nn.Module, x: Tensor, matrix: Tensor) -> list[Tensor]:
-        h, straight, made = x, path(x), []
+        h, straight, outputs = x, path(x), []
         for layer in layers[:-1]:
             h, straight = matrix @ torch.tanh(layer(h)), matrix @ straight
-            made.append(h)
-        return [*made, matrix @ (layers[-1](h) + straight)]
+            outputs.append(h)
+        return [*outputs, matrix @ (layers[-1](h) + straight)]
 
 
 def _rows(z: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class Dense:
             net.convolve(net.graph_encoder, net.paths[2], view, matrix)
             for view, matrix in zip(views, matrices, strict=True)
         ]
-        g = [made[-1] for made in layers]
+        g = [outputs[-1] for outputs in layers]
         z_f, z_g = _rows((f[0] + f[1]) / 2), _rows((g[0] + g[1]) / 2)
         a = torch.sigmoid(net.gate(torch.cat([z_f, z_g], 1)))
         z = _rows(self.a @ (a * z_f + (1 - a) * z_g))
@@ -172,8 +172,8 @@ class Dense:
             )
         parts = [
             _divergence(h, matrix @ h)
-            for made, matrix in zip(layers, matrices, strict=True)
-            for h in made
+            for outputs, matrix in zip(layers, matrices, strict=True)
+            for h in outputs
         ]
         loss += losses["propagation"] * torch.stack(parts).mean()
         if self.target is None or self.steps % self.config.transport.refresh_every == 0:

@@ -70,8 +70,8 @@ def others() -> list[str]:
         done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=ROOT, check=False)
         table = OUT.with_name(f"{name}.md")
         failed = f"failed with exit status {done.returncode}\n" if done.returncode else ""
-        found = table.read_text(encoding="utf-8") if table.exists() else "no figures\n"
-        printed.append(f"## {name}\n\n{failed}{found}")
+        figures = table.read_text(encoding="utf-8") if table.exists() else "no figures\n"
+        printed.append(f"## {name}\n\n{failed}{figures}")
     return printed
 
 

@@ -105,10 +105,10 @@ def annotation(name: str, adata: AnnData, clusters: np.ndarray, labels: np.ndarr
     wanted = np.array([NAMES[name].get(label, label) for label in labels])
     row: Row = {}
     for column, prefix in (("clusters_annotation", ""), ("clusters_annotation_cell", "cells_")):
-        found = adata.obs[column].astype(str).replace(COARSER.get(name, {})).to_numpy()
-        named = found != "Unassigned"
+        names = adata.obs[column].astype(str).replace(COARSER.get(name, {})).to_numpy()
+        named = names != "Unassigned"
         row[f"{prefix}named"] = float(named.mean())
-        row[f"{prefix}right"] = float((found == wanted)[named].mean()) if named.any() else None
+        row[f"{prefix}right"] = float((names == wanted)[named].mean()) if named.any() else None
     return row
 
 

@@ -83,17 +83,17 @@ def estimates(features: np.ndarray, n_neighbors: int) -> dict[str, int]:
     unit = unit_rows(features)
     near = unit_rows(smooth(graph.links, unit, 4))
     ks = [int(k) for k in vote.candidates]
-    found = {VOTE: vote.n_clusters}
+    numbers = {VOTE: vote.n_clusters}
     for name, series in vote.criteria.items():
-        found[name] = ks[int(np.argmax(series))]
+        numbers[name] = ks[int(np.argmax(series))]
     with threadpool_limits(limits=1):
         partitions = {k: KMeans(k, n_init=3, random_state=0).fit(near) for k in ks}
-        found["Leiden"] = leiden(graph.links)
-        found["eigengap"] = eigengap(graph.links, ks)
-        found |= halves(near, ks)
-        found["gap"] = gap(near, ks)
-        found["BIC"] = bic(unit, {k: made.labels_ for k, made in partitions.items()})
-    return found
+        numbers["Leiden"] = leiden(graph.links)
+        numbers["eigengap"] = eigengap(graph.links, ks)
+        numbers |= halves(near, ks)
+        numbers["gap"] = gap(near, ks)
+        numbers["BIC"] = bic(unit, {k: fit.labels_ for k, fit in partitions.items()})
+    return numbers
 
 
 def leiden(links: Any) -> int:
@@ -126,7 +126,7 @@ def halves(near: np.ndarray, ks: list[int]) -> dict[str, int]:
     stability, strength = {}, {}
     for k in ks:
         fits = [KMeans(k, n_init=1, random_state=i).fit(near[p]) for i, p in enumerate(parts)]
-        labels = [made.predict(near) for made in fits]
+        labels = [fit.predict(near) for fit in fits]
         stability[k] = np.mean([adjusted_rand_score(a, b) for a, b in combinations(labels, 2)])
         strength[k] = np.mean(
             [least_kept(fits[i].labels_, labels[j][parts[i]], k) for i, j in ((0, 1), (2, 3))]
@@ -138,11 +138,11 @@ def halves(near: np.ndarray, ks: list[int]) -> dict[str, int]:
     }
 
 
-def least_kept(own: np.ndarray, other: np.ndarray, k: int) -> float:
+def least_kept(one: np.ndarray, another: np.ndarray, k: int) -> float:
     """Return the share of pairs of a cluster that stay together, of the cluster with the least."""
     kept = []
     for cluster in range(k):
-        sizes = np.bincount(other[own == cluster], minlength=k)
+        sizes = np.bincount(another[one == cluster], minlength=k)
         total = sizes.sum()
         kept.append((sizes * (sizes - 1)).sum() / (total * (total - 1)) if total > 1 else 1.0)
     return float(min(kept))
@@ -195,20 +195,20 @@ def run(name: str, load: Callable[[], tuple[AnnData, np.ndarray]]) -> Run:
     config = scs.Config()
     start = time.perf_counter()
     features = prepare(adata, config=config).features
-    found = estimates(features, config.preprocessing.n_neighbors)
+    numbers = estimates(features, config.preprocessing.n_neighbors)
     return {
         "set": name,
         "simulated": name.startswith("simulated"),
         "n_cells": adata.n_obs,
         "true": len(set(labels)),
-        "found": found,
+        "found": numbers,
         "seconds": round(time.perf_counter() - start, 1),
     }
 
 
-def near_enough(found: int, true: int) -> bool:
+def near_enough(estimate: int, true: int) -> bool:
     """Within 2, or within 20 %."""
-    return abs(found - true) <= max(2, 0.2 * true)
+    return abs(estimate - true) <= max(2, 0.2 * true)
 
 
 def table(runs: list[Run]) -> str:
@@ -218,22 +218,22 @@ def table(runs: list[Run]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
 
-    def near(criterion: str, own: list[Run]) -> str:
-        hits = [near_enough(run["found"][criterion], run["true"]) for run in own]
+    def near(criterion: str, chosen: list[Run]) -> str:
+        hits = [near_enough(run["found"][criterion], run["true"]) for run in chosen]
         return f"{sum(hits)} of {len(hits)}"
 
     real = [run for run in runs if not run["simulated"]]
-    made = [run for run in runs if run["simulated"]]
+    drawn = [run for run in runs if run["simulated"]]
     for criterion, rule in CRITERIA.items():
         ratios = [abs(np.log(run["found"][criterion] / run["true"])) for run in runs]
-        counts = " | ".join(near(criterion, own) for own in (runs, real, made))
+        counts = " | ".join(near(criterion, chosen) for chosen in (runs, real, drawn))
         lines.append(f"| {criterion} | {counts} | {np.mean(ratios):.3f} | {rule} |")
     lines += ["", "| data | cells | types | vote | Leiden |", "| --- | --- | --- | --- | --- |"]
     for one in real:
-        found = one["found"]
+        numbers = one["found"]
         lines.append(
-            f"| {one['set']} | {one['n_cells']} | {one['true']} | {found[VOTE]} | "
-            f"{found['Leiden']} |"
+            f"| {one['set']} | {one['n_cells']} | {one['true']} | {numbers[VOTE]} | "
+            f"{numbers['Leiden']} |"
         )
     return "\n".join(lines) + "\n"
 

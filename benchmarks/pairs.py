@@ -72,14 +72,14 @@ def table(runs: list[Run]) -> str:
     ]
     for name in dict.fromkeys(r["set"] for r in runs):
         for count in COUNTS:
-            own = [r for r in runs if (r["set"], r["count"]) == (name, count)]
-            if not own:
+            chosen = [r for r in runs if (r["set"], r["count"]) == (name, count)]
+            if not chosen:
                 continue
             cells = [
-                f"{100 * np.mean([r[key] for r in own]):.1f}" if key in own[0] else "-"
+                f"{100 * np.mean([r[key] for r in chosen]):.1f}" if key in chosen[0] else "-"
                 for key in ("ari", "ari_without_loss", "kept", "kept_without_loss")
             ]
-            lines.append(f"| {name} | {len(own)} | {count} | {' | '.join(cells)} |")
+            lines.append(f"| {name} | {len(chosen)} | {count} | {' | '.join(cells)} |")
     for count in COUNTS[1:]:
         gains = [
             r["ari"] - base["ari"]

@@ -27,13 +27,13 @@ Run = dict[str, Any]
 @functools.cache
 def versions() -> dict[str, str]:
     """Return the version of Python and of each package that can change a result."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            numbers[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            numbers[name] = "not installed"
+    return numbers
 
 
 # Files, written whole or not at all.

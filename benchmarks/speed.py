@@ -210,7 +210,7 @@ def in_process(kind: str, n: int, *more: str) -> Record:
 
 def run_one(kind: str, n: int, n_steps: int, cache: str | None) -> Record:
     if kind == "fit":
-        made = measure_fit(n, cache)
+        figures = measure_fit(n, cache)
     else:
         measure = {
             "step": measure_step,
@@ -219,8 +219,8 @@ def run_one(kind: str, n: int, n_steps: int, cache: str | None) -> Record:
             "linear": measure_linear,
             "seeds": measure_seeds,
         }
-        made = measure[kind](n, n_steps)
-    return {"kind": kind, "n": n, **made, "peak_mib": peak_mib()}
+        figures = measure[kind](n, n_steps)
+    return {"kind": kind, "n": n, **figures, "peak_mib": peak_mib()}
 
 
 def on_record(out: Path = OUT) -> list[Record]:
@@ -259,9 +259,10 @@ def main(argv: list[str] | None = None) -> int:
     records = on_record(arguments.out) if arguments.add else []
 
     def add(record: Record, **more: Any) -> None:
-        made = record | more
-        records[:] = sorted([r for r in records if _what(r) != _what(made)] + [made], key=_what)
-        print(made, flush=True)
+        measured = record | more
+        others = [r for r in records if _what(r) != _what(measured)]
+        records[:] = sorted([*others, measured], key=_what)
+        print(measured, flush=True)
         save(arguments.out, table(records), cpus=os.cpu_count(), records=records)
         save_plot(arguments.out, partial(plot, records))
 

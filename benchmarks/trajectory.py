@@ -56,15 +56,15 @@ def correlations(pseudotime: np.ndarray, known: pd.DataFrame) -> dict[str, float
     """Return rank correlations within each lineage; cells that were not reached come last."""
     from scipy.stats import spearmanr
 
-    found = {}
+    scores = {}
     time = np.nan_to_num(pseudotime, nan=2.0)
     for name, lineage in LINEAGES.items():
         order = order_of(known["paul_cluster"].astype(str).to_numpy(), lineage)
-        own = order >= 0
-        found[name] = float(spearmanr(time[own], order[own])[0])
-        others = known["Pseudotime"].to_numpy()[own]
-        found[f"{name}, others' pseudotime"] = float(spearmanr(time[own], others)[0])
-    return found
+        rows = order >= 0
+        scores[name] = float(spearmanr(time[rows], order[rows])[0])
+        others = known["Pseudotime"].to_numpy()[rows]
+        scores[f"{name}, others' pseudotime"] = float(spearmanr(time[rows], others)[0])
+    return scores
 
 
 def roots(known: pd.DataFrame) -> dict[str, list[str]]:
@@ -82,17 +82,17 @@ def components(adata: AnnData) -> dict[str, np.ndarray]:
     logged = AnnData(adata.X.astype(np.float32), obs=adata.obs[[]], var=adata.var[[]])
     sc.pp.normalize_total(logged)
     sc.pp.log1p(logged)
-    found = {}
+    spaces = {}
     for name in (BASELINE, "PCA, all genes", "PCA, scaled genes"):
-        made = logged.copy()
+        cells = logged.copy()
         if name == BASELINE:
-            sc.pp.highly_variable_genes(made)
+            sc.pp.highly_variable_genes(cells)
         elif name == "PCA, scaled genes":
-            made.X = made.X.toarray()
-            sc.pp.scale(made, max_value=10)
-        sc.pp.pca(made, n_comps=min(50, min(made.shape) - 1))
-        found[name] = np.asarray(made.obsm["X_pca"])
-    return found
+            cells.X = cells.X.toarray()
+            sc.pp.scale(cells, max_value=10)
+        sc.pp.pca(cells, n_comps=min(50, min(cells.shape) - 1))
+        spaces[name] = np.asarray(cells.obsm["X_pca"])
+    return spaces
 
 
 def by_scanpy(features: np.ndarray, starts: list[int]) -> list[np.ndarray]:
@@ -102,12 +102,12 @@ def by_scanpy(features: np.ndarray, starts: list[int]) -> list[np.ndarray]:
     cells = AnnData(np.asarray(features, np.float32))
     sc.pp.neighbors(cells, use_rep="X")
     sc.tl.diffmap(cells)
-    found = []
+    times = []
     for start in starts:
         cells.uns["iroot"] = start
         sc.tl.dpt(cells)
-        found.append(cells.obs["dpt_pseudotime"].to_numpy(copy=True))
-    return found
+        times.append(cells.obs["dpt_pseudotime"].to_numpy(copy=True))
+    return times
 
 
 def smoothed(values: np.ndarray, embedding: np.ndarray) -> np.ndarray:
@@ -144,16 +144,16 @@ def runs_of(seed: int) -> list[Run]:
     cells.obsm["both"] = np.hstack([_unit(z), _unit(other)])
 
     def times(names: list[str], key: str = "siameseclu", **options: Any) -> list[np.ndarray]:
-        found = []
+        orders = []
         for name in names:
             scs.tl.trajectory(cells, key, root=name, **options)
-            found.append(cells.obs[f"{key}_pseudotime"].to_numpy(copy=True))
-        return found
+            orders.append(cells.obs[f"{key}_pseudotime"].to_numpy(copy=True))
+        return orders
 
     chosen = roots(known)
-    made = [scored(OURS, seed, kind, times(names), known) for kind, names in chosen.items()]
+    runs = [scored(OURS, seed, kind, times(names), known) for kind, names in chosen.items()]
     first = chosen["earliest"]
-    made += [
+    runs += [
         scored(way, seed, "earliest", times(first, **options), known)
         for way, options in {
             "10 neighbours": {"n_neighbors": 10},
@@ -167,14 +167,14 @@ def runs_of(seed: int) -> list[Run]:
     # The cell that `root_cluster` takes, in the cluster that has most of the published start.
     most = cells.obs["siameseclu"][known["paul_cluster"].to_numpy() == START].mode()[0]
     scs.tl.trajectory(cells, root_cluster=str(most))
-    own = [cells.uns["siameseclu_paga"]["root"]]
-    chosen["root_cluster"] = own
-    made.append(scored(OURS, seed, "root_cluster", times(own), known))
+    root = [cells.uns["siameseclu_paga"]["root"]]
+    chosen["root_cluster"] = root
+    runs.append(scored(OURS, seed, "root_cluster", times(root), known))
     for way, features in pca.items():
         for kind, names in chosen.items():
             starts = [places[name] for name in names]
-            made.append(scored(way, seed, kind, by_scanpy(features, starts), known))
-    return made
+            runs.append(scored(way, seed, kind, by_scanpy(features, starts), known))
+    return runs
 
 
 def _unit(values: np.ndarray) -> np.ndarray:

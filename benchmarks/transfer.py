@@ -65,14 +65,14 @@ def run_new_cells(set_name: str, seed: int) -> Run:
     whole = scs.SiameseClu(n_clusters).fit(adata, rng=seed, progress=False)
     model = scs.SiameseClu(n_clusters).fit(adata[seen].copy(), rng=seed, progress=False)
     start = time.perf_counter()
-    found = model.predict(adata[unseen].copy())
+    predicted = model.predict(adata[unseen].copy())
     seconds = time.perf_counter() - start
     truth, full = labels[unseen], whole.labels[unseen]
     return {
-        "predicted": float(adjusted_rand_score(truth, found.labels)),
+        "predicted": float(adjusted_rand_score(truth, predicted.labels)),
         "fitted": float(adjusted_rand_score(truth, full)),
-        "agreement": float(adjusted_rand_score(full, found.labels)),
-        "false_flags": float(found.is_novel.mean()),
+        "agreement": float(adjusted_rand_score(full, predicted.labels)),
+        "false_flags": float(predicted.is_novel.mean()),
         "n_cells": len(unseen),
         "seconds": round(seconds, 2),
     }
@@ -92,9 +92,9 @@ def run_missing(set_name: str) -> Run:
         kept = np.sort(order[round(share * adata.n_vars) :])
         part = adata[unseen][:, kept]
         counted = np.asarray(part.X.sum(axis=1)).ravel() > 0  # one cell in a thousand has no more
-        found = model.predict(part[counted].copy())
-        shares[f"same_{share}"] = float((found.labels == whole.labels[counted]).mean())
-        shares[f"false_flags_{share}"] = float(found.is_novel.mean())
+        predicted = model.predict(part[counted].copy())
+        shares[f"same_{share}"] = float((predicted.labels == whole.labels[counted]).mean())
+        shares[f"false_flags_{share}"] = float(predicted.is_novel.mean())
     return shares
 
 
@@ -108,13 +108,13 @@ def run_left_out(set_name: str, kind: str) -> Run:
     left_out = np.flatnonzero(labels == kind)
     model = scs.SiameseClu(len(set(labels)) - 1)
     model.fit(adata[seen].copy(), rng=0, progress=False)
-    found = model.predict(adata[np.sort(np.r_[unseen, left_out])].copy())
+    predicted = model.predict(adata[np.sort(np.r_[unseen, left_out])].copy())
     of_kind = labels[np.sort(np.r_[unseen, left_out])] == kind
-    level = np.quantile(found.novelty[~of_kind], 1 - BARS["false"])
+    level = np.quantile(predicted.novelty[~of_kind], 1 - BARS["false"])
     return {
-        "flagged": float(found.is_novel[of_kind].mean()),
-        "false_flags": float(found.is_novel[~of_kind].mean()),
-        "flagged_at_5_percent": float((found.novelty[of_kind] > level).mean()),
+        "flagged": float(predicted.is_novel[of_kind].mean()),
+        "false_flags": float(predicted.is_novel[~of_kind].mean()),
+        "flagged_at_5_percent": float((predicted.novelty[of_kind] > level).mean()),
         "n_cells": int(of_kind.sum()),
     }
 
@@ -140,11 +140,12 @@ def table(runs: list[Run]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
 
-    def row(name: str, own: list[Run]) -> str:
-        mean = {key: np.mean([r[key] for r in own]) for key in ("predicted", "fitted", "agreement")}
-        ratio = np.mean([r["predicted"] / r["fitted"] for r in own])
-        flags = np.mean([r["false_flags"] for r in own])
-        speed = np.median([r["n_cells"] / r["seconds"] for r in own])
+    def row(name: str, chosen: list[Run]) -> str:
+        keys = ("predicted", "fitted", "agreement")
+        mean = {key: np.mean([r[key] for r in chosen]) for key in keys}
+        ratio = np.mean([r["predicted"] / r["fitted"] for r in chosen])
+        flags = np.mean([r["false_flags"] for r in chosen])
+        speed = np.median([r["n_cells"] / r["seconds"] for r in chosen])
         return (
             f"| {name} | {mean['predicted']:.3f} | {mean['fitted']:.3f} | {ratio:.3f} | "
             f"{mean['agreement']:.3f} | {flags:.1%} | {speed:.0f} |"
@@ -161,11 +162,11 @@ def table(runs: list[Run]) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for name in [*(s for s in sets if any_of(out, s)), "mean over types"]:
-        own = [r for r in out if name in {r["set"], "mean over types"}]
-        if own:
+        chosen = [r for r in out if name in {r["set"], "mean over types"}]
+        if chosen:
             keys = ("flagged", "false_flags", "flagged_at_5_percent")
-            shares = " | ".join(f"{np.mean([r[key] for r in own]):.1%}" for key in keys)
-            lines.append(f"| {name} | {len(own)} | {shares} |")
+            shares = " | ".join(f"{np.mean([r[key] for r in chosen]):.1%}" for key in keys)
+            lines.append(f"| {name} | {len(chosen)} | {shares} |")
     missing = [run for run in runs if run["kind"] == "missing genes"]
     if missing:
         lines += ["", *missing_table(missing)]
@@ -184,8 +185,8 @@ def missing_table(runs: list[Run]) -> list[str]:
     keys = ["false_flags"]
     keys += [f"{key}_{s}" for s in MISSING for key in ("same", "false_flags")]
     for name in [*(run["set"] for run in runs), "mean"]:
-        own = [run for run in runs if name in {run["set"], "mean"}]
-        values = " | ".join(f"{np.mean([run[key] for run in own]):.1%}" for key in keys)
+        chosen = [run for run in runs if name in {run["set"], "mean"}]
+        values = " | ".join(f"{np.mean([run[key] for run in chosen]):.1%}" for key in keys)
         lines.append(f"| {name} | {values} |")
     return lines
 
