@@ -83,7 +83,7 @@ def code_files(*modules: str) -> list[Path]:
         path = _file(name)
         if path is not None and name not in reached and name != PACKAGE:
             reached[name] = path
-            names += _imports(path)
+            names += _imports(path.read_text(encoding="utf-8"))
     return sorted(reached.values())
 
 
@@ -94,10 +94,11 @@ def _file(name: str) -> Path | None:
     return next((path for path in files if path.is_file()), None)
 
 
-def _imports(path: Path) -> list[str]:
-    """Return what a file imports; ``from a import b`` gives a and a.b."""
+@functools.cache
+def _imports(source: str) -> list[str]:
+    """Return what a source imports; ``from a import b`` gives a and a.b."""
     names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -105,14 +106,15 @@ def _imports(path: Path) -> list[str]:
     return names
 
 
-def _code(path: Path) -> str:
-    """Return what a file does: without comments and docstrings, which change no result."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+@functools.cache
+def _code_hash(source: str) -> str:
+    """Return a hash of what a source does: comments and docstrings change no result."""
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         for name, value in ast.iter_fields(node):
             if isinstance(value, list):
                 setattr(node, name, [item for item in value if not _is_text(item)])
-    return ast.dump(tree)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def _is_text(node: object) -> bool:
@@ -125,6 +127,6 @@ def _is_text(node: object) -> bool:
 
 def code_fingerprint(settings: dict[str, Any], *modules: str) -> str:
     """Return a hash of the code of `modules` (a fit's), of versions and of a run's settings."""
-    code = [hashlib.sha256(_code(path).encode()).hexdigest() for path in code_files(*modules)]
+    code = [_code_hash(path.read_text(encoding="utf-8")) for path in code_files(*modules)]
     parts = {"code": code, "versions": versions(), "settings": settings}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
