@@ -3,23 +3,23 @@
 ``python -m benchmarks.ablation`` fits every labelled data set at hand (`real_data.py`) with all
 terms (``Config.paper()``), then with each part left out in turn, with several seeds, and
 compares the ARI on the same set and seed. The first of them are the paper's own ablations. The
-defaults leave out what does not help. Variants that differ in training only share pre-training.
-Labels score, nothing else. It resumes: runs on record with the same code, versions and settings are
-not repeated (``--fresh`` repeats all). Writes ``benchmarks/results/ablation.json``, ``.md`` and
-``.png``.
+defaults leave out what does not help. Labels score, nothing else. It resumes: runs on record with
+the same code, versions and settings are not repeated (``--fresh`` repeats all). Writes
+``benchmarks/results/ablation.json``, ``.md`` and ``.png``.
 """
 
 import argparse
-import json
 import sys
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from benchmarks import real_data
-from benchmarks.fits import fit_and_score
-from benchmarks.records import code_fingerprint, versions, write
+from benchmarks.records import Run, code_fingerprint, on_record, save, save_plot
 
 if TYPE_CHECKING:
     from scsiameseclu_jax import Config
@@ -58,8 +58,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "nothing learned": {"training": _NO_STEPS},
 }
 
-Run = dict[str, Any]
-
 
 def config_of(variant: str) -> "Config":
     """Return all terms but what the variant leaves out."""
@@ -74,7 +72,14 @@ def config_of(variant: str) -> "Config":
 
 def run_one(set_name: str, variant: str, seed: int) -> Run:
     """Fit and score once."""
-    ari = fit_and_score(set_name, config_of(variant), seed, base=config_of(BASE))
+    from sklearn.metrics import adjusted_rand_score
+
+    import scsiameseclu_jax as scs
+
+    adata, labels = real_data.load(set_name)
+    model = scs.SiameseClu(len(set(labels)), config=config_of(variant))
+    model.fit(adata, rng=seed, progress=False)
+    ari = float(adjusted_rand_score(labels, model.labels))
     return {"set": set_name, "variant": variant, "seed": seed, "ari": ari}
 
 
@@ -126,10 +131,10 @@ def plot(runs: list[Run], path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    made = {v: 100 * changes(runs, v)[0] for v in VARIANTS if v != BASE}
-    made = {name: values for name, values in made.items() if values.size}
-    figure, ax = plt.subplots(figsize=(7, 0.35 * len(made) + 1.2), layout="constrained")
-    for i, (name, values) in enumerate(made.items()):
+    points = {v: 100 * changes(runs, v)[0] for v in VARIANTS if v != BASE}
+    points = {name: values for name, values in points.items() if values.size}
+    figure, ax = plt.subplots(figsize=(7, 0.35 * len(points) + 1.2), layout="constrained")
+    for i, (name, values) in enumerate(points.items()):
         ax.barh(i, values.mean(), color="0.75")
         marks = {"markersize": 5, "markeredgecolor": "k", "markerfacecolor": "white"}
         ax.plot(values, np.full(len(values), i), "o", markeredgewidth=0.9, **marks)
@@ -137,21 +142,12 @@ def plot(runs: list[Run], path: Path) -> None:
         told = f"{values.mean():+.1f}, {count(runs, name)} runs"
         ax.text(1.02, i, told, transform=place, va="center", fontsize="small")
     ax.axvline(0, color="k", linewidth=0.8)
-    ax.set_yticks(range(len(made)), list(made))
-    ax.set_ylim(len(made) - 0.4, -0.6)
+    ax.set_yticks(range(len(points)), list(points))
+    ax.set_ylim(len(points) - 0.4, -0.6)
     ax.grid(visible=True, axis="x", alpha=0.3)
     ax.set_xlabel("change in ARI when left out, points; left of 0: the part helps\n(dots: seeds)")
     figure.savefig(path, dpi=150)
     plt.close(figure)
-
-
-def save(runs: list[Run], out: Path) -> None:
-    """Write JSON, table and plot, each under a temporary name first."""
-    write(out, json.dumps({"versions": versions(), "runs": runs}, indent=1))
-    write(out.with_suffix(".md"), table(runs))
-    part = out.with_name(out.stem + ".part.png")
-    plot(runs, part)
-    part.replace(out.with_suffix(".png"))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -162,29 +158,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args(argv)
-    sets = arguments.sets or list(real_data.available())
+    sets = arguments.sets or real_data.main_sets()
     if not sets:
         parser.error(f"no data found; name their folder in {real_data.VARIABLE}")
-    runs: list[Run] = []
-    if arguments.out.exists() and not arguments.fresh:
-        runs = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"]
     variants = [BASE, *(v for v in arguments.variants if v != BASE)]
-
-    import jax
-
-    for set_name in sets:
-        for variant in variants:
-            mark = code_fingerprint(config_of(variant).to_dict())
-            for seed in range(arguments.seeds):
-                key = {"set": set_name, "variant": variant, "seed": seed}
-                done = [r for r in runs if key.items() <= r.items()]
-                if done and done[0]["fingerprint"] == mark:
-                    continue
-                made = run_one(set_name, variant, seed) | {"fingerprint": mark}
-                runs = [r for r in runs if not key.items() <= r.items()] + [made]
-                print(made, flush=True)
-                save(runs, arguments.out)
-            jax.clear_caches()  # the next variant compiles its own programs
+    marks = {variant: code_fingerprint(config_of(variant).to_dict()) for variant in VARIANTS}
+    runs = on_record(arguments.out, set(marks.values()), fresh=arguments.fresh)
+    done = {(run["set"], run["variant"], run["seed"]) for run in runs}
+    for set_name, variant in product(sets, variants):
+        for seed in range(arguments.seeds):
+            if (set_name, variant, seed) in done:
+                continue
+            runs.append(run_one(set_name, variant, seed) | {"fingerprint": marks[variant]})
+            print(runs[-1], flush=True)
+            save(arguments.out, table(runs), runs=runs)
+            save_plot(arguments.out, partial(plot, runs))
+        jax.clear_caches()  # the next variant compiles its own programs
     print(table(runs))
     return 0
 

@@ -1,14 +1,13 @@
 """How well do the method and its baselines recover known cell types?
 
 ``python -m benchmarks.accuracy --quick`` for three data sets, three seeds and the main baselines;
-without ``--quick`` for all that is found. Every run is a process of its own, so that time and peak
-memory are its own too. Every method is given the number of types, as in the paper; the labels
-themselves go to `scsiameseclu_jax.metrics` and nowhere else. One configuration for all data sets,
-the last state of training, every seed counted.
+without ``--quick`` for the main sets, with ``--all`` for every set that is found. Every run is a
+process of its own, so that time and peak memory are its own too. Every method is given the number
+of types, as in the paper; the labels themselves go to `scsiameseclu_jax.metrics` and nowhere else.
+One configuration for all data sets, the last state of training, every seed counted.
 """
 
 import argparse
-import dataclasses
 import hashlib
 import json
 import math
@@ -27,10 +26,9 @@ import scsiameseclu_jax as scs
 from benchmarks import real_data
 from benchmarks.accuracy_plot import plot
 from benchmarks.baselines import BASELINES
-from benchmarks.records import code_files, versions, write
+from benchmarks.records import FIT, ROOT, Run, code_fingerprint, versions, write
 from scsiameseclu_jax import metrics
 
-ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "accuracy.json"
 
 OURS = "siameseclu"
@@ -47,32 +45,17 @@ PAPER = {"kidney": "86.08 / 80.86 / 74.23", "cite_cbmc": "74.70 / 68.71 / 67.56"
 MIN_MEAN_ARI = 0.63
 KMEANS_MARGIN = 0.03
 
-Run = dict[str, Any]
-
 
 # One run, in a process of its own.
 
 
 def siameseclu(adata, n_clusters: int, seed: int, settings: dict[str, Any]):
     """Fit the method: the clusters ``[n]``, and a record of its configuration and manifest."""
-    config = None
-    if settings:
-        config = _replaced(scs.SiameseClu(n_clusters=n_clusters).config, settings)
-    model = scs.SiameseClu(n_clusters=n_clusters, config=config)
+    config = scs.Config.from_dict(settings)
+    model = scs.SiameseClu(n_clusters, config=config)
     model.fit(adata, layer="counts", rng=seed, progress=False)
-    record = {"config": model.config.to_dict(), "config_fingerprint": model.config.fingerprint()}
+    record = {"config": config.to_dict(), "config_fingerprint": config.fingerprint()}
     return model.labels, record | {"manifest": model.manifest}
-
-
-def _replaced(config, settings: dict[str, Any]):
-    """Return the frozen `config` with `settings` in place of its values, section by section."""
-    changes = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            value = _replaced(getattr(config, name), value)
-        # Configurations are hashed, so a TOML array becomes a tuple.
-        changes[name] = tuple(value) if isinstance(value, list) else value
-    return dataclasses.replace(config, **changes)
 
 
 def measure(set_name: str, method: str, seed: int, settings: dict[str, Any]) -> Run:
@@ -120,34 +103,19 @@ def measure_in_subprocess(set_name: str, method: str, seed: int, config: Path | 
 # What a run depends on, and the record of all runs.
 
 
-def fingerprint(method: str, data_sha256: str, settings: dict[str, Any]) -> str:
-    """Return a hash of all that a run of `method` depends on: data, code, settings, packages."""
-    files = [ROOT / "benchmarks" / "real_data.py"]
-    if method == OURS:
-        files += code_files()
-    else:
-        files.append(ROOT / "benchmarks" / "baselines.py")
-        files.append(ROOT / "scsiameseclu_jax" / "metrics" / "clustering.py")
-    parts = {
-        "data": data_sha256,
-        "code": [_sha256(path) for path in files],
-        "settings": settings if method == OURS else {},
-        "versions": versions(),
-        "platform": platform.platform(),
-    }
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def code_mark(method: str, settings: dict[str, Any]) -> str:
+    """Return a hash of all that a run of `method` depends on but its data and seed."""
+    parts = {"settings": settings if method == OURS else {}, "platform": platform.platform()}
+    code = FIT if method == OURS else ("benchmarks.baselines", "scsiameseclu_jax.metrics")
+    return code_fingerprint(parts, "benchmarks.real_data", *code)
 
 
 def run_all(arguments: argparse.Namespace, settings: dict[str, Any]) -> tuple[list[Run], int]:
     """Do the runs that are not on record yet, recording each as it ends; say how many failed."""
     paths = real_data.available()
     hashes = {name: _sha256(path) for name, path in paths.items()}
-    expected = {
-        (name, method): fingerprint(method, hashes[name], settings)
-        for name in paths
-        for method in METHODS
-    }
+    marks = {method: code_mark(method, settings) for method in METHODS}
+    expected = {(name, m): f"{hashes[name][:16]}-{marks[m]}" for name in paths for m in METHODS}
     plan = [
         (name, method, seed)
         for name in arguments.sets
@@ -254,24 +222,24 @@ def table(runs: list[Run], sets: list[str], methods: list[str]) -> str:
 
 def shortfalls(runs: list[Run], sets: list[str]) -> list[str]:
     """Return what keeps the method from passing the check; nothing if it passes."""
-    found = []
+    problems = []
     ours = [mean_ari(runs, name, OURS) for name in QUICK_SETS]
     if None in ours:
         missing = [name for name, ari in zip(QUICK_SETS, ours, strict=True) if ari is None]
-        found.append(f"Expected runs of {OURS} on {', '.join(missing)}, found none.")
+        problems.append(f"Expected runs of {OURS} on {', '.join(missing)}, found none.")
     elif statistics.fmean(ours) < MIN_MEAN_ARI:
         mean = statistics.fmean(ours)
-        found.append(f"Expected a mean ARI of at least {MIN_MEAN_ARI}, found {mean:.3f}.")
+        problems.append(f"Expected a mean ARI of at least {MIN_MEAN_ARI}, found {mean:.3f}.")
     for name in sets:
         ari, kmeans = mean_ari(runs, name, OURS), mean_ari(runs, name, "kmeans")
         if ari is None or kmeans is None:
-            found.append(f"Expected runs of {OURS} and kmeans on {name}, found too few.")
+            problems.append(f"Expected runs of {OURS} and kmeans on {name}, found too few.")
         elif ari < kmeans - KMEANS_MARGIN:
-            found.append(
+            problems.append(
                 f"Expected an ARI on {name} of at least {kmeans - KMEANS_MARGIN:.3f} "
                 f"(k-means less {KMEANS_MARGIN}), found {ari:.3f}."
             )
-    return found
+    return problems
 
 
 _MAIN = ("ACC", "NMI", "ARI")
@@ -324,7 +292,8 @@ def main(argv: list[str] | None = None) -> int:
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.accuracy", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="three sets, three seeds")
-    parser.add_argument("--sets", nargs="+", help="default: all that are found")
+    parser.add_argument("--all", action="store_true", help="every set that is found")
+    parser.add_argument("--sets", nargs="+", help="default: the eight main sets")
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, metavar="METHOD", help=", ".join(METHODS)
     )
@@ -342,14 +311,13 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.one:
         return arguments
-    found = list(real_data.available())
-    missing = [name for name in arguments.sets or [] if name not in found]
+    here = list(real_data.available())
+    missing = [name for name in arguments.sets or [] if name not in here]
     if missing:
-        parser.error(f"Expected `--sets` among {found}, found {missing}.")
+        parser.error(f"Expected `--sets` among {here}, found {missing}.")
     if arguments.sets is None:
-        arguments.sets = (
-            [name for name in QUICK_SETS if name in found] if arguments.quick else found
-        )
+        wanted = QUICK_SETS if arguments.quick else here if arguments.all else real_data.MAIN
+        arguments.sets = [name for name in here if name in wanted]
         print("Data sets found:", ", ".join(arguments.sets) or "none")
     if not arguments.sets:
         parser.error("Expected labelled data sets; benchmarks/real_data.py says where they go.")

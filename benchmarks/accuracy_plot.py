@@ -22,7 +22,7 @@ def plot(runs: list[dict[str, Any]], sets: list[str], methods: list[str], path: 
             [r["scores"]["ARI"] for r in runs if r["set"] == name and r["method"] == method]
             for name in sets
         ]
-        rows = [j for j, found in enumerate(values) if found]
+        rows = [j for j, scores in enumerate(values) if scores]
         ax.errorbar(
             [j + shift for j in rows],
             [np.mean(values[j]) for j in rows],

@@ -8,23 +8,19 @@ drawn by lot. Writes ``benchmarks/results/batch_effects.json`` and ``.md``.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from anndata import AnnData
 
 from benchmarks import real_data
-from benchmarks.records import versions, write
+from benchmarks.records import Run, save
 
 OUT = Path(__file__).resolve().parent / "results" / "batch_effects.json"
 SEEDS = 3
 BARS = {"gain": 0.15, "batch": 0.05}
 SETS = {"kang": "batch", "baron_mouse1": "drawn by lot"}
-
-Run = dict[str, Any]
 
 
 def harmony(adata: AnnData, key: str) -> np.ndarray | None:
@@ -35,13 +31,13 @@ def harmony(adata: AnnData, key: str) -> np.ndarray | None:
         import harmonypy
     except ImportError:
         return None
-    made = adata.copy()
-    sc.pp.normalize_total(made)
-    sc.pp.log1p(made)
-    sc.pp.scale(made, max_value=10)
-    sc.pp.pca(made, n_comps=50)
-    found = np.asarray(harmonypy.run_harmony(made.obsm["X_pca"], made.obs, [key]).Z_corr)
-    return found if len(found) == adata.n_obs else found.T
+    work = adata.copy()
+    sc.pp.normalize_total(work)
+    sc.pp.log1p(work)
+    sc.pp.scale(work, max_value=10)
+    sc.pp.pca(work, n_comps=50)
+    corrected = np.asarray(harmonypy.run_harmony(work.obsm["X_pca"], work.obs, [key]).Z_corr)
+    return corrected if len(corrected) == adata.n_obs else corrected.T
 
 
 def runs_of(name: str, seed: int) -> list[Run]:
@@ -59,11 +55,11 @@ def runs_of(name: str, seed: int) -> list[Run]:
     if corrected is not None:
         adata.obsm["X_harmony"] = corrected
         ways["use_rep, Harmony"] = {"use_rep": "X_harmony"}
-    made = []
+    runs = []
     for way, options in ways.items():
         model = scs.SiameseClu(len(set(labels)))
         model.fit(adata, rng=seed, progress=False, **options)
-        made.append(
+        runs.append(
             {
                 "set": name,
                 "way": way,
@@ -72,16 +68,16 @@ def runs_of(name: str, seed: int) -> list[Run]:
                 "batch": float(adjusted_rand_score(adata.obs[key], model.labels)),
             }
         )
-        print(made[-1], flush=True)
-    return made
+        print(runs[-1], flush=True)
+    return runs
 
 
 def table(runs: list[Run]) -> str:
     """Return means over seeds in Markdown."""
     lines = ["| data | how | ARI with types | ARI with batches |", "| --- | --- | --- | --- |"]
     for name, way in dict.fromkeys((run["set"], run["way"]) for run in runs):
-        own = [run for run in runs if (run["set"], run["way"]) == (name, way)]
-        types, batch = ([run[key] for run in own] for key in ("types", "batch"))
+        chosen = [run for run in runs if (run["set"], run["way"]) == (name, way)]
+        types, batch = ([run[key] for run in chosen] for key in ("types", "batch"))
         of_types = f"{np.mean(types):.3f} ± {np.std(types):.3f}"
         lines.append(f"| {name} | {way} | {of_types} | {np.mean(batch):.3f} |")
     return "\n".join(lines) + "\n"
@@ -99,9 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in sets:
         for seed in range(arguments.seeds):
             runs += runs_of(name, seed)
-            record = {"versions": versions(), "bars": BARS, "runs": runs}
-            write(arguments.out, json.dumps(record, indent=1))
-            write(arguments.out.with_suffix(".md"), table(runs))
+            save(arguments.out, table(runs), bars=BARS, runs=runs)
     print(table(runs))
     return 0
 

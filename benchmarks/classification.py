@@ -17,8 +17,6 @@ smallest sets and one seed, and leaves no type out. Writes
 """
 
 import argparse
-import hashlib
-import json
 import sys
 import time
 import warnings
@@ -33,8 +31,8 @@ from anndata import AnnData
 import scsiameseclu_jax as scs
 from benchmarks import real_data
 from benchmarks.classification_table import BARS, table
-from benchmarks.records import ROOT, code_fingerprint, versions, write
-from scsiameseclu_jax.certainty.stability import expected_error
+from benchmarks.records import FIT, Run, code_fingerprint, on_record, save
+from scsiameseclu_jax.certainty.calibration import expected_error
 from scsiameseclu_jax.metrics import classification_scores, rejection_curve
 from scsiameseclu_jax.tl.classification import FOLDS, STRENGTH, components_of, prepare_cells
 from scsiameseclu_jax.tl.heads import features_of, predict_types
@@ -47,9 +45,8 @@ SEEDS = 2
 LEAST = 50  # cells of a type that is left out
 N_COMPONENTS, N_NEIGHBORS = 50, 15
 STRENGTHS = [0.03, 0.1, 0.3, 1.0]
-_FILES = ["metrics/classification", "tl/classification", "tl/heads", "tl/transfer"]
-
-Run = dict[str, Any]
+# what is measured beside a fit
+TOOLS = tuple(f"scsiameseclu_jax.tl.{name}" for name in ("classification", "transfer"))
 
 
 # Baselines.
@@ -60,12 +57,12 @@ def components(adata: AnnData, fitted: np.ndarray | None = None) -> np.ndarray:
     import scanpy as sc
     from sklearn.decomposition import PCA
 
-    made = AnnData(adata.X.astype(np.float32), obs=adata.obs[[]], var=adata.var[[]])
-    sc.pp.normalize_total(made, target_sum=1e4)
-    sc.pp.log1p(made)
-    if made.n_vars > 2000:
-        sc.pp.highly_variable_genes(made, n_top_genes=2000, subset=True)
-    values = np.asarray(made.X.toarray(), np.float64)
+    logged = AnnData(adata.X.astype(np.float32), obs=adata.obs[[]], var=adata.var[[]])
+    sc.pp.normalize_total(logged, target_sum=1e4)
+    sc.pp.log1p(logged)
+    if logged.n_vars > 2000:
+        sc.pp.highly_variable_genes(logged, n_top_genes=2000, subset=True)
+    values = np.asarray(logged.X.toarray(), np.float64)
     rows = np.ones(len(values), bool) if fitted is None else fitted
     deviation = values[rows].std(axis=0)
     values -= values[rows].mean(axis=0)
@@ -102,18 +99,18 @@ def classified(
     adata: AnnData, labels: np.ndarray, known: np.ndarray, *, key: str | None
 ) -> np.ndarray:
     """Return the same of ``tl.classify``, with an embedding that is there or with a fit."""
-    made = adata.copy()
-    made.obs["type"] = np.where(known, labels, "Unknown")
-    scs.tl.classify(made, "type", key=key, progress=False)
-    return _columns(made, "classified")[~known]
+    cells = adata.copy()
+    cells.obs["type"] = np.where(known, labels, "Unknown")
+    scs.tl.classify(cells, "type", key=key, progress=False)
+    return _columns(cells, "classified")[~known]
 
 
 def called(x: np.ndarray, labels: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return the same of its head on other features [n, p]."""
     types = np.where(known, labels, None)
     options = {"strength": STRENGTH, "shifted": False, "n_folds": FOLDS, "seed": 0}
-    made = predict_types(x, types, method="logistic", **options)
-    return _best(made.types, made.proba[~known])
+    answer = predict_types(x, types, method="logistic", **options)
+    return _best(answer.types, answer.proba[~known])
 
 
 def run_within(name: str) -> Iterator[Run]:
@@ -140,15 +137,15 @@ def run_within(name: str) -> Iterator[Run]:
         split = StratifiedKFold(5, shuffle=True, random_state=0)
         folds = [out for _, out in split.split(labels, labels)]
     for way, predict in ways.items():
-        found = np.empty((len(labels), 2), dtype=object)
+        calls = np.empty((len(labels), 2), dtype=object)
         each = []
         for out in folds:
             known = np.ones(len(labels), bool)
             known[out] = False
-            found[out] = predict(known)
-            each.append(float(np.mean(found[out, 0] == labels[out])))
-        made = {"way": way, "accuracies": each, "fit_seconds": round(seconds, 1)}
-        yield made | scored(labels, found)
+            calls[out] = predict(known)
+            each.append(float(np.mean(calls[out, 0] == labels[out])))
+        record = {"way": way, "accuracies": each, "fit_seconds": round(seconds, 1)}
+        yield record | scored(labels, calls)
 
 
 def run_between(reference: str, seed: int) -> Iterator[Run]:
@@ -160,9 +157,9 @@ def run_between(reference: str, seed: int) -> Iterator[Run]:
 
     def transferred(way: str, **options: Any) -> Run:
         options |= {"rng": seed, "copy": True, "progress": False}
-        made = scs.tl.transfer_labels(new, old, "type", **options)
-        flagged = float(made.obs["transferred_is_novel"].mean())
-        return {"way": way, "flagged": flagged} | scored(truth, _columns(made, "transferred"))
+        cells = scs.tl.transfer_labels(new, old, "type", **options)
+        flagged = float(cells.obs["transferred_is_novel"].mean())
+        return {"way": way, "flagged": flagged} | scored(truth, _columns(cells, "transferred"))
 
     yield transferred("transfer_labels")
     model = scs.SiameseClu("auto").fit(old, rng=seed, progress=False)
@@ -171,8 +168,8 @@ def run_between(reference: str, seed: int) -> Iterator[Run]:
         yield transferred(way.removesuffix(", logistic"), model=model, method=method)
     if seed:
         return
-    found = classified(adata, labels, known, key=None)
-    yield {"way": "classify, one batch known"} | scored(truth, found)
+    calls = classified(adata, labels, known, key=None)
+    yield {"way": "classify, one batch known"} | scored(truth, calls)
     for of, rows in (("all cells", None), ("the reference", known)):
         x = components(adata, rows)
         centered = x.copy()
@@ -180,8 +177,8 @@ def run_between(reference: str, seed: int) -> Iterator[Run]:
             centered[part] -= centered[part].mean(axis=0)
         for how, y in (("", x), (", centred in each", centered)):
             for name in ("k-nearest", "logistic", "logistic, tuned"):
-                found = baseline(name, y, known, labels)
-                yield {"way": f"{name}, PCA of {of}{how}"} | scored(truth, found)
+                calls = baseline(name, y, known, labels)
+                yield {"way": f"{name}, PCA of {of}{how}"} | scored(truth, calls)
 
 
 def run_left_out(name: str, reference: str, kind: str) -> Iterator[Run]:
@@ -197,19 +194,19 @@ def run_left_out(name: str, reference: str, kind: str) -> Iterator[Run]:
     scs.tl.transfer_labels(new, old, "type", correct_shift=apart, progress=False)
     flagged = new.obs["transferred_is_novel"].to_numpy()
     of_kind = labels[~known] == kind
-    shares = {"flagged": flagged[of_kind].mean(), "alpha": flagged[~of_kind].mean()}
+    shares = {"flagged": flagged[of_kind].mean(), "false_flags": flagged[~of_kind].mean()}
     yield {"way": "transfer_labels"} | {key: float(share) for key, share in shares.items()}
 
 
-def scored(truth: np.ndarray, found: np.ndarray) -> Run:
+def scored(truth: np.ndarray, calls: np.ndarray) -> Run:
     """Return scores of predicted types and probabilities [m, 2]."""
-    predicted, confidence = found[:, 0].astype(str), found[:, 1].astype(float)
+    predicted, confidence = calls[:, 0].astype(str), calls[:, 1].astype(float)
     curve = rejection_curve(truth, predicted, confidence)
-    made: Run = {"scores": classification_scores(truth, predicted)}
+    scores: Run = {"scores": classification_scores(truth, predicted)}
     for share in (0.9, 0.8):
         wide = curve.loc[curve["coverage"] >= share, "accuracy"]
-        made[f"surest {share:.0%}"] = float(wide.iloc[-1])
-    return made | {"calibration_error": expected_error(confidence, predicted == truth)}
+        scores[f"surest {share:.0%}"] = float(wide.iloc[-1])
+    return scores | {"calibration_error": expected_error(confidence, predicted == truth)}
 
 
 def _best(types: np.ndarray, proba: np.ndarray) -> np.ndarray:
@@ -269,31 +266,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args(argv)
-    found = list(real_data.available())
-    named = arguments.sets or (QUICK_SETS if arguments.quick else found)
-    sets = [name for name in named if name in found]
+    named = arguments.sets or (QUICK_SETS if arguments.quick else real_data.MAIN)
+    sets = [name for name in named if name in real_data.available()]
     if not sets:
         parser.error(f"no data found; name their folder in {real_data.VARIABLE}")
-    runs: list[Run] = []
-    if arguments.out.exists() and not arguments.fresh:
-        runs = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"]
-    files = [ROOT / "scsiameseclu_jax" / f"{name}.py" for name in _FILES]
-    heads = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-    mark = code_fingerprint({"heads": heads})
+    mark = code_fingerprint({}, *FIT, *TOOLS)
+    runs = on_record(arguments.out, {mark}, fresh=arguments.fresh)
     seeds = arguments.seeds or (1 if arguments.quick else SEEDS)
     for key in plan(sets, seeds, left_out=not arguments.quick):
-        done = [run for run in runs if key.items() <= run.items()]
-        if done and done[0]["fingerprint"] == mark:
+        if any(key.items() <= run.items() for run in runs):
             continue
-        made = []
         for run in measure(key):
             print(key, run, flush=True)
-            made.append(key | run | {"fingerprint": mark})
+            runs.append(key | run | {"fingerprint": mark})
         jax.clear_caches()  # programs of all fits together would be too many mappings of memory
-        runs = [run for run in runs if not key.items() <= run.items()] + made
-        record = {"versions": versions(), "bars": BARS, "runs": runs}
-        write(arguments.out, json.dumps(record, indent=1))
-        write(arguments.out.with_suffix(".md"), table(runs))
+        save(arguments.out, table(runs), bars=BARS, runs=runs)
     print(table(runs))
     return 0
 

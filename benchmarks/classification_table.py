@@ -18,8 +18,8 @@ def table(runs: list[Run]) -> str:
 
 def within(runs: list[Run]) -> str:
     """Return the folds: all scores, and the difference to the better baseline."""
-    own = [run for run in runs if run["kind"] == "within"]
-    if not own:
+    chosen = [run for run in runs if run["kind"] == "within"]
+    if not chosen:
         return ""
     lines = [
         "Five stratified folds. Difference: of the accuracy to the better logistic regression on "
@@ -28,8 +28,8 @@ def within(runs: list[Run]) -> str:
         *_head("data", "way", *SCORES, "accuracy, surest 90%", "calibration error", "difference"),
     ]
     reached = []
-    for name in dict.fromkeys(run["set"] for run in own):
-        here = {run["way"]: run for run in own if run["set"] == name}
+    for name in dict.fromkeys(run["set"] for run in chosen):
+        here = {run["way"]: run for run in chosen if run["set"] == name}
         baselines = [np.array(run["accuracies"]) for way, run in here.items() if "PCA" in way]
         best = max(baselines, key=np.mean)
         for way, run in here.items():
@@ -44,8 +44,8 @@ def within(runs: list[Run]) -> str:
 
 def between(runs: list[Run]) -> str:
     """Return the two ways, means over seeds."""
-    own = [run for run in runs if run["kind"] == "between"]
-    if not own:
+    chosen = [run for run in runs if run["kind"] == "between"]
+    if not chosen:
         return ""
     lines = [
         "From one batch to the other, means over seeds.",
@@ -61,8 +61,8 @@ def between(runs: list[Run]) -> str:
         ),
     ]
     reached = []
-    for reference in dict.fromkeys(run["reference"] for run in own):
-        here = [run for run in own if run["reference"] == reference]
+    for reference in dict.fromkeys(run["reference"] for run in chosen):
+        here = [run for run in chosen if run["reference"] == reference]
         mean = {}
         for way in dict.fromkeys(run["way"] for run in here):
             each = [run for run in here if run["way"] == way]
@@ -83,14 +83,16 @@ def between(runs: list[Run]) -> str:
 
 def left_out(runs: list[Run]) -> str:
     """Return how many cells are flagged where the reference lacks a type."""
-    own = [run for run in runs if run["kind"] == "left out"]
-    if not own:
+    chosen = [run for run in runs if run["kind"] == "left out"]
+    if not chosen:
         return ""
     heads = ("data", "reference", "types left out in turn", "their cells flagged", "others flagged")
     lines = [*_head(*heads)]
-    for name, reference in dict.fromkeys((run["set"], run["reference"]) for run in own):
-        here = [r for r in own if (r["set"], r["reference"]) == (name, reference)]
-        shares = (f"{np.mean([run[key] for run in here]):.1%}" for key in ("flagged", "alpha"))
+    for name, reference in dict.fromkeys((run["set"], run["reference"]) for run in chosen):
+        here = [r for r in chosen if (r["set"], r["reference"]) == (name, reference)]
+        shares = (
+            f"{np.mean([run[key] for run in here]):.1%}" for key in ("flagged", "false_flags")
+        )
         lines.append(_row(name, reference, str(len(here)), *shares))
     return "\n".join(lines)
 

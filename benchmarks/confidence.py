@@ -9,28 +9,25 @@ more. Labels score, nothing else. It resumes; ``--fresh`` repeats all. Writes
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import jax
 import numpy as np
 
 from benchmarks import real_data
-from benchmarks.records import code_fingerprint, versions, write
+from benchmarks.records import Run, code_fingerprint, on_record, save
 
 if TYPE_CHECKING:
     from scsiameseclu_jax.certainty.stability import Stability
 
 OUT = Path(__file__).resolve().parent / "results" / "confidence.json"
 SETS = ["kidney", "cite_cbmc", "pbmc4k", "worm", "baron_mouse1"]
-REFITS = 10
+RESAMPLES = 10
 BARS = {"error": 0.05, "gain": 0.05}
 SURE = 0.9
-
-Run = dict[str, Any]
 
 
 def matched(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:
@@ -58,22 +55,22 @@ def run(set_name: str, n_resamples: int) -> Run:
     alone = model.confidence
     model.assess(adata, n_resamples=n_resamples, progress=False)
     done = time.perf_counter()
-    found = cast("Stability", model.stability)
+    stability = cast("Stability", model.stability)
     right = matched(labels, model.labels)
     sure, sure_alone = (values >= SURE for values in (model.confidence, alone))
-    merge, split = hints(found)
+    merge, split = hints(stability)
     return {
         "set": set_name,
         "n_resamples": n_resamples,
-        "error_plain": expected_error(model.proba.max(axis=1), found.agreement),
-        "error_alone": expected_error(alone, found.agreement),
-        "error": found.calibration_error,
+        "error_plain": expected_error(model.proba.max(axis=1), stability.agreement),
+        "error_alone": expected_error(alone, stability.agreement),
+        "error": stability.calibration_error,
         "accuracy": float(right.mean()),
         "share_sure_alone": float(sure_alone.mean()),
         "accuracy_sure_alone": float(right[sure_alone].mean()) if sure_alone.any() else None,
         "share_sure": float(sure.mean()),
         "accuracy_sure": float(right[sure].mean()) if sure.any() else None,
-        "mean_jaccard": float(found.jaccard.mean()),
+        "mean_jaccard": float(stability.jaccard.mean()),
         "merge": merge,
         "split": split,
         "seconds_fit": round(fitted - start, 1),
@@ -90,14 +87,14 @@ def table(runs: list[Run]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
 
-    def row(name: str, own: list[Run]) -> str:
+    def row(name: str, chosen: list[Run]) -> str:
         keys = ["accuracy", "accuracy_sure_alone", "share_sure_alone"]
         keys += ["accuracy_sure", "share_sure"]
-        numbers = [[r[key] for r in own if r[key] is not None] for key in keys]
+        numbers = [[r[key] for r in chosen if r[key] is not None] for key in keys]
         shares = " | ".join(f"{np.mean(values):.1%}" if values else "-" for values in numbers)
         keys = ["error_plain", "error_alone", "error"]
-        errors = " | ".join(f"{np.mean([r[key] for r in own]):.3f}" for key in keys)
-        jaccard = np.mean([r["mean_jaccard"] for r in own])
+        errors = " | ".join(f"{np.mean([r[key] for r in chosen]):.3f}" for key in keys)
+        jaccard = np.mean([r["mean_jaccard"] for r in chosen])
         return f"| {name} | {errors} | {shares} | {jaccard:.2f} |"
 
     lines += [row(r["set"], [r]) for r in runs]
@@ -107,27 +104,22 @@ def table(runs: list[Run]) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.confidence", description=__doc__)
     parser.add_argument("--sets", nargs="+", choices=list(real_data.FILES), default=SETS)
-    parser.add_argument("--resamples", type=int, default=REFITS)
+    parser.add_argument("--resamples", type=int, default=RESAMPLES)
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args(argv)
     sets = [name for name in arguments.sets if name in real_data.available()]
     if not sets:
         parser.error(f"no data found; name their folder in {real_data.VARIABLE}")
-    runs: list[Run] = []
-    if arguments.out.exists() and not arguments.fresh:
-        runs = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"]
-    mark = code_fingerprint({"refits": arguments.refits})
+    mark = code_fingerprint({"n_resamples": arguments.resamples})
+    runs = on_record(arguments.out, {mark}, fresh=arguments.fresh)
     for name in sets:
-        if any(r["set"] == name and r["fingerprint"] == mark for r in runs):
+        if any(r["set"] == name for r in runs):
             continue
-        made = run(name, arguments.refits) | {"fingerprint": mark}
-        runs = [r for r in runs if r["set"] != name] + [made]
-        print(made, flush=True)
+        runs.append(run(name, arguments.resamples) | {"fingerprint": mark})
+        print(runs[-1], flush=True)
         jax.clear_caches()  # programs of all fits together would be too many mappings of memory
-        record = {"versions": versions(), "bars": BARS, "runs": runs}
-        write(arguments.out, json.dumps(record, indent=1))
-        write(arguments.out.with_suffix(".md"), table(runs))
+        save(arguments.out, table(runs), bars=BARS, runs=runs)
     print(table(runs))
     return 0
 

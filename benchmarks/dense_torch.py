@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from benchmarks.weights import weights
 from scsiameseclu_jax import Config
 
 
@@ -50,11 +51,11 @@ class Networks(nn.Module):
 
     @staticmethod
     def convolve(layers: nn.ModuleList, path: nn.Module, x: Tensor, matrix: Tensor) -> list[Tensor]:
-        h, straight, made = x, path(x), []
+        h, straight, outputs = x, path(x), []
         for layer in layers[:-1]:
             h, straight = matrix @ torch.tanh(layer(h)), matrix @ straight
-            made.append(h)
-        return [*made, matrix @ (layers[-1](h) + straight)]
+            outputs.append(h)
+        return [*outputs, matrix @ (layers[-1](h) + straight)]
 
 
 def _rows(z: Tensor) -> Tensor:
@@ -104,6 +105,7 @@ class Dense:
     ) -> None:
         torch.manual_seed(0)
         self.config, self.k, self.steps = config, n_clusters, 0
+        self.losses = weights(config)
         self.x = torch.tensor(features)
         self.counts, self.sizes = torch.tensor(counts), torch.tensor(size_factors)
         self.a = torch.tensor(adjacency)
@@ -121,7 +123,7 @@ class Dense:
         """Balanced transport to equal proportions, as many iterations as the library's at most."""
         setting = self.config.transport
         n = len(log_q)
-        scores = log_q * setting.sharpness
+        scores = log_q / setting.epsilon
         v = torch.zeros(self.k)
         wanted = float(np.log(n / self.k))
         for i in range(setting.max_iterations):
@@ -133,7 +135,7 @@ class Dense:
         return torch.softmax(scores + v, 1)
 
     def _loss(self) -> tuple[Tensor, Tensor]:
-        net, x, weights = self.net, self.x, self.config.losses
+        net, x, losses = self.net, self.x, self.losses
         noise = self.config.augmentation.feature_noise
         views = [x * (1 + noise * torch.randn_like(x)) for _ in range(2)]
         f = [net.dense(net.encoder, net.paths[0], view)[0] for view in views]
@@ -142,7 +144,7 @@ class Dense:
             net.convolve(net.graph_encoder, net.paths[2], view, matrix)
             for view, matrix in zip(views, matrices, strict=True)
         ]
-        g = [made[-1] for made in layers]
+        g = [outputs[-1] for outputs in layers]
         z_f, z_g = _rows((f[0] + f[1]) / 2), _rows((g[0] + g[1]) / 2)
         a = torch.sigmoid(net.gate(torch.cat([z_f, z_g], 1)))
         z = _rows(self.a @ (a * z_f + (1 - a) * z_g))
@@ -158,25 +160,27 @@ class Dense:
         log_m = log_m + torch.log(self.sizes[rows])[:, None]
         again = net.convolve(net.graph_decoder, net.paths[3], z, self.a)[-1]
         share = q / q.sum(0)
-        loss: Any = weights.features * nnf.mse_loss(decoded, x)
-        loss += weights.propagated_features * nnf.mse_loss(again, self.propagated)
-        loss += weights.adjacency * nnf.mse_loss(torch.sigmoid(z @ z.T), self.a)
-        loss += weights.zinb * _zinb(self.counts[rows].float(), log_m, log_t, logit)
-        loss += weights.cell_correlation_features * _correlation(f[0], f[1])
-        loss += weights.cell_correlation_graph * _correlation(g[0], g[1])
+        loss: Any = losses["features"] * nnf.mse_loss(decoded, x)
+        loss += losses["propagated_features"] * nnf.mse_loss(again, self.propagated)
+        loss += losses["adjacency"] * nnf.mse_loss(torch.sigmoid(z @ z.T), self.a)
+        loss += losses["zinb"] * _zinb(self.counts[rows].float(), log_m, log_t, logit)
+        loss += losses["cell_correlation_features"] * _correlation(f[0], f[1])
+        loss += losses["cell_correlation_graph"] * _correlation(g[0], g[1])
         for one, two in (f, g):
-            loss += weights.latent_correlation * _correlation((share.T @ one).T, (share.T @ two).T)
+            loss += losses["latent_correlation"] * _correlation(
+                (share.T @ one).T, (share.T @ two).T
+            )
         parts = [
             _divergence(h, matrix @ h)
-            for made, matrix in zip(layers, matrices, strict=True)
-            for h in made
+            for outputs, matrix in zip(layers, matrices, strict=True)
+            for h in outputs
         ]
-        loss += weights.propagation * torch.stack(parts).mean()
+        loss += losses["propagation"] * torch.stack(parts).mean()
         if self.target is None or self.steps % self.config.transport.refresh_every == 0:
             self.target = self._sinkhorn(log_q.detach())
         target = self.target
         kl = (target * (torch.log(target.clamp_min(1e-30)) - log_q)).sum(1).mean()
-        return loss + weights.clustering * kl, log_q
+        return loss + losses["clustering"] * kl, log_q
 
     def step(self) -> float:
         """Take one step and return its loss."""

@@ -11,23 +11,20 @@ leaves the other benchmarks out. Writes ``benchmarks/results/downstream.json``, 
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks import markers, real_data
-from benchmarks.records import ROOT, code_fingerprint, versions, write
+from benchmarks.records import ROOT, Run, code_fingerprint, on_record, save, save_plot
 
 OUT = ROOT / "benchmarks" / "results" / "downstream.json"
 SETS = ["pbmc68k_reduced", "pbmc3k", "kang", "baron_mouse1", "worm", "pbmc4k"]
 OTHERS = ["markers", "classification", "trajectory"]
-
-Run = dict[str, Any]
 
 
 def run(name: str) -> Run:
@@ -73,8 +70,8 @@ def others() -> list[str]:
         done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=ROOT, check=False)
         table = OUT.with_name(f"{name}.md")
         failed = f"failed with exit status {done.returncode}\n" if done.returncode else ""
-        found = table.read_text(encoding="utf-8") if table.exists() else "no figures\n"
-        printed.append(f"## {name}\n\n{failed}{found}")
+        figures = table.read_text(encoding="utf-8") if table.exists() else "no figures\n"
+        printed.append(f"## {name}\n\n{failed}{figures}")
     return printed
 
 
@@ -86,25 +83,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args(argv)
     here = {*real_data.available(), "pbmc68k_reduced"}
-    runs: list[Run] = []
-    if arguments.out.exists() and not arguments.fresh:
-        runs = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"]
     mark = code_fingerprint({})
+    runs = on_record(arguments.out, {mark}, fresh=arguments.fresh)
     for name in arguments.sets:
-        done = [one for one in runs if one["set"] == name and one["fingerprint"] == mark]
-        if done or name not in here:
+        if name not in here or any(one["set"] == name for one in runs):
             continue
-        made = run(name) | {"fingerprint": mark}
-        runs = [one for one in runs if one["set"] != name] + [made]
-        write(arguments.out, json.dumps({"versions": versions(), "runs": runs}))
+        runs.append(run(name) | {"fingerprint": mark})
+        save(arguments.out, markers.table(runs), runs=runs)
     runs.sort(key=lambda one: SETS.index(one["set"]))
     text = markers.table(runs)
     share = np.mean([one["marker_overlap"] - one["best_mapping"] for one in runs])
     text += f"\nMarker overlap less best mapping, mean: {100 * share:+.1f} points.\n"
-    write(arguments.out.with_suffix(".md"), text)
-    part = arguments.out.with_name(arguments.out.stem + ".part.png")
-    picture(runs, part)
-    part.replace(arguments.out.with_suffix(".png"))
+    save(arguments.out, text, runs=runs)
+    save_plot(arguments.out, partial(picture, runs))
     tables = [] if arguments.no_others else others()
     print("\n\n".join([f"## clusters\n\n{text}", *tables]))
     return 0

@@ -10,7 +10,6 @@ the same run.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -21,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.records import versions, write
+from benchmarks.records import save
+from benchmarks.weights import weights
 
 OUT = Path(__file__).resolve().parent / "results" / "gpu.json"
 SIZES = [8617, 100_000, 1_000_000]
@@ -34,27 +34,16 @@ Record = dict[str, Any]
 
 def synthetic(n: int, seed: int = 0) -> Any:
     """Cells ready to train on, without preprocessing: only shapes and sparsity matter here."""
-    import jax.numpy as jnp
-
     import scsiameseclu_jax.functional as F
 
     rng = np.random.default_rng(seed)
-    rows = F.bucket(n)
-    # neighbours are anywhere in memory, as in shuffled data
-    receivers = np.repeat(np.arange(n), NEIGHBORS)
-    graph = F.cell_graph(rng.integers(n, size=n * NEIGHBORS), receivers, n_cells=n, n_nodes=rows)
     centers = rng.normal(size=(N_CLUSTERS, N_FEATURES)) * 2
     features = centers[rng.integers(N_CLUSTERS, size=n)] + rng.normal(size=(n, N_FEATURES))
-    features = np.pad(features / features.std(), [(0, rows - n), (0, 0)])
-    counts = rng.binomial(1, 0.15, (min(n, 4096), F.bucket(N_GENES))).astype(np.uint16)
-    return F.CellData(
-        features=jnp.asarray(features, jnp.float32),
-        counts=jnp.asarray(np.resize(counts, (rows, counts.shape[1]))),
-        size_factors=jnp.ones(rows),
-        graph=graph,
-        n_cells=jnp.asarray(n, jnp.int32),
-        n_genes=jnp.asarray(N_GENES, jnp.int32),
-    )
+    counts = rng.binomial(1, 0.15, (min(n, 4096), N_GENES)).astype(np.uint16)
+    # neighbours are anywhere in memory, as in shuffled data
+    neighbors = rng.integers(n, size=(n, NEIGHBORS))
+    features = (features / features.std()).astype(np.float32)
+    return F.cell_data(features, np.resize(counts, (n, N_GENES)), neighbors)
 
 
 def _median(f: Any, *arguments: Any, repeats: int = 5) -> float:
@@ -105,6 +94,7 @@ def least_work(n: int, config: Any) -> dict[str, float]:
     """
     from scsiameseclu_jax.functional.graph import pagerank_series
 
+    losses = weights(config)
     network, d, p = config.network, config.network.n_latent, N_FEATURES
     series = pagerank_series(config.augmentation.alpha, config.augmentation.diffusion_tolerance)
     terms = len(series.once)
@@ -112,7 +102,7 @@ def least_work(n: int, config: Any) -> dict[str, float]:
     decoder = [*network.graph_layers[::-1], p]
     # view 1 propagates once, and once more for the divergence, view 2 by the series; both again in
     # the reverse pass
-    once = 1 + (config.losses.propagation > 0)
+    once = 1 + (losses["propagation"] > 0)
     columns = 2 * (once + terms) * sum(encoder) + 2 * sum(decoder) + 2 * d
     edges = 1.3 * NEIGHBORS + 1
     bytes_ = 4 * n * columns * (edges + 1)
@@ -125,7 +115,7 @@ def least_work(n: int, config: Any) -> dict[str, float]:
     madds = 3 * n * (3 * dense + 3 * convolutions) + 3 * heads
     keys = n if n <= config.scale.exact_cells else config.scale.landmarks
     pairs = float(n) * keys
-    attention, adjacency = config.fusion.global_attention, config.losses.adjacency > 0
+    attention, adjacency = config.fusion.global_attention, losses["adjacency"] > 0
     return {
         "bytes": bytes_,
         "madd": madds + pairs * d * ((2 + 5) * attention + 2 * adjacency),
@@ -150,18 +140,17 @@ def measure(n: int, terms: str, precision: str, rates: dict[str, float], n_steps
     config = replace(config, scale=replace(config.scale, precision=precision))
     before = _peak()
     data = synthetic(n)
-    state = F.init(jax.random.key(0), data, n_clusters=N_CLUSTERS, config=config)
-    centers = F.embedding(state, data, config=config)[:N_CLUSTERS]
-    sizes = np.full(N_CLUSTERS, 1 / N_CLUSTERS, np.float32)
-    state = F.start_clustering(state, data, centers, sizes, config=config)
-    state = F.start_stage(state, "train", config=config)
+    method = F.siameseclu(N_CLUSTERS, config=config)
+    state = method.init(jax.random.key(0), data)
     start = time.perf_counter()
-    program = F.fit.lower(state, data, config=config, n_steps=n_steps).compile()
+    # compiled apart from the first call, so that only the compiler's time is taken
+    steps = jax.jit(lambda s, d: method.fit(s, d, n_steps=n_steps, stage="train"))
+    program = steps.lower(state, data).compile()
     compilation = time.perf_counter() - start
     seconds = []
     for _ in range(4):
         start = time.perf_counter()
-        state, info = jax.block_until_ready(program(state, data))
+        state, history = jax.block_until_ready(program(state, data))
         seconds.append((time.perf_counter() - start) / n_steps)
     taken = statistics.median(seconds[1:])
     work = least_work(n, config)
@@ -171,14 +160,14 @@ def measure(n: int, terms: str, precision: str, rates: dict[str, float], n_steps
         "exp": work["exp"] / rates["exp"],
     }
     peak = _peak()
-    compared = config.fusion.global_attention or config.losses.adjacency > 0
+    compared = config.fusion.global_attention or weights(config)["adjacency"] > 0
     known = "all" if n <= config.scale.exact_cells else f"{config.scale.landmarks} landmarks"
     return {
         "kind": "step",
         "n": n,
         "terms": terms,
         "precision": precision,
-        "pairs": known if compared else "none",
+        "attention_over": known if compared else "none",
         "seconds": taken,
         "compilation": compilation,
         "bound": sum(parts.values()),
@@ -188,7 +177,7 @@ def measure(n: int, terms: str, precision: str, rates: dict[str, float], n_steps
         # the device tells its peak since the start: one that an earlier part reached says nothing
         "peak_mib": peak if peak > before else None,
         "estimate_mib": scs.estimate_memory(n, N_GENES, config).device / 2**20,
-        "finite": bool(np.isfinite(np.asarray(info.loss)).all()),
+        "finite": bool(np.isfinite(np.asarray(history.loss)).all()),
         "sinkhorn_converged": bool(state.plan.converged),
     }
 
@@ -216,14 +205,22 @@ def measure_fit(n: int) -> Record:
 def table(document: Record) -> str:
     """Return Markdown."""
     lines = [f"Device: {document['device']} ({document['backend']}).", ""]
-    head = "cells | terms | precision | pairs | step, s | bound, s | of the bound | peak, MiB"
+    head = (
+        "cells | terms | precision | attention over | step, s | bound, s | of the bound | peak, MiB"
+    )
     lines += [f"| {head} |"]
     lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for r in document["records"]:
         if r["kind"] != "step":
             continue
         peak = "-" if r["peak_mib"] is None else f"{r['peak_mib']:.0f}"
-        cells = [f"{r['n']:,}", r["terms"], r["precision"], r["pairs"], f"{r['seconds']:.4f}"]
+        cells = [
+            f"{r['n']:,}",
+            r["terms"],
+            r["precision"],
+            r["attention_over"],
+            f"{r['seconds']:.4f}",
+        ]
         cells += [f"{r['bound']:.4f}", f"{100 * r['of_bound']:.0f} %", peak]
         lines.append("| " + " | ".join(cells) + " |")
     for r in document["records"]:
@@ -249,7 +246,6 @@ def main(argv: list[str] | None = None) -> int:
     rates = device_rates(arguments.entries)
     device = jax.devices()[0]
     document: Record = {
-        "versions": versions(),
         "device": device.device_kind,
         "backend": device.platform,
         "rates": rates,
@@ -260,8 +256,7 @@ def main(argv: list[str] | None = None) -> int:
     def add(record: Record) -> None:
         document["records"].append(record)
         print(record, flush=True)
-        write(arguments.out, json.dumps(document, indent=1))
-        write(arguments.out.with_suffix(".md"), table(document))
+        save(arguments.out, table(document), **document)
 
     for n in arguments.sizes:
         for terms, precision in product(arguments.terms, arguments.precisions):

@@ -12,7 +12,6 @@ The list, and the rules of `tl/marker_scores.py`, were made looking at these thr
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import numpy as np
 from anndata import AnnData
 
 from benchmarks import marker_overlap, real_data
-from benchmarks.records import versions, write
+from benchmarks.records import save
 
 OUT = Path(__file__).resolve().parent / "results" / "markers.json"
 K = (15, 30)
@@ -106,10 +105,10 @@ def annotation(name: str, adata: AnnData, clusters: np.ndarray, labels: np.ndarr
     wanted = np.array([NAMES[name].get(label, label) for label in labels])
     row: Row = {}
     for column, prefix in (("clusters_annotation", ""), ("clusters_annotation_cell", "cells_")):
-        found = adata.obs[column].astype(str).replace(COARSER.get(name, {})).to_numpy()
-        named = found != "Unassigned"
+        names = adata.obs[column].astype(str).replace(COARSER.get(name, {})).to_numpy()
+        named = names != "Unassigned"
         row[f"{prefix}named"] = float(named.mean())
-        row[f"{prefix}right"] = float((found == wanted)[named].mean()) if named.any() else None
+        row[f"{prefix}right"] = float((names == wanted)[named].mean()) if named.any() else None
     return row
 
 
@@ -179,8 +178,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     here = {*real_data.available(), "pbmc68k_reduced"}
     rows = [row for name in arguments.sets if name in here for row in run(name)]
-    write(arguments.out, json.dumps({"versions": versions(), "rows": rows}, indent=1))
-    write(arguments.out.with_suffix(".md"), table(rows))
+    save(arguments.out, table(rows), rows=rows)
     print(table(rows))
     return 0
 

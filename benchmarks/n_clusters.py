@@ -1,15 +1,14 @@
 """Which criterion finds the number of clusters?
 
-``python -m benchmarks.n_clusters`` estimates the number of clusters of each labelled data set at
-hand (`real_data.py`), of the bundled PBMC, and of 20 simulated sets of 3 to 25 clusters of unequal
-size and random difficulty, by the vote that ``n_clusters="auto"`` takes and by each criterion of
-``CRITERIA`` alone, over 2 to 30 clusters and over the same partitions (k-means of features smoothed
-four times). Labels score, nothing else. It resumes; ``--fresh`` repeats all. Writes
-``benchmarks/results/n_clusters.json`` and ``.md``.
+``python -m benchmarks.n_clusters`` estimates the number of clusters of the main labelled data sets
+(`real_data.py`; with ``--all`` of every one at hand), of the bundled PBMC, and of 20 simulated sets
+of 3 to 25 clusters of unequal size and random difficulty, by the vote that ``n_clusters="auto"``
+takes and by each criterion of ``CRITERIA`` alone, over 2 to 30 clusters and over the same
+partitions (k-means of features smoothed four times). Labels score, nothing else. It resumes;
+``--fresh`` repeats all. Writes ``benchmarks/results/n_clusters.json`` and ``.md``.
 """
 
 import argparse
-import json
 import random
 import sys
 import time
@@ -22,7 +21,7 @@ import numpy as np
 from anndata import AnnData
 
 from benchmarks import real_data
-from benchmarks.records import code_fingerprint, versions, write
+from benchmarks.records import Run, code_fingerprint, on_record, save
 from scsiameseclu_jax.preprocessing.prepare import prepare
 
 OUT = Path(__file__).resolve().parent / "results" / "n_clusters.json"
@@ -47,8 +46,6 @@ CRITERIA = {
     "gap": "first within one error of the next (Tibshirani, Walther & Hastie 2001)",
     "BIC": "least, spherical Gaussians (Pelleg & Moore 2000)",
 }
-
-Run = dict[str, Any]
 
 
 def simulated(i: int) -> tuple[AnnData, np.ndarray]:
@@ -86,17 +83,17 @@ def estimates(features: np.ndarray, n_neighbors: int) -> dict[str, int]:
     unit = unit_rows(features)
     near = unit_rows(smooth(graph.links, unit, 4))
     ks = [int(k) for k in vote.candidates]
-    found = {VOTE: vote.n_clusters}
+    numbers = {VOTE: vote.n_clusters}
     for name, series in vote.criteria.items():
-        found[name] = ks[int(np.argmax(series))]
+        numbers[name] = ks[int(np.argmax(series))]
     with threadpool_limits(limits=1):
         partitions = {k: KMeans(k, n_init=3, random_state=0).fit(near) for k in ks}
-        found["Leiden"] = leiden(graph.links)
-        found["eigengap"] = eigengap(graph.links, ks)
-        found |= halves(near, ks)
-        found["gap"] = gap(near, ks)
-        found["BIC"] = bic(unit, {k: made.labels_ for k, made in partitions.items()})
-    return found
+        numbers["Leiden"] = leiden(graph.links)
+        numbers["eigengap"] = eigengap(graph.links, ks)
+        numbers |= halves(near, ks)
+        numbers["gap"] = gap(near, ks)
+        numbers["BIC"] = bic(unit, {k: fit.labels_ for k, fit in partitions.items()})
+    return numbers
 
 
 def leiden(links: Any) -> int:
@@ -129,7 +126,7 @@ def halves(near: np.ndarray, ks: list[int]) -> dict[str, int]:
     stability, strength = {}, {}
     for k in ks:
         fits = [KMeans(k, n_init=1, random_state=i).fit(near[p]) for i, p in enumerate(parts)]
-        labels = [made.predict(near) for made in fits]
+        labels = [fit.predict(near) for fit in fits]
         stability[k] = np.mean([adjusted_rand_score(a, b) for a, b in combinations(labels, 2)])
         strength[k] = np.mean(
             [least_kept(fits[i].labels_, labels[j][parts[i]], k) for i, j in ((0, 1), (2, 3))]
@@ -141,11 +138,11 @@ def halves(near: np.ndarray, ks: list[int]) -> dict[str, int]:
     }
 
 
-def least_kept(own: np.ndarray, other: np.ndarray, k: int) -> float:
+def least_kept(one: np.ndarray, another: np.ndarray, k: int) -> float:
     """Return the share of pairs of a cluster that stay together, of the cluster with the least."""
     kept = []
     for cluster in range(k):
-        sizes = np.bincount(other[own == cluster], minlength=k)
+        sizes = np.bincount(another[one == cluster], minlength=k)
         total = sizes.sum()
         kept.append((sizes * (sizes - 1)).sum() / (total * (total - 1)) if total > 1 else 1.0)
     return float(min(kept))
@@ -198,20 +195,20 @@ def run(name: str, load: Callable[[], tuple[AnnData, np.ndarray]]) -> Run:
     config = scs.Config()
     start = time.perf_counter()
     features = prepare(adata, config=config).features
-    found = estimates(features, config.preprocessing.n_neighbors)
+    numbers = estimates(features, config.preprocessing.n_neighbors)
     return {
         "set": name,
         "simulated": name.startswith("simulated"),
         "n_cells": adata.n_obs,
         "true": len(set(labels)),
-        "found": found,
+        "found": numbers,
         "seconds": round(time.perf_counter() - start, 1),
     }
 
 
-def near_enough(found: int, true: int) -> bool:
+def near_enough(estimate: int, true: int) -> bool:
     """Within 2, or within 20 %."""
-    return abs(found - true) <= max(2, 0.2 * true)
+    return abs(estimate - true) <= max(2, 0.2 * true)
 
 
 def table(runs: list[Run]) -> str:
@@ -221,55 +218,49 @@ def table(runs: list[Run]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
 
-    def near(criterion: str, own: list[Run]) -> str:
-        hits = [near_enough(run["found"][criterion], run["true"]) for run in own]
+    def near(criterion: str, chosen: list[Run]) -> str:
+        hits = [near_enough(run["found"][criterion], run["true"]) for run in chosen]
         return f"{sum(hits)} of {len(hits)}"
 
     real = [run for run in runs if not run["simulated"]]
-    made = [run for run in runs if run["simulated"]]
+    drawn = [run for run in runs if run["simulated"]]
     for criterion, rule in CRITERIA.items():
         ratios = [abs(np.log(run["found"][criterion] / run["true"])) for run in runs]
-        counts = " | ".join(near(criterion, own) for own in (runs, real, made))
+        counts = " | ".join(near(criterion, chosen) for chosen in (runs, real, drawn))
         lines.append(f"| {criterion} | {counts} | {np.mean(ratios):.3f} | {rule} |")
     lines += ["", "| data | cells | types | vote | Leiden |", "| --- | --- | --- | --- | --- |"]
     for one in real:
-        found = one["found"]
+        numbers = one["found"]
         lines.append(
-            f"| {one['set']} | {one['n_cells']} | {one['true']} | {found[VOTE]} | "
-            f"{found['Leiden']} |"
+            f"| {one['set']} | {one['n_cells']} | {one['true']} | {numbers[VOTE]} | "
+            f"{numbers['Leiden']} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def save(runs: list[Run], out: Path) -> None:
-    write(out, json.dumps({"versions": versions(), "bars": BARS, "runs": runs}, indent=1))
-    write(out.with_suffix(".md"), table(runs))
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.n_clusters", description=__doc__)
     parser.add_argument("--simulated", type=int, default=SIMULATED, help="how many of the 20")
     parser.add_argument("--no-real", action="store_true")
+    parser.add_argument("--all", action="store_true", help="every labelled set at hand")
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args(argv)
     jobs: dict[str, Callable[[], tuple[AnnData, np.ndarray]]] = {}
     if not arguments.no_real:
         jobs["pbmc68k_reduced"] = bundled
-        jobs |= {name: lambda name=name: real_data.load(name) for name in real_data.available()}
+        real = real_data.available() if arguments.all else real_data.main_sets()
+        jobs |= {name: lambda name=name: real_data.load(name) for name in real}
     indices = np.linspace(0, SIMULATED - 1, arguments.simulated).round().astype(int)
     jobs |= {f"simulated {i}": lambda i=i: simulated(int(i)) for i in indices}
-    runs: list[Run] = []
-    if arguments.out.exists() and not arguments.fresh:
-        runs = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"]
     mark = code_fingerprint({})
+    runs = on_record(arguments.out, {mark}, fresh=arguments.fresh)
     for name, load in jobs.items():
-        if any(run["set"] == name and run["fingerprint"] == mark for run in runs):
+        if any(done["set"] == name for done in runs):
             continue
-        done = run(name, load) | {"fingerprint": mark}
-        runs = [other for other in runs if other["set"] != name] + [done]
-        print(name, done["true"], done["found"], flush=True)
-        save(runs, arguments.out)
+        runs.append(run(name, load) | {"fingerprint": mark})
+        print(name, runs[-1]["true"], runs[-1]["found"], flush=True)
+        save(arguments.out, table(runs), bars=BARS, runs=runs)
     print(table(runs))
     return 0
 

@@ -9,23 +9,20 @@ settings are not repeated (``--fresh`` repeats all). Writes ``benchmarks/results
 """
 
 import argparse
-import json
 import sys
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks import real_data
-from benchmarks.records import code_fingerprint, versions, write
+from benchmarks.records import Run, code_fingerprint, on_record, save
 
 OUT = Path(__file__).resolve().parent / "results" / "pairs.json"
 SETS = ["kang", "worm", "baron_mouse1", "kidney", "cite_cbmc"]
 COUNTS = [0, 100, 1000]
 SEEDS = 1
 KNOWN = 0.1  # of the cells
-
-Run = dict[str, Any]
 
 
 def draw(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -40,66 +37,49 @@ def draw(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndar
 
 def run(set_name: str, count: int, seed: int) -> Run:
     """Fit with pairs, and with them but not their loss."""
-    from dataclasses import replace
-
     from sklearn.metrics import adjusted_rand_score
 
     import scsiameseclu_jax as scs
-    import scsiameseclu_jax.functional as F
-    from scsiameseclu_jax.preprocessing import constraints as pairs
-    from scsiameseclu_jax.preprocessing.prepare import prepare
-    from scsiameseclu_jax.training import stages as fitting
 
     adata, labels = real_data.load(set_name)
     adata.obs_names = [f"cell {i}" for i in range(adata.n_obs)]
     rows, same, rest = draw(labels, count, seed)
-    names, k = adata.obs_names.to_numpy()[rows], len(set(labels))
-    config = scs.Config()
-    without = replace(config, losses=replace(config.losses, pairs=0.0))
-    prepared = prepare(adata, must_link=names[same], cannot_link=names[~same], config=config)
-    given = prepared.pairs
-    start = fitting.pretrain(prepared, k, config=config, seed=seed, progress=False)
-    found: Run = {"set": set_name, "count": count, "seed": seed, "fingerprint": fingerprint()}
-    for name, setting in {"ari": config, "ari_without_loss": without}.items():
-        if count == 0 and setting is without:
+    names = adata.obs_names.to_numpy()[rows]
+    pairs = {"must_link": names[same], "cannot_link": names[~same]}
+    scores: Run = {"set": set_name, "count": count, "seed": seed}
+    settings = {"": {}, "_without_loss": {"losses": {"constraints": 0.0}}}
+    for suffix, setting in settings.items():
+        if count == 0 and suffix:
             continue
-        made = fitting.fit(prepared, k, config=setting, seed=seed, pretrained=start)
-        proba = F.predict(made.state, made.data, config=setting).proba
-        clusters = np.asarray(proba).argmax(axis=1)[: len(labels)]
-        free = rest[prepared.order]
-        found[name] = float(adjusted_rand_score(labels[prepared.order][free], clusters[free]))
-        if given is not None:
-            kept = f"kept_{name.removeprefix('ari_')}" if setting is without else "kept"
-            found[kept] = float(1 - pairs.broken(clusters, given).mean())
-    return found
-
-
-def fingerprint() -> str:
-    """Return a hash of all that a run depends on but its data, count and seed."""
-    import scsiameseclu_jax as scs
-
-    return code_fingerprint(scs.Config().to_dict() | {"known": KNOWN})
+        model = scs.SiameseClu(len(set(labels)), config=scs.Config.from_dict(setting))
+        model.fit(adata, rng=seed, progress=False, **pairs)
+        scores[f"ari{suffix}"] = float(adjusted_rand_score(labels[rest], model.labels[rest]))
+        if count:
+            told = [model.manifest[kind] for kind in pairs if kind in model.manifest]
+            share = sum(part["kept"] for part in told) / sum(part["given"] for part in told)
+            scores[f"kept{suffix}"] = share
+    return scores
 
 
 def table(runs: list[Run]) -> str:
     """Return Markdown: mean ARI of the cells that no pair names, and pairs kept by training."""
     lines = [
         f"Pairs among {KNOWN:.0%} of the cells; ARI in % of the others, mean over seeds. Kept: "
-        "share of the pairs that clusters keep before those of the named cells are made to.",
+        "share of the pairs that the clusters keep.",
         "",
         "| set | seeds | pairs | ARI | without their loss | kept, % | without their loss |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name in dict.fromkeys(r["set"] for r in runs):
         for count in COUNTS:
-            own = [r for r in runs if (r["set"], r["count"]) == (name, count)]
-            if not own:
+            chosen = [r for r in runs if (r["set"], r["count"]) == (name, count)]
+            if not chosen:
                 continue
             cells = [
-                f"{100 * np.mean([r[key] for r in own]):.1f}" if key in own[0] else "-"
+                f"{100 * np.mean([r[key] for r in chosen]):.1f}" if key in chosen[0] else "-"
                 for key in ("ari", "ari_without_loss", "kept", "kept_without_loss")
             ]
-            lines.append(f"| {name} | {len(own)} | {count} | {' | '.join(cells)} |")
+            lines.append(f"| {name} | {len(chosen)} | {count} | {' | '.join(cells)} |")
     for count in COUNTS[1:]:
         gains = [
             r["ari"] - base["ari"]
@@ -114,12 +94,6 @@ def table(runs: list[Run]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def save(runs: list[Run], out: Path) -> None:
-    """Write runs and table."""
-    write(out, json.dumps({"versions": versions(), "runs": runs}, indent=1))
-    write(out.with_suffix(".md"), table(runs))
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pairs", description=__doc__)
     parser.add_argument("--sets", nargs="*", choices=list(real_data.FILES), default=SETS)
@@ -128,20 +102,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="repeat runs that are on record")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args(argv)
-    runs: list[Run] = []
-    if arguments.out.is_file() and not arguments.fresh:
-        runs = json.loads(arguments.out.read_text())["runs"]
-    current = fingerprint()
-    there = {(r["set"], r["count"], r["seed"]) for r in runs if r["fingerprint"] == current}
-    for seed in range(arguments.seeds):
-        for name in arguments.sets:
-            for count in arguments.counts:
-                if name not in real_data.available() or (name, count, seed) in there:
-                    continue
-                runs = [r for r in runs if (r["set"], r["count"], r["seed"]) != (name, count, seed)]
-                runs.append(run(name, count, seed))
-                print(runs[-1], flush=True)
-                save(runs, arguments.out)
+    mark = code_fingerprint({"known": KNOWN})
+    runs = on_record(arguments.out, {mark}, fresh=arguments.fresh)
+    done = {(r["set"], r["count"], r["seed"]) for r in runs}
+    sets = [name for name in arguments.sets if name in real_data.available()]
+    for seed, name, count in product(range(arguments.seeds), sets, arguments.counts):
+        if (name, count, seed) not in done:
+            runs.append(run(name, count, seed) | {"fingerprint": mark})
+            print(runs[-1], flush=True)
+            save(arguments.out, table(runs), runs=runs)
     print(table(runs))
     return 0
 

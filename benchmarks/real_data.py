@@ -25,7 +25,20 @@ FILES = {
     "pbmc3k": "pbmc3k.h5ad",
     "kang": "kang_ctrl_stim_pair.h5ad",
     "paul15": "paul15.h5ad",
+    "mouse_gut": "mouse_gut_22types.h5ad",
+    "pbmc_sorted": "pbmc_sorted_9types.h5ad",
+    "worm_embryo": "worm_embryo_amphid.h5ad",
+    "zeisel": "zeisel_550_11types.h5ad",
+    "segerstolpe": "segerstolpe_6types.h5ad",
+    "ifnb_stim": "ifnb_stim_13types.h5ad",
+    "endocrinogenesis": "endocrinogenesis_739.h5ad",
+    "rnamix": "rnamix_celseq2_7mix.h5ad",
+    "radial_glia": "radial_glia_pollen2015.h5ad",
+    "predc": "predc_facs_4types.h5ad",
+    "ipsc": "ipsc.h5ad",
 }
+# Those that long benchmarks take unless told otherwise.
+MAIN = tuple(FILES)[:8]
 LABELS = "cell_type"
 # Every other column of obs is a label, was made from labels, or is not needed.
 KEPT = ["batch"]
@@ -38,6 +51,12 @@ def available() -> dict[str, Path]:
         return {}
     paths = {name: where / file for name, file in FILES.items()}
     return {name: path for name, path in paths.items() if path.is_file()}
+
+
+def main_sets() -> list[str]:
+    """Return the names of `MAIN` that are there."""
+    here = available()
+    return [name for name in MAIN if name in here]
 
 
 def load(name: str) -> tuple[AnnData, np.ndarray]:

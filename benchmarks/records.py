@@ -1,22 +1,19 @@
-"""What every benchmark writes: figures, and the versions they were measured with."""
+"""What every benchmark writes: figures, and the code and versions they were measured with."""
 
 import ast
 import functools
 import hashlib
 import json
 import platform
+from collections.abc import Callable, Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-
-# What clusters and scores depend on; not the command line, plots and the like.
-_MODULES = [
-    *("batch_effects", "batches", "config", "device", "estimation", "fitted", "fitting"),
-    *("metrics/clustering", "model", "neighbors", "normalization", "novelty", "partition", "pp"),
-    *("reference", "consensus", "pairs", "provenance", "stability"),
-]
+PACKAGE = "scsiameseclu_jax"
+# A result depends on all that a fit imports, and on the readers of the data.
+FIT = (f"{PACKAGE}.model", f"{PACKAGE}.datasets")
 
 PACKAGES = [
     "scsiameseclu-jax",
@@ -24,17 +21,22 @@ PACKAGES = [
     *("numpy", "scipy", "scikit-learn", "scanpy", "anndata", "igraph"),
 ]
 
+Run = dict[str, Any]
+
 
 @functools.cache
 def versions() -> dict[str, str]:
     """Return the version of Python and of each package that can change a result."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            numbers[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            numbers[name] = "not installed"
+    return numbers
+
+
+# Files, written whole or not at all.
 
 
 def write(path: Path, text: str) -> None:
@@ -45,24 +47,74 @@ def write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def code_files() -> list[Path]:
-    """Return the files of the package that a result can depend on."""
-    package = ROOT / "scsiameseclu_jax"
-    named = [package / f"{name}.py" for name in _MODULES]
-    folders = [
-        path for name in ("functional", "datasets") for path in (package / name).glob("*.py")
-    ]
-    return sorted([*named, *folders])
+def save(out: Path, table: str, **document: Any) -> None:
+    """Write the figures as JSON, with the versions, and the table beside it as Markdown."""
+    write(out, json.dumps({"versions": versions()} | document, indent=1))
+    write(out.with_suffix(".md"), table)
 
 
-def _code(path: Path) -> str:
-    """Return what a file does: without comments and docstrings, which change no result."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def save_plot(out: Path, draw: Callable[[Path], None]) -> None:
+    """Write the picture that `draw` draws into a file beside the JSON."""
+    part = out.with_name(out.stem + ".part.png")
+    draw(part)
+    part.replace(out.with_suffix(".png"))
+
+
+def on_record(out: Path, marks: Collection[str], *, fresh: bool = False) -> list[Run]:
+    """Return the runs on record that the present code made: no table mixes two codes."""
+    if fresh or not out.exists():
+        return []
+    runs = json.loads(out.read_text(encoding="utf-8"))["runs"]
+    return [run for run in runs if run.get("fingerprint") in marks]
+
+
+# The code that a result depends on.
+
+
+def code_files(*modules: str) -> list[Path]:
+    """Return the files of `modules` and of all that they import from here, functions included.
+
+    The root of the package re-exports everything, so that it is passed through only.
+    """
+    reached: dict[str, Path] = {}
+    names = list(modules or FIT)
+    while names:
+        name = names.pop()
+        path = _file(name)
+        if path is not None and name not in reached and name != PACKAGE:
+            reached[name] = path
+            names += _imports(path.read_text(encoding="utf-8"))
+    return sorted(reached.values())
+
+
+def _file(name: str) -> Path | None:
+    """Return the file of a module of this repository, None for names that are not modules."""
+    folder = ROOT.joinpath(*name.split("."))
+    files = (folder.with_suffix(".py"), folder / "__init__.py")
+    return next((path for path in files if path.is_file()), None)
+
+
+@functools.cache
+def _imports(source: str) -> list[str]:
+    """Return what a source imports; ``from a import b`` gives a and a.b."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+@functools.cache
+def _code_hash(source: str) -> str:
+    """Return a hash of what a source does: comments and docstrings change no result."""
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         for name, value in ast.iter_fields(node):
             if isinstance(value, list):
                 setattr(node, name, [item for item in value if not _is_text(item)])
-    return ast.dump(tree)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def _is_text(node: object) -> bool:
@@ -73,8 +125,8 @@ def _is_text(node: object) -> bool:
     )
 
 
-def code_fingerprint(settings: dict[str, Any]) -> str:
-    """Return a hash of the package's code, its dependencies' versions and the settings of a run."""
-    code = [hashlib.sha256(_code(path).encode()).hexdigest() for path in code_files()]
+def code_fingerprint(settings: dict[str, Any], *modules: str) -> str:
+    """Return a hash of the code of `modules` (a fit's), of versions and of a run's settings."""
+    code = [_code_hash(path.read_text(encoding="utf-8")) for path in code_files(*modules)]
     parts = {"code": code, "versions": versions(), "settings": settings}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

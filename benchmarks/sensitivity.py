@@ -2,24 +2,24 @@
 
 ``python -m benchmarks.sensitivity`` changes one setting at a time: the weight of each loss term,
 the diffusion's alpha, the share of edges removed, the neighbours of the graph, the size of the
-latent space and the sharpness of the transport. It plots the mean ARI over data sets against each.
-Labels score, nothing else; the default was not chosen by this. Weights are values of the training
-state, so that all of them share one compilation. It resumes: runs on record with the same code,
-versions and settings are not repeated (``--fresh`` repeats all). Writes
+latent space and the regularisation of the transport. It plots the mean ARI over data sets against
+each. Labels score, nothing else; the default was not chosen by this. It resumes: runs on record
+with the same code and versions are not repeated (``--fresh`` repeats all). Writes
 ``benchmarks/results/sensitivity.json``, ``.md`` and ``.png``.
 """
 
 import argparse
-import json
 import sys
+from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any
 
+import jax
 import numpy as np
 
 from benchmarks import real_data
-from benchmarks.fits import fit_and_score
-from benchmarks.records import code_fingerprint, versions, write
+from benchmarks.records import Run, code_fingerprint, on_record, save, save_plot
+from benchmarks.weights import weights
 
 OUT = Path(__file__).resolve().parent / "results" / "sensitivity.json"
 SETS = ["baron_mouse1", "worm", "pbmc4k"]
@@ -31,65 +31,52 @@ SETTINGS: dict[str, list[float]] = {
     "augmentation.feature_noise": [0.03, 0.3, 1.0],
     "preprocessing.n_neighbors": [5, 10, 20, 30],
     "network.n_latent": [10, 40],
-    "transport.sharpness": [2.0, 10.0],
+    "transport.epsilon": [0.1, 0.5],
 }
 
-Run = dict[str, Any]
 
-
-def weights() -> dict[str, float]:
-    """Return the default's loss weights that are not 0."""
+def defaults() -> dict[str, float]:
+    """Return the default of each setting that is changed: ``section.name`` and value."""
     import scsiameseclu_jax as scs
 
-    found = scs.Config().to_dict()["losses"]
-    return {name: w for name, w in found.items() if w and name != "pairs"}  # none are given
-
-
-def default_of(setting: str) -> float:
-    """Return the default of ``section.name``."""
-    import scsiameseclu_jax as scs
-
-    section, name = setting.split(".")
-    return scs.Config().to_dict()[section][name]
+    config = scs.Config()
+    sections = config.to_dict()
+    # a term of weight 0 has no scale to vary, and no constraints are handed in here
+    losses = {name: w for name, w in weights(config).items() if w and name != "constraints"}
+    values = {f"losses.{name}": weight for name, weight in losses.items()}
+    for setting in SETTINGS:
+        section, name = setting.split(".")
+        values[setting] = sections[section][name]
+    return values
 
 
 def grid(settings: list[str]) -> list[tuple[str, float]]:
     """Return what is run: the default once, then each setting at its other values."""
-    made: list[tuple[str, float]] = [("default", 0.0)]
+    points: list[tuple[str, float]] = [("default", 0.0)]
     for setting in settings:
-        section, name = setting.split(".")
-        if section == "losses":
-            made += [(setting, factor * weights()[name]) for factor in FACTORS]
-        else:
-            made += [(setting, value) for value in SETTINGS[setting]]
-    return made
+        values = SETTINGS.get(setting) or [factor * defaults()[setting] for factor in FACTORS]
+        points += [(setting, value) for value in values]
+    return points
 
 
 def run_one(set_name: str, setting: str, value: float, seed: int) -> Run:
     """Fit and score once."""
+    from sklearn.metrics import adjusted_rand_score
+
     import scsiameseclu_jax as scs
 
-    changed: dict[str, Any] = {}
-    weighted: dict[str, float] = {}
-    if setting.startswith("losses."):
-        weighted = {setting.removeprefix("losses."): value}
-    elif setting != "default":
-        section, name = setting.split(".")
-        changed = {section: {name: value}}
-    config = scs.Config.from_dict(changed)
-    ari = fit_and_score(set_name, config, seed, base=scs.Config(), weights=weighted)
-    return {
-        "set": set_name,
-        "setting": setting,
-        "value": value,
-        "seed": seed,
-        "ari": ari,
-    }
+    section, _, name = setting.partition(".")
+    config = scs.Config.from_dict({section: {name: value}} if name else {})
+    adata, labels = real_data.load(set_name)
+    model = scs.SiameseClu(len(set(labels)), config=config)
+    model.fit(adata, rng=seed, progress=False)
+    ari = float(adjusted_rand_score(labels, model.labels))
+    return {"set": set_name, "setting": setting, "value": value, "seed": seed, "ari": ari}
 
 
 def curve(runs: list[Run], setting: str) -> list[tuple[float, float, int]]:
     """Return the values of a setting, the mean ARI over sets and seeds, and how many runs."""
-    default = default_of(setting)
+    default = defaults()[setting]
     points: dict[float, list[float]] = {}
     for run in runs:
         if run["setting"] in {setting, "default"}:
@@ -114,7 +101,7 @@ def table(runs: list[Run]) -> str:
         "| --- | --- |",
     ]
     for setting in changed_settings(runs):
-        default = default_of(setting)
+        default = defaults()[setting]
         cells = []
         for value, ari, _ in curve(runs, setting):
             cell = f"{value:.3g}: {100 * ari:.1f}"
@@ -142,7 +129,7 @@ def plot(runs: list[Run], path: Path) -> None:
         values = [value for value, _, _ in points]
         aris = [100 * ari for _, ari, _ in points]
         ax.plot(values, aris, ".-", color="0.4")
-        at = [(v, a) for v, a in zip(values, aris, strict=True) if v == default_of(setting)]
+        at = [(v, a) for v, a in zip(values, aris, strict=True) if v == defaults()[setting]]
         ax.plot(*zip(*at, strict=True), "o", color="C3")
         smallest = min(value for value in values if value > 0)
         ax.set_xscale("symlog", linthresh=smallest)  # linear from there to 0
@@ -158,17 +145,8 @@ def plot(runs: list[Run], path: Path) -> None:
     plt.close(figure)
 
 
-def save(runs: list[Run], out: Path) -> None:
-    """Write JSON, table and plot, each under a temporary name first."""
-    write(out, json.dumps({"versions": versions(), "runs": runs}, indent=1))
-    write(out.with_suffix(".md"), table(runs))
-    part = out.with_name(out.stem + ".part.png")
-    plot(runs, part)
-    part.replace(out.with_suffix(".png"))
-
-
 def main(argv: list[str] | None = None) -> int:
-    known = [f"losses.{name}" for name in weights()] + list(SETTINGS)
+    known = list(defaults())
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sensitivity", description=__doc__)
     parser.add_argument("--sets", nargs="+", choices=list(real_data.FILES), default=SETS)
     parser.add_argument("--settings", nargs="+", choices=known, default=known, metavar="SETTING")
@@ -179,26 +157,18 @@ def main(argv: list[str] | None = None) -> int:
     sets = [name for name in arguments.sets if name in real_data.available()]
     if not sets:
         parser.error(f"no data found; name their folder in {real_data.VARIABLE}")
-    runs: list[Run] = []
-    if arguments.out.exists() and not arguments.fresh:
-        runs = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"]
     mark = code_fingerprint({})
-
-    import jax
-
-    for set_name in sets:
-        for setting, value in grid(arguments.settings):
-            for seed in range(arguments.seeds):
-                key = {"set": set_name, "setting": setting, "value": value, "seed": seed}
-                done = [r for r in runs if key.items() <= r.items()]
-                if done and done[0]["fingerprint"] == mark:
-                    continue
-                made = run_one(set_name, setting, value, seed) | {"fingerprint": mark}
-                runs = [r for r in runs if not key.items() <= r.items()] + [made]
-                print(made, flush=True)
-                save(runs, arguments.out)
-            if setting in SETTINGS:
-                jax.clear_caches()  # no other value has these programs
+    runs = on_record(arguments.out, {mark}, fresh=arguments.fresh)
+    done = {(run["set"], run["setting"], run["value"], run["seed"]) for run in runs}
+    for set_name, (setting, value) in product(sets, grid(arguments.settings)):
+        for seed in range(arguments.seeds):
+            if (set_name, setting, value, seed) in done:
+                continue
+            runs.append(run_one(set_name, setting, value, seed) | {"fingerprint": mark})
+            print(runs[-1], flush=True)
+            save(arguments.out, table(runs), runs=runs)
+            save_plot(arguments.out, partial(plot, runs))
+        jax.clear_caches()  # the next setting may compile its own programs
     print(table(runs))
     return 0
 

@@ -13,8 +13,6 @@ Cell 163, 1663-1677.
 """
 
 import argparse
-import hashlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ import pandas as pd
 from anndata import AnnData
 
 from benchmarks import real_data
-from benchmarks.records import ROOT, code_fingerprint, versions, write
+from benchmarks.records import FIT, Run, code_fingerprint, on_record, save
 
 OUT = Path(__file__).resolve().parent / "results" / "trajectory.json"
 SEEDS = 3
@@ -39,8 +37,6 @@ LINEAGES = {
 EARLIEST, LOT = 10, 30  # roots
 OURS = "embedding (tl.trajectory)"
 BASELINE = "PCA, scanpy's defaults"
-
-Run = dict[str, Any]
 
 
 def published() -> pd.DataFrame:
@@ -60,15 +56,15 @@ def correlations(pseudotime: np.ndarray, known: pd.DataFrame) -> dict[str, float
     """Return rank correlations within each lineage; cells that were not reached come last."""
     from scipy.stats import spearmanr
 
-    found = {}
+    scores = {}
     time = np.nan_to_num(pseudotime, nan=2.0)
     for name, lineage in LINEAGES.items():
         order = order_of(known["paul_cluster"].astype(str).to_numpy(), lineage)
-        own = order >= 0
-        found[name] = float(spearmanr(time[own], order[own])[0])
-        others = known["Pseudotime"].to_numpy()[own]
-        found[f"{name}, others' pseudotime"] = float(spearmanr(time[own], others)[0])
-    return found
+        rows = order >= 0
+        scores[name] = float(spearmanr(time[rows], order[rows])[0])
+        others = known["Pseudotime"].to_numpy()[rows]
+        scores[f"{name}, others' pseudotime"] = float(spearmanr(time[rows], others)[0])
+    return scores
 
 
 def roots(known: pd.DataFrame) -> dict[str, list[str]]:
@@ -86,17 +82,17 @@ def components(adata: AnnData) -> dict[str, np.ndarray]:
     logged = AnnData(adata.X.astype(np.float32), obs=adata.obs[[]], var=adata.var[[]])
     sc.pp.normalize_total(logged)
     sc.pp.log1p(logged)
-    found = {}
+    spaces = {}
     for name in (BASELINE, "PCA, all genes", "PCA, scaled genes"):
-        made = logged.copy()
+        cells = logged.copy()
         if name == BASELINE:
-            sc.pp.highly_variable_genes(made)
+            sc.pp.highly_variable_genes(cells)
         elif name == "PCA, scaled genes":
-            made.X = made.X.toarray()
-            sc.pp.scale(made, max_value=10)
-        sc.pp.pca(made, n_comps=min(50, min(made.shape) - 1))
-        found[name] = np.asarray(made.obsm["X_pca"])
-    return found
+            cells.X = cells.X.toarray()
+            sc.pp.scale(cells, max_value=10)
+        sc.pp.pca(cells, n_comps=min(50, min(cells.shape) - 1))
+        spaces[name] = np.asarray(cells.obsm["X_pca"])
+    return spaces
 
 
 def by_scanpy(features: np.ndarray, starts: list[int]) -> list[np.ndarray]:
@@ -106,12 +102,12 @@ def by_scanpy(features: np.ndarray, starts: list[int]) -> list[np.ndarray]:
     cells = AnnData(np.asarray(features, np.float32))
     sc.pp.neighbors(cells, use_rep="X")
     sc.tl.diffmap(cells)
-    found = []
+    times = []
     for start in starts:
         cells.uns["iroot"] = start
         sc.tl.dpt(cells)
-        found.append(cells.obs["dpt_pseudotime"].to_numpy(copy=True))
-    return found
+        times.append(cells.obs["dpt_pseudotime"].to_numpy(copy=True))
+    return times
 
 
 def smoothed(values: np.ndarray, embedding: np.ndarray) -> np.ndarray:
@@ -148,16 +144,16 @@ def runs_of(seed: int) -> list[Run]:
     cells.obsm["both"] = np.hstack([_unit(z), _unit(other)])
 
     def times(names: list[str], key: str = "siameseclu", **options: Any) -> list[np.ndarray]:
-        found = []
+        orders = []
         for name in names:
             scs.tl.trajectory(cells, key, root=name, **options)
-            found.append(cells.obs[f"{key}_pseudotime"].to_numpy(copy=True))
-        return found
+            orders.append(cells.obs[f"{key}_pseudotime"].to_numpy(copy=True))
+        return orders
 
     chosen = roots(known)
-    made = [scored(OURS, seed, kind, times(names), known) for kind, names in chosen.items()]
+    runs = [scored(OURS, seed, kind, times(names), known) for kind, names in chosen.items()]
     first = chosen["earliest"]
-    made += [
+    runs += [
         scored(way, seed, "earliest", times(first, **options), known)
         for way, options in {
             "10 neighbours": {"n_neighbors": 10},
@@ -171,14 +167,14 @@ def runs_of(seed: int) -> list[Run]:
     # The cell that `root_cluster` takes, in the cluster that has most of the published start.
     most = cells.obs["siameseclu"][known["paul_cluster"].to_numpy() == START].mode()[0]
     scs.tl.trajectory(cells, root_cluster=str(most))
-    own = [cells.uns["siameseclu_paga"]["root"]]
-    chosen["root_cluster"] = own
-    made.append(scored(OURS, seed, "root_cluster", times(own), known))
+    root = [cells.uns["siameseclu_paga"]["root"]]
+    chosen["root_cluster"] = root
+    runs.append(scored(OURS, seed, "root_cluster", times(root), known))
     for way, features in pca.items():
         for kind, names in chosen.items():
             starts = [places[name] for name in names]
-            made.append(scored(way, seed, kind, by_scanpy(features, starts), known))
-    return made
+            runs.append(scored(way, seed, kind, by_scanpy(features, starts), known))
+    return runs
 
 
 def _unit(values: np.ndarray) -> np.ndarray:
@@ -242,12 +238,6 @@ def _seeds(runs: list[Run]) -> int:
     return len({r["seed"] for r in runs})
 
 
-def fingerprint() -> str:
-    """Return a hash of all code that a run depends on."""
-    files = [Path(__file__), *(ROOT / "scsiameseclu_jax" / f for f in ("tl/trajectory.py",))]
-    return code_fingerprint({f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files})
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trajectory", description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS)
@@ -256,18 +246,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if SET not in real_data.available():
         parser.error(f"no {SET} found; name its folder in {real_data.VARIABLE}")
-    runs: list[Run] = []
-    if arguments.out.exists() and not arguments.fresh:
-        runs = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"]
-    mark = fingerprint()
-    runs = [run for run in runs if run["fingerprint"] == mark]
+    mark = code_fingerprint({}, *FIT, "scsiameseclu_jax.tl.trajectory", "benchmarks.trajectory")
+    runs = on_record(arguments.out, {mark}, fresh=arguments.fresh)
     limits = ceilings(published())
     for seed in range(arguments.seeds):
         if not any(run["seed"] == seed for run in runs):
             runs += [run | {"fingerprint": mark} for run in runs_of(seed)]
-            record = {"versions": versions(), "ceilings": limits, "runs": runs}
-            write(arguments.out, json.dumps(record, indent=1))
-            write(arguments.out.with_suffix(".md"), table(runs, limits))
+            save(arguments.out, table(runs, limits), ceilings=limits, runs=runs)
             print(f"seed {seed} done", flush=True)
     print(table(runs, limits))
     return 0

@@ -4,7 +4,7 @@
 (`real_data.py`) and predicts the others, with several seeds. It prints the ARI of the predicted
 cells with their types, beside what a fit on all cells reaches on the same cells, and the ARI of
 both partitions. Then it leaves out each type with at least 100 cells in turn and prints the share
-of its cells that are flagged as out of reference, beside the share of the other predicted cells
+of its cells that are flagged as novel, beside the share of the other predicted cells
 that are, and the share that would be at a level that exactly 5 % of the others exceed. It also
 takes genes from the new cells, drawn by lot, and prints how many of them keep their cluster and are
 flagged. First of all it times the prediction of 10,000 simulated cells by a fit of as many. Labels
@@ -13,17 +13,15 @@ choose what is left out and score, nothing else. It resumes; ``--fresh`` repeats
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from benchmarks import real_data
-from benchmarks.records import code_fingerprint, versions, write
+from benchmarks.records import Run, code_fingerprint, on_record, save
 
 OUT = Path(__file__).resolve().parent / "results" / "transfer.json"
 SETS = ["kidney", "cite_cbmc", "pbmc4k", "worm", "baron_mouse1"]
@@ -33,8 +31,6 @@ LEAST = 100  # cells of a type that is left out
 MISSING = (0.1, 0.18)  # of the genes; of more than 0.2 prediction refuses
 MANY = 10_000  # cells of the timed prediction, and of its fit
 BARS = {"relative": 0.95, "agreement": 0.85, "flagged": 0.7, "false": 0.05, "seconds": 20}
-
-Run = dict[str, Any]
 
 
 def split(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -54,7 +50,7 @@ def run_timed(n: int) -> Run:
     jax.clear_caches()
     start = time.perf_counter()
     model.predict(new)
-    return {"kind": "timed", "n_cells": n, "seconds": round(time.perf_counter() - start, 2)}
+    return {"seconds": round(time.perf_counter() - start, 2)}
 
 
 def run_new_cells(set_name: str, seed: int) -> Run:
@@ -69,17 +65,14 @@ def run_new_cells(set_name: str, seed: int) -> Run:
     whole = scs.SiameseClu(n_clusters).fit(adata, rng=seed, progress=False)
     model = scs.SiameseClu(n_clusters).fit(adata[seen].copy(), rng=seed, progress=False)
     start = time.perf_counter()
-    found = model.predict(adata[unseen].copy())
+    predicted = model.predict(adata[unseen].copy())
     seconds = time.perf_counter() - start
     truth, full = labels[unseen], whole.labels[unseen]
     return {
-        "kind": "new cells",
-        "set": set_name,
-        "seed": seed,
-        "predicted": float(adjusted_rand_score(truth, found.labels)),
+        "predicted": float(adjusted_rand_score(truth, predicted.labels)),
         "fitted": float(adjusted_rand_score(truth, full)),
-        "agreement": float(adjusted_rand_score(full, found.labels)),
-        "alpha": float(found.is_novel.mean()),
+        "agreement": float(adjusted_rand_score(full, predicted.labels)),
+        "false_flags": float(predicted.is_novel.mean()),
         "n_cells": len(unseen),
         "seconds": round(seconds, 2),
     }
@@ -93,17 +86,16 @@ def run_missing(set_name: str) -> Run:
     seen, unseen = split(adata.n_obs, 0)
     model = scs.SiameseClu(len(set(labels))).fit(adata[seen].copy(), rng=0, progress=False)
     whole = model.predict(adata[unseen].copy())
-    made: Run = {"kind": "missing genes", "set": set_name, "n_cells": len(unseen)}
-    made["alpha"] = float(whole.is_novel.mean())
+    shares: Run = {"n_cells": len(unseen), "false_flags": float(whole.is_novel.mean())}
     order = np.random.default_rng(0).permutation(adata.n_vars)
     for share in MISSING:
         kept = np.sort(order[round(share * adata.n_vars) :])
         part = adata[unseen][:, kept]
         counted = np.asarray(part.X.sum(axis=1)).ravel() > 0  # one cell in a thousand has no more
-        found = model.predict(part[counted].copy())
-        made[f"same_{share}"] = float((found.labels == whole.labels[counted]).mean())
-        made[f"false_flags_{share}"] = float(found.is_novel.mean())
-    return made
+        predicted = model.predict(part[counted].copy())
+        shares[f"same_{share}"] = float((predicted.labels == whole.labels[counted]).mean())
+        shares[f"false_flags_{share}"] = float(predicted.is_novel.mean())
+    return shares
 
 
 def run_left_out(set_name: str, kind: str) -> Run:
@@ -116,18 +108,26 @@ def run_left_out(set_name: str, kind: str) -> Run:
     left_out = np.flatnonzero(labels == kind)
     model = scs.SiameseClu(len(set(labels)) - 1)
     model.fit(adata[seen].copy(), rng=0, progress=False)
-    found = model.predict(adata[np.sort(np.r_[unseen, left_out])].copy())
+    predicted = model.predict(adata[np.sort(np.r_[unseen, left_out])].copy())
     of_kind = labels[np.sort(np.r_[unseen, left_out])] == kind
-    level = np.quantile(found.novelty[~of_kind], 1 - BARS["false"])
+    level = np.quantile(predicted.novelty[~of_kind], 1 - BARS["false"])
     return {
-        "kind": "left out",
-        "set": set_name,
-        "type": kind,
-        "flagged": float(found.is_novel[of_kind].mean()),
-        "alpha": float(found.is_novel[~of_kind].mean()),
-        "flagged_at_5_percent": float((found.novelty[of_kind] > level).mean()),
+        "flagged": float(predicted.is_novel[of_kind].mean()),
+        "false_flags": float(predicted.is_novel[~of_kind].mean()),
+        "flagged_at_5_percent": float((predicted.novelty[of_kind] > level).mean()),
         "n_cells": int(of_kind.sum()),
     }
+
+
+def measure(key: Run) -> Run:
+    """Run one entry of the plan."""
+    if key["kind"] == "timed":
+        return run_timed(key["n_cells"])
+    if key["kind"] == "new cells":
+        return run_new_cells(key["set"], key["seed"])
+    if key["kind"] == "missing genes":
+        return run_missing(key["set"])
+    return run_left_out(key["set"], key["type"])
 
 
 def table(runs: list[Run]) -> str:
@@ -140,11 +140,12 @@ def table(runs: list[Run]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
 
-    def row(name: str, own: list[Run]) -> str:
-        mean = {key: np.mean([r[key] for r in own]) for key in ("predicted", "fitted", "agreement")}
-        ratio = np.mean([r["predicted"] / r["fitted"] for r in own])
-        flags = np.mean([r["alpha"] for r in own])
-        speed = np.median([r["n_cells"] / r["seconds"] for r in own])
+    def row(name: str, chosen: list[Run]) -> str:
+        keys = ("predicted", "fitted", "agreement")
+        mean = {key: np.mean([r[key] for r in chosen]) for key in keys}
+        ratio = np.mean([r["predicted"] / r["fitted"] for r in chosen])
+        flags = np.mean([r["false_flags"] for r in chosen])
+        speed = np.median([r["n_cells"] / r["seconds"] for r in chosen])
         return (
             f"| {name} | {mean['predicted']:.3f} | {mean['fitted']:.3f} | {ratio:.3f} | "
             f"{mean['agreement']:.3f} | {flags:.1%} | {speed:.0f} |"
@@ -161,11 +162,11 @@ def table(runs: list[Run]) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for name in [*(s for s in sets if any_of(out, s)), "mean over types"]:
-        own = [r for r in out if name in {r["set"], "mean over types"}]
-        if own:
-            keys = ("flagged", "alpha", "flagged_at_5_percent")
-            shares = " | ".join(f"{np.mean([r[key] for r in own]):.1%}" for key in keys)
-            lines.append(f"| {name} | {len(own)} | {shares} |")
+        chosen = [r for r in out if name in {r["set"], "mean over types"}]
+        if chosen:
+            keys = ("flagged", "false_flags", "flagged_at_5_percent")
+            shares = " | ".join(f"{np.mean([r[key] for r in chosen]):.1%}" for key in keys)
+            lines.append(f"| {name} | {len(chosen)} | {shares} |")
     missing = [run for run in runs if run["kind"] == "missing genes"]
     if missing:
         lines += ["", *missing_table(missing)]
@@ -181,22 +182,17 @@ def missing_table(runs: list[Run]) -> list[str]:
     columns = [f"without {share:.0%}: same cluster | flagged" for share in MISSING]
     lines = [f"| data | all genes: flagged | {' | '.join(columns)} |"]
     lines.append("| --- | --- |" + " --- | --- |" * len(MISSING))
-    keys = ["alpha"] + [f"{key}_{s}" for s in MISSING for key in ("same", "alpha")]
+    keys = ["false_flags"]
+    keys += [f"{key}_{s}" for s in MISSING for key in ("same", "false_flags")]
     for name in [*(run["set"] for run in runs), "mean"]:
-        own = [run for run in runs if name in {run["set"], "mean"}]
-        values = " | ".join(f"{np.mean([run[key] for run in own]):.1%}" for key in keys)
+        chosen = [run for run in runs if name in {run["set"], "mean"}]
+        values = " | ".join(f"{np.mean([run[key] for run in chosen]):.1%}" for key in keys)
         lines.append(f"| {name} | {values} |")
     return lines
 
 
 def any_of(runs: list[Run], set_name: str) -> bool:
     return any(run["set"] == set_name for run in runs)
-
-
-def save(runs: list[Run], out: Path) -> None:
-    """Write JSON and tables, each under a temporary name first."""
-    write(out, json.dumps({"versions": versions(), "bars": BARS, "runs": runs}, indent=1))
-    write(out.with_suffix(".md"), table(runs))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -210,10 +206,8 @@ def main(argv: list[str] | None = None) -> int:
     sets = [name for name in arguments.sets if name in real_data.available()]
     if not sets:
         parser.error(f"no data found; name their folder in {real_data.VARIABLE}")
-    runs: list[Run] = []
-    if arguments.out.exists() and not arguments.fresh:
-        runs = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"]
     mark = code_fingerprint({})
+    runs = on_record(arguments.out, {mark}, fresh=arguments.fresh)
     wanted: list[Run] = [{"kind": "timed", "n_cells": MANY}]
     for name in sets:
         wanted += [
@@ -227,22 +221,12 @@ def main(argv: list[str] | None = None) -> int:
                 for kind in kinds[sizes >= LEAST]
             ]
     for key in wanted:
-        done = [run for run in runs if key.items() <= run.items()]
-        if done and done[0]["fingerprint"] == mark:
+        if any(key.items() <= run.items() for run in runs):
             continue
-        if key["kind"] == "timed":
-            made = run_timed(key["n_cells"])
-        elif key["kind"] == "new cells":
-            made = run_new_cells(key["set"], key["seed"])
-        elif key["kind"] == "missing genes":
-            made = run_missing(key["set"])
-        else:
-            made = run_left_out(key["set"], key["type"])
-        runs = [run for run in runs if not key.items() <= run.items()]
-        runs.append(made | {"fingerprint": mark})
+        runs.append(key | measure(key) | {"fingerprint": mark})
         jax.clear_caches()  # programs of all fits together would be too many mappings of memory
-        print(made, flush=True)
-        save(runs, arguments.out)
+        print(runs[-1], flush=True)
+        save(arguments.out, table(runs), bars=BARS, runs=runs)
     print(table(runs))
     return 0
 

@@ -221,14 +221,16 @@ def test_doctests(name):
     assert result.failed == 0
 
 
-def test_tests_named_in_the_readme_exist():
-    text = (ROOT / "README.md").read_text()
-    files = set(re.findall(r"tests/(\w+\.py)", text))
+@pytest.mark.parametrize("name", ["README.md", "benchmarks/results/README.md", "CONTRIBUTING.md"])
+def test_tests_that_documents_name_exist(name):
+    text = (ROOT / name).read_text()
+    files = set(re.findall(r"tests/[\w/]+\.py", text))
     assert files
-    assert not [name for name in files if not (ROOT / "tests" / name).exists()]
-    for name in re.findall(r"::(test_\w+)|`(test_\w+)`", text):
-        test = name[0] or name[1]
-        assert any(f"def {test}(" in p.read_text() for p in (ROOT / "tests").glob("*.py")), test
+    assert not [file for file in files if not (ROOT / file).exists()]
+    sources = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
+    for pair in re.findall(r"::(test_\w+)|`(test_\w+)`", text):
+        test = "".join(pair)
+        assert any(f"def {test}(" in source for source in sources), test
 
 
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)

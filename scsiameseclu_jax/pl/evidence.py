@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
 
-from scsiameseclu_jax.config import Losses
+import scsiameseclu_jax.functional as F
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +61,8 @@ def history(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None) 
     stages = np.array([str(stage) for stage in record["stage"]])
     steps = np.arange(1, len(stages) + 1)
     _shade_stages(ax, stages)
-    terms = [item.name for item in fields(Losses) if item.name in record]
+    watched = {*F.StepInfo._fields, "stage"}
+    terms = [name for name in record if name not in watched]
     for i, name in enumerate(terms):
         ax.plot(steps, _positive(record[name]), label=name.replace("_", " "), **_style(i, steps))
     ax.plot(steps, _positive(record["loss"]), "k", linewidth=2.4, label="loss (sum)")

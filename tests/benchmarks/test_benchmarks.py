@@ -1,6 +1,5 @@
 """The benchmark on simulated cells: sound baselines, resuming, tables and the check."""
 
-import dataclasses
 import json
 import types
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from benchmarks import accuracy
+from benchmarks import accuracy, records
 from benchmarks.baselines import BASELINES
 from scsiameseclu_jax import metrics
 
@@ -119,7 +118,7 @@ def test_resuming_does_only_what_is_new(bench, monkeypatch):
 
     bench.paths["kidney"].write_text("7")
     assert {name for name, _, _ in bench.run()[1]} == {"kidney"}
-    monkeypatch.setattr(accuracy, "versions", lambda: {"jax": "another"})
+    monkeypatch.setattr(records, "versions", lambda: {"jax": "another"})
     assert len(bench.run()[1]) == 12
 
 
@@ -167,24 +166,6 @@ def test_check(runs, expected):
     assert len(found) == len(expected)
     for message, words in zip(found, expected, strict=True):
         assert message.startswith("Expected") and words in message
-
-
-def test_settings_reach_a_frozen_configuration_section_by_section():
-    @dataclasses.dataclass(frozen=True)
-    class Section:
-        sizes: tuple[int, ...] = (1, 2)
-        rate: float = 0.1
-
-    @dataclasses.dataclass(frozen=True)
-    class Config:
-        section: Section = Section()
-        n_steps: int = 5
-
-    config = accuracy._replaced(Config(), {"n_steps": 9, "section": {"sizes": [3, 4]}})
-    assert config == Config(section=Section(sizes=(3, 4)), n_steps=9)
-    assert hash(config) == hash(Config(section=Section(sizes=(3, 4)), n_steps=9))
-    with pytest.raises(TypeError, match="n_stepz"):
-        accuracy._replaced(Config(), {"n_stepz": 9})
 
 
 @pytest.mark.parametrize("options", [["--sets", "nowhere"], ["--seeds", "0"]])

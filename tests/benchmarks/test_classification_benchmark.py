@@ -34,7 +34,7 @@ def test_bars_are_judged():
     assert "uses PCA: 1 of 1 ways." in classification_table.table(runs)
     runs.append(between | {"way": "logistic, PCA of all cells"} | scored(0.92))
     assert "uses PCA: 0 of 1 ways." in classification_table.table(runs)
-    left = {"kind": "left out", "set": "kang", "reference": "ctrl", "alpha": 0.1}
+    left = {"kind": "left out", "set": "kang", "reference": "ctrl", "false_flags": 0.1}
     runs = [left | {"type": "B", "flagged": 1.0}, left | {"type": "T", "flagged": 0.5}]
     assert "| kang | ctrl | 2 | 75.0% | 10.0% |" in classification_table.table(runs)
 

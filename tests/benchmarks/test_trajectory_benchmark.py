@@ -77,6 +77,6 @@ def test_it_prints_the_bar_and_resumes(tmp_path, monkeypatch, capsys):
     assert len(json.loads((tmp_path / "made.json").read_text())["runs"]) == 4
     trajectory.main([*words, "3"])
     assert done == [0, 1, 2]
-    monkeypatch.setattr(trajectory, "fingerprint", lambda: "other")
+    monkeypatch.setattr(trajectory, "code_fingerprint", lambda *parts: "other")
     trajectory.main([*words, "1"])
     assert done == [0, 1, 2, 0]

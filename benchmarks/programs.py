@@ -1,0 +1,92 @@
+"""Does a process that fits many data sets of many sizes keep its memory?
+
+``python -m benchmarks.programs`` fits 30 simulated data sets of 30 sizes one after another, in one
+process and with the default settings. After each it reads the resident memory of the process, the
+number of its memory maps (Linux allows 65,530) and the seconds that the fit took. Compiled programs
+that are never freed show as a line that does not level off. ``--sets N`` takes N sizes over the
+same range. Linux only. Writes ``benchmarks/results/programs.json`` and ``.md``.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.records import Run, save
+
+OUT = Path(__file__).resolve().parent / "results" / "programs.json"
+SETS = 30
+CELLS = (200, 1500)  # of the smallest and the largest set
+N_GENES, N_CLUSTERS = 500, 5
+MIB = 2**10  # /proc counts in KiB
+PROCESS = Path("/proc/self")
+
+
+def resident_mib() -> float:
+    """Return the resident memory of this process."""
+    status = (PROCESS / "status").read_text(encoding="ascii", errors="replace")
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) / MIB
+
+
+def n_maps() -> int:
+    """Return the number of memory maps of this process."""
+    return len((PROCESS / "maps").read_text(encoding="ascii", errors="replace").splitlines())
+
+
+def fit(n_cells: int) -> Run:
+    """Fit one simulated set; say what the process holds afterwards."""
+    import scsiameseclu_jax as scs
+
+    adata = scs.datasets.simulate(
+        n_cells=n_cells, n_genes=N_GENES, n_clusters=N_CLUSTERS, rng=n_cells
+    )
+    start = time.perf_counter()
+    scs.SiameseClu(N_CLUSTERS).fit(adata, progress=False)
+    seconds = time.perf_counter() - start
+    return {
+        "n_cells": n_cells,
+        "seconds": round(seconds, 2),
+        "resident_mib": round(resident_mib(), 1),
+        "maps": n_maps(),
+    }
+
+
+def table(runs: list[Run]) -> str:
+    """Return the curve as a Markdown table."""
+    lines = [
+        f"One process, one fit after another; {N_GENES} genes, {N_CLUSTERS} clusters, default "
+        "settings. Memory and maps are those of the process after each fit.",
+        "",
+        "| fit | cells | s | resident memory, MiB | memory maps |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for number, run in enumerate(runs, start=1):
+        cells = [f"{number}", f"{run['n_cells']:,}", f"{run['seconds']:.1f}"]
+        cells += [f"{run['resident_mib']:.0f}", f"{run['maps']:,}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.programs", description=__doc__)
+    parser.add_argument("--sets", type=int, default=SETS, help="how many, at least 2")
+    parser.add_argument("--out", type=Path, default=OUT)
+    arguments = parser.parse_args(argv)
+    if arguments.sets < 2:
+        parser.error(f"Expected `--sets` to be at least 2, found {arguments.sets}.")
+    if not (PROCESS / "maps").is_file():
+        parser.error(f"Expected {PROCESS / 'maps'}, found none: this benchmark needs Linux.")
+    runs: list[Run] = []
+    for n_cells in np.linspace(*CELLS, arguments.sets).round().astype(int).tolist():
+        runs.append(fit(n_cells))
+        print(runs[-1], flush=True)
+        save(arguments.out, table(runs), runs=runs)
+    print(table(runs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

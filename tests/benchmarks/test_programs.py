@@ -1,0 +1,34 @@
+"""The benchmark of what a process keeps: it reads this process, and prints a curve."""
+
+import json
+import mmap
+
+import pytest
+
+from benchmarks import programs
+
+pytestmark = pytest.mark.skipif(
+    not (programs.PROCESS / "maps").is_file(), reason="reads /proc, which is Linux's"
+)
+
+
+def test_it_reads_memory_and_maps_of_this_process():
+    before, maps = programs.resident_mib(), programs.n_maps()
+    held = [mmap.mmap(-1, 2**22, prot=mmap.PROT_READ)]
+    held += [mmap.mmap(-1, 2**25)]
+    held[1].write(b"x" * 2**25)
+    assert 25 < programs.resident_mib() - before < 100
+    assert programs.n_maps() > maps
+
+
+def test_it_prints_the_curve(tmp_path, monkeypatch, capsys):
+    def fit(n_cells):
+        return {"n_cells": n_cells, "seconds": 1.5, "resident_mib": 600.4, "maps": 1234}
+
+    monkeypatch.setattr(programs, "fit", fit)
+    out = tmp_path / "programs.json"
+    assert programs.main(["--sets", "3", "--out", str(out)]) == 0
+    assert "| 2 | 850 | 1.5 | 600 | 1,234 |" in capsys.readouterr().out
+    assert [run["n_cells"] for run in json.loads(out.read_text())["runs"]] == [200, 850, 1500]
+    with pytest.raises(SystemExit):
+        programs.main(["--sets", "1"])
