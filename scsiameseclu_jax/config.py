@@ -275,8 +275,9 @@ class Config:
     scale: Scale = field(default_factory=Scale)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.losses, Weights):
-            object.__setattr__(self, "losses", Weights(self.losses))
+        losses: object = self.losses
+        if isinstance(losses, Mapping) and not isinstance(losses, Weights):
+            object.__setattr__(self, "losses", Weights(losses))
         patience, every = self.training.patience, self.transport.refresh_every
         _expect(
             not patience or patience >= every > 0,
@@ -313,25 +314,25 @@ class Config:
             If a section or setting does not exist, or a value is out of range.
         """
         sections = {item.name: item.default_factory for item in fields(cls)}
-        made = {}
+        parts: dict[str, Any] = {}
         for name, settings in values.items():
             _expect(name in sections, "config", f"made of the sections {sorted(sections)}", name)
             _expect(isinstance(settings, Mapping), f"config.{name}", "a table", settings)
             kind: Any = sections[name]
             if kind is Weights:
-                made[name] = Weights(settings)
+                parts[name] = Weights(settings)
                 continue
             defaults = {item.name: item.default for item in fields(kind)}
             for key, value in settings.items():
                 _expect(key in defaults, f"config.{name}", f"made of {sorted(defaults)}", key)
                 _check_type(f"{name}.{key}", value, defaults[key])
-            made[name] = kind(
+            parts[name] = kind(
                 **{
                     key: float(value) if isinstance(defaults[key], float) else value
                     for key, value in settings.items()
                 }
             )
-        return cls(**made)
+        return cls(**parts)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:

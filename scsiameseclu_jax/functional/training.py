@@ -329,11 +329,13 @@ def siameseclu(
     if n_clusters < 2:
         msg = f"Expected `n_clusters` to be at least 2, found {n_clusters}."
         raise ValueError(msg)
-    for term in terms:
-        if not isinstance(term, Term):
-            msg = f"Expected `terms` to be made of F.Term, found {type(term).__name__}."
+    handed: Any
+    for handed in terms:
+        if not isinstance(handed, Term):
+            msg = f"Expected `terms` to be made of F.Term, found {type(handed).__name__}."
             raise TypeError(msg)
-    if not isinstance(encoder, Encoder):
+    handed = encoder
+    if not isinstance(handed, Encoder):
         msg = f"Expected `encoder` to be an F.Encoder(init, apply), found {type(encoder).__name__}."
         raise TypeError(msg)
     names = [term.name for term in terms]
@@ -591,9 +593,9 @@ def _loop(
 def _embedding(method: Method, state: TrainState, data: CellData, n_new: int = 0) -> Array:
     structure = method.structure
     views = method.augment(None, state, data, structure=structure)
-    options = {"encoder": method.encoder, "structure": structure, "n_new": n_new}
+    choices: dict[str, Any] = {"encoder": method.encoder, "structure": structure}
     with jax.default_matmul_precision(structure.precision):
-        return embed(state.params, views, data.mask, **options).fused
+        return embed(state.params, views, data.mask, n_new=n_new, **choices).fused
 
 
 @partial(jax.jit, static_argnums=0)

@@ -1,4 +1,4 @@
-"""Fit some cells, keep the model, predict others: ``python examples/new_cells.py``."""
+"""Fit some cells, keep the model, predict others: ``python examples/03_new_cells.py``."""
 
 import tempfile
 from pathlib import Path
@@ -8,8 +8,7 @@ from scsiameseclu_jax.metrics import scores
 
 adata = scs.datasets.pbmc68k_reduced()
 types = adata.obs.pop("cell_type")
-training = {"feature_steps": 20, "graph_steps": 5, "joint_steps": 5, "steps": 10}  # a short one
-config = scs.Config.from_dict({"training": training})
+config = scs.Config.short()  # leave it out in earnest
 
 model = scs.SiameseClu(n_clusters=10, config=config).fit(adata[:500].copy(), rng=0)
 with tempfile.TemporaryDirectory() as folder:

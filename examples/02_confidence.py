@@ -1,10 +1,9 @@
-"""How many clusters, how stable, how sure: ``python examples/confidence.py``."""
+"""How many clusters, how stable, how sure: ``python examples/02_confidence.py``."""
 
 import scsiameseclu_jax as scs
 
 adata = scs.datasets.pbmc68k_reduced()
-training = {"feature_steps": 20, "graph_steps": 5, "joint_steps": 5, "steps": 10}  # a short one
-config = scs.Config.from_dict({"training": training})
+config = scs.Config.short()  # leave it out in earnest
 
 k = scs.tl.estimate_n_clusters(adata)
 print(f"{k} clusters: {adata.uns['n_clusters']['why']}")

@@ -1,4 +1,4 @@
-"""Cells known to belong together, or apart: ``python examples/pairs.py``."""
+"""Cells known to belong together, or apart: ``python examples/05_constraints.py``."""
 
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
@@ -12,8 +12,7 @@ one, two = np.array([rng.choice(50, 2, replace=False) for _ in range(100)]).T
 same = types[one] == types[two]
 names = np.column_stack([adata.obs_names[one], adata.obs_names[two]])
 known = {"must_link": names[same], "cannot_link": names[~same]}
-training = {"feature_steps": 20, "graph_steps": 5, "joint_steps": 5, "steps": 10}  # a short one
-config = scs.Config.from_dict({"training": training})
+config = scs.Config.short()  # leave it out in earnest
 
 scs.tl.siameseclu(adata, 5, key_added="plain", config=config)
 scs.tl.siameseclu(adata, 5, key_added="with_pairs", config=config, **known)

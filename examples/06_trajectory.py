@@ -1,12 +1,11 @@
-"""Cells in order from a root, and genes along it: ``python examples/trajectory.py``."""
+"""Cells in order from a root, and genes along it: ``python examples/06_trajectory.py``."""
 
 import scsiameseclu_jax as scs
 
 adata = scs.datasets.pbmc68k_reduced()
 # T and NK cells, from naive to cytotoxic ones; cells of other kinds would be no part of that.
 adata = adata[adata.obs["cell_type"].str.contains("CD4|CD8|CD56")].copy()
-training = {"feature_steps": 20, "graph_steps": 5, "joint_steps": 5, "steps": 10}  # a short one
-config = scs.Config.from_dict({"training": training})
+config = scs.Config.short()  # leave it out in earnest
 scs.tl.siameseclu(adata, 4, config=config)
 
 # Where to begin is for you to say: a cell (root="..."), a cluster (root_cluster="3"), or genes.

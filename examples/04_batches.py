@@ -1,4 +1,4 @@
-"""Cells of two batches, looked past in two ways: ``python examples/batches.py``."""
+"""Cells of two batches, ignored in two ways: ``python examples/04_batches.py``."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,13 +13,12 @@ counts = adata.X.toarray()
 counts[treated] = rng.poisson(counts[treated] * np.exp(rng.normal(0, 1.5, adata.n_vars)))
 adata.X = sp.csr_matrix(counts)
 adata.obs["batch"] = np.where(treated, "treated", "control")
-training = {"feature_steps": 20, "graph_steps": 5, "joint_steps": 5, "steps": 10}  # a short one
-config = scs.Config.from_dict({"training": training})
+config = scs.Config.short()  # leave it out in earnest
 
 scs.tl.siameseclu(adata, 4, key_added="plain", config=config)
-scs.tl.siameseclu(adata, 4, batch_key="batch", key_added="past_batches", config=config)
+scs.tl.siameseclu(adata, 4, batch_key="batch", key_added="batches_ignored", config=config)
 # An embedding of Harmony or scVI in obsm serves as well: use_rep="X_pca_harmony".
-for key in ("plain", "past_batches"):
+for key in ("plain", "batches_ignored"):
     of_types, of_batches = (
         adjusted_rand_score(adata.obs[column], adata.obs[key]) for column in ("cell_type", "batch")
     )

@@ -1,4 +1,4 @@
-"""From counts to a labelled, reported data set: ``python examples/from_counts_to_types.py``.
+"""From counts to a labelled, reported data set: ``python examples/01_from_counts_to_types.py``.
 
 Give a file of your own counts, and a list of markers, as arguments; without, it takes 700 bundled
 blood cells and the bundled list.
@@ -10,8 +10,7 @@ import scsiameseclu_jax as scs
 
 adata = scs.datasets.read(sys.argv[1]) if sys.argv[1:] else scs.datasets.pbmc68k_reduced()
 markers = sys.argv[2] if sys.argv[2:] else "blood"
-training = {"feature_steps": 20, "graph_steps": 5, "joint_steps": 5, "steps": 10}  # a short one
-config = scs.Config.from_dict({"training": training})
+config = scs.Config.short()  # leave it out in earnest
 
 # Clusters from one half of the counts, p-values from the other: they are not inflated.
 scs.pp.split_counts(adata)
