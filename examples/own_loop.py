@@ -1,7 +1,7 @@
 """An optimiser and a training loop of your own, and the way back: ``python examples/own_loop.py``.
 
-`prepare` gives what a fit sees, `method` its pure functions; `from_state` makes a model again, which
-predicts, saves and reports.
+`prepare` gives what a fit sees, `method` its pure functions; `from_state` makes a model again,
+which predicts, saves and reports.
 """
 
 import jax

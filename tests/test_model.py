@@ -9,6 +9,9 @@ import scipy.sparse as sp
 from sklearn.metrics import adjusted_rand_score
 
 import scsiameseclu_jax as scs
+import scsiameseclu_jax.functional as F
+from scsiameseclu_jax.partition import candidates, consensus
+from scsiameseclu_jax.training import device
 
 SHORT = scs.Config.from_dict(
     {"training": {"feature_steps": 10, "graph_steps": 4, "joint_steps": 4, "steps": 10}}
@@ -69,15 +72,27 @@ def test_same_seed_same_result_other_seed_other_noise(adata, model):
     assert generator.manifest["seed"] == fit(adata, rng=np.random.default_rng(5)).manifest["seed"]
 
 
-def test_other_data_and_seed_in_the_bucket_compile_nothing(adata, model):
-    from scsiameseclu_jax.functional import fit as compiled
-
-    before = compiled._cache_size()
+def test_other_data_and_settings_in_the_bucket_compile_nothing(adata, model):
+    sizes = [program._cache_size() for program in F.training.PROGRAMS]
     # 238 and 240 cells share a bucket, and links share one because the graph is as dense
     fit(adata[:238], rng=7)
-    again = scs.Config.from_dict(SHORT.to_dict())
-    scs.SiameseClu(4, config=again).fit(adata, progress=False)
-    assert compiled._cache_size() == before
+    changed = SHORT.to_dict() | {"losses": {"clustering": 3.0}, "transport": {"epsilon": 0.3}}
+    changed["training"] |= {"steps": 3, "rate": 1e-3}
+    scs.SiameseClu(4, config=scs.Config.from_dict(changed)).fit(adata, progress=False)
+    assert [program._cache_size() for program in F.training.PROGRAMS] == sizes
+
+
+def test_programs_of_many_shapes_are_not_kept(monkeypatch):
+    """Each holds memory maps, of which the kernel has 65,530 for a process."""
+    cleared, data = [], F.cell_data(np.ones((8, 2)), None, np.arange(8)[::-1, None])
+    monkeypatch.setattr(device, "_kept", type(device._kept)())
+    monkeypatch.setattr(F, "clear_programs", lambda: cleared.append(1))
+    for rows in (8, 16, 8, 24, 32, 8):
+        padded = F.cell_data(np.ones((8, 2)), None, np.arange(8)[::-1, None], n_rows=rows)
+        device.bound_programs(padded)
+    assert len(cleared) == 1
+    assert len(device._kept) == 2
+    assert data.features.shape[0] == 8
 
 
 def test_results_are_ordered_and_normalised(adata, model):
@@ -225,8 +240,28 @@ def test_settings_that_would_fail_later(values, wanted):
 
 
 def test_equal_settings_have_equal_fingerprints(tmp_path):
-    (tmp_path / "a.toml").write_text("\ufeff[losses]\nzinb = 1\n", encoding="utf-8")
-    assert scs.Config.from_toml(tmp_path / "a.toml").fingerprint() == scs.Config().fingerprint()
+    (tmp_path / "a.toml").write_text("\ufeff[losses]\nzinb = 2\n", encoding="utf-8")
+    config = scs.Config.from_toml(tmp_path / "a.toml")
+    assert config.fingerprint() == scs.Config(losses={"zinb": 2.0}).fingerprint()
+    assert config == scs.Config(losses={"zinb": 2.0}) != scs.Config()
+    assert hash(config) == hash(scs.Config(losses={"zinb": 2.0}))
+
+
+@pytest.mark.parametrize(
+    ("losses", "error"),
+    [({"zinb": -1.0}, ValueError), ({"zinb": "much"}, ValueError), ({"zinb": np.nan}, ValueError)],
+)
+def test_bad_weights_are_refused(losses, error):
+    with pytest.raises(error, match=r"`losses\.zinb`"):
+        scs.Config.from_dict({"losses": losses})
+
+
+def test_settings_of_a_model_are_fixed(model):
+    """What a fit used is what predictions use."""
+    for name in ("config", "n_clusters"):
+        with pytest.raises(AttributeError):
+            setattr(model, name, getattr(model, name))
+    assert model.config == SHORT
 
 
 def test_without_any_step(adata, tmp_path):
@@ -260,13 +295,70 @@ def test_other_seeds_and_data_of_like_shape_compile_nothing(adata, model):
 
 
 def test_a_cluster_without_cells_is_said(adata, monkeypatch):
-    predict = scs.functional.predict
+    assign = F.Method.assign
 
-    def emptied(state, data, **options):
-        made = predict(state, data, **options)
-        return made._replace(proba=made.proba.at[:, 0].set(0))
+    def emptied(self, state, z):
+        assignment = assign(self, state, z)
+        return assignment._replace(proba=assignment.proba.at[:, 0].set(0))
 
-    monkeypatch.setattr(scs.functional, "predict", emptied)
+    monkeypatch.setattr(F.Method, "assign", emptied)
     model = fit(adata)
     assert set(model.labels) == {0, 1, 2}
     assert "3 of 4 clusters have cells" in model.manifest["warnings"][-1]
+
+
+def test_a_model_of_an_own_loop_is_a_model(adata, model, tmp_path):
+    """The stages of a fit by hand, from the same first partition, give the same model."""
+    blank = scs.SiameseClu(4, config=SHORT)
+    cells, method = blank.prepare(adata), blank.method()
+    data, steps = cells.data, SHORT.training
+    state = method.init(jax.random.key(0), data)
+    for stage in F.STAGES[:3]:
+        state = method.start_stage(state, stage)
+        count = {"features": steps.feature_steps, "graph": steps.graph_steps}
+        n_steps = count.get(stage, steps.joint_steps)
+        state, _ = method.fit(state, data, n_steps=n_steps, stage=stage)
+    state = method.prune_graph(state, data, method.embed(state, data))
+    z = method.embed(state, data)
+    with pytest.raises(ValueError, match=r"found none; call `method\.start_clustering`"):
+        scs.SiameseClu.from_state(method, state, cells)
+    partition = consensus.first_partition(
+        np.asarray(z)[:240],
+        [cells.prepared.features, *cells.prepared.others],
+        4,
+        n_neighbors=SHORT.preprocessing.n_neighbors,
+        seed=0,
+    )
+    centers = candidates.centers_of(np.asarray(z)[:240], partition.clusters, 4)
+    state = method.start_clustering(state, data, z, centers, np.bincount(partition.clusters))
+    state, history = method.fit(method.start_stage(state, "train"), data, n_steps=steps.steps)
+    made = scs.SiameseClu.from_state(method, state, cells, history={"loss": history.loss})
+    np.testing.assert_array_equal(made.labels, model.labels)
+    np.testing.assert_allclose(made.proba, model.proba, rtol=1e-4, atol=1e-6)
+    assert made.manifest["confidence"] == "not calibrated"
+    made.save(tmp_path / "own")
+    loaded = scs.SiameseClu.load(tmp_path / "own")
+    for one, two in zip(loaded.predict(adata), made.predict(adata), strict=True):
+        np.testing.assert_array_equal(one, two)
+    written = scs.tl.add_clusters(adata, made, copy=True)
+    assert scs.pl.history(written) is not None
+    few = blank.prepare(adata[:100].copy())
+    with pytest.raises(ValueError, match="a state of the prepared cells"):
+        scs.SiameseClu.from_state(method, state, few)
+
+
+def test_an_own_encoder_is_handed_to_load(adata, tmp_path):
+    usual = F.graph_convolutions
+    own = F.Encoder(usual.init, lambda params, x, graph: usual.apply(params, 2 * x, graph))
+    nothing = {"feature_steps": 0, "graph_steps": 0, "joint_steps": 0, "steps": 0}
+    config = scs.Config.from_dict({"training": nothing, "losses": {"own": 2.0, "zinb": 0.5}})
+    terms = (*F.TERMS, F.Term("own", lambda context: (context.embeddings.fused**2).mean()))
+    made = scs.SiameseClu(4, config=config, encoder=own, terms=terms).fit(adata, progress=False)
+    assert made.manifest["losses"]["own"] == 2
+    made.save(tmp_path / "own")
+    with pytest.raises(ValueError, match=r"`encoder`, for the model .* hand it in"):
+        scs.SiameseClu.load(tmp_path / "own")
+    loaded = scs.SiameseClu.load(tmp_path / "own", encoder=own)
+    for one, two in zip(loaded.predict(adata), made.predict(adata), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert dict(loaded.config.losses) == {"zinb": 0.5}

@@ -10,6 +10,7 @@ import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.preprocessing import neighbors
 from scsiameseclu_jax.preprocessing.prepare import prepare
+from scsiameseclu_jax.training import stages
 from scsiameseclu_jax.training.device import device_data, links
 from scsiameseclu_jax.training.minibatches import MiniBatches, graph_parts
 
@@ -30,7 +31,7 @@ def prepared(adata):
 
 @pytest.fixture(scope="module")
 def batches(prepared):
-    return MiniBatches(prepared, 4, config=PARTS, seed=0)
+    return MiniBatches(prepared, F.siameseclu(4, config=PARTS), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def model(adata):
 
 @pytest.mark.parametrize("n_parts", [1, 7, 32])
 def test_parts_are_of_like_size_and_hold_every_cell_once(prepared, batches, n_parts):
-    graph = links(batches.data.graph, 600)
+    graph = links(F.normalize(batches.data.graph), 600)
     parts = graph_parts(prepared.features, graph, n_parts)
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(600))
     sizes = [len(part) for part in parts]
@@ -49,7 +50,7 @@ def test_parts_are_of_like_size_and_hold_every_cell_once(prepared, batches, n_pa
 
 
 def test_parts_keep_neighbours_together(prepared, batches):
-    graph = links(batches.data.graph, 600).tocoo()
+    graph = links(F.normalize(batches.data.graph), 600).tocoo()
     member = np.empty(600, int)
     for i, part in enumerate(graph_parts(prepared.features, graph.tocsr(), 8)):
         member[part] = i
@@ -71,8 +72,9 @@ def test_a_mini_batch_is_the_graph_among_its_cells(prepared, batches):
     ends = prepared.receivers, prepared.senders
     dense = sp.csr_matrix((prepared.weights, ends), shape=(600, 600)).toarray()
     dense = np.maximum(dense, dense.T)[np.ix_(cells, cells)] + np.eye(n)
+    np.testing.assert_allclose(links(data.graph, n).toarray(), dense, rtol=1e-6)
     scale = 1 / np.sqrt(dense.sum(axis=1))
-    found = links(data.graph, n).toarray()
+    found = links(F.normalize(data.graph), n).toarray()
     np.testing.assert_allclose(found, scale[:, None] * dense * scale, rtol=1e-5)
     np.testing.assert_array_equal(data.features[:n], prepared.features[cells])
     np.testing.assert_array_equal(data.counts[:n, :150], prepared.counts[cells].toarray())
@@ -80,20 +82,41 @@ def test_a_mini_batch_is_the_graph_among_its_cells(prepared, batches):
 
 
 def test_removed_links_are_those_of_all_cells(prepared, batches):
+    method = F.siameseclu(4, config=PARTS)
     state = batches.init(jax.random.key(0))
-    state = F.remove_edges(state, batches.data, config=PARTS)
-    batches.ready(state, "train", set())
-    whole = batches.data.graph
-    kept = links(whole._replace(graph=whole.graph._replace(edges=1 + state.kept)), 600)
+    state = method.prune_graph(state, batches.data, method.embed(state, batches.data))
+    batches.begin(state, "train")
+    kept = links(batches.data.graph.with_weights(1 + state.edge_mask), 600)
     cells = next(batches._draw(np.random.default_rng(2)))
-    made = batches.batch(cells).graph
-    real = slice(int(made.graph.n_edge[0]))
-    rows, columns = np.asarray(made.graph.receivers)[real], np.asarray(made.graph.senders)[real]
+    graph = batches.batch(cells).graph
+    real = slice(int(graph.graph.n_edge[0]))
+    rows, columns = np.asarray(graph.receivers)[real], np.asarray(graph.senders)[real]
     among = batches._kept[cells][:, cells]
     among.sort_indices()
     wanted = np.asarray(kept[cells[rows], cells[columns]]).ravel()
     np.testing.assert_array_equal(among.data, wanted)
     assert set(wanted) == {1, 2}  # some are removed
+
+
+def test_one_mini_batch_of_all_cells_is_a_step_on_all_cells(prepared):
+    """One algorithm: the same losses, the same targets, refreshed at the same steps."""
+    method = F.siameseclu(4, config=WHOLE)
+    parts = MiniBatches(prepared, method, seed=0)
+    data = device_data(prepared)
+    state = method.init(jax.random.key(0), data)
+    z = method.embed(state, data)
+    rng = np.random.default_rng(0)
+    centers, sizes = np.asarray(z)[rng.choice(600, 4)], np.array([1.0, 2.0, 3.0, 4.0])
+    whole = method.start_clustering(method.prune_graph(state, data, z), data, z, centers, sizes)
+    whole = part = method.start_stage(whole, "train")
+    parts.begin(part, "train")
+    whole, wanted = method.fit(whole, data, n_steps=7)
+    part, found = parts.run(part, "train", 7)
+    for name in ("loss", "changed", "sinkhorn_error", "mean_cosine"):
+        one, two = getattr(found, name), getattr(wanted, name)
+        np.testing.assert_allclose(one, two, rtol=2e-3, atol=2e-5, err_msg=name)
+    np.testing.assert_allclose(part.plan.target, whole.plan.target, rtol=1e-2, atol=1e-4)
+    np.testing.assert_allclose(part.params["centers"], whole.params["centers"], atol=1e-5)
 
 
 def test_finds_what_all_cells_at_once_find(adata, model):
@@ -121,7 +144,8 @@ def test_same_seed_same_bits_and_order_does_not_matter(adata, model):
 
 
 def test_mini_batches_share_one_compilation(prepared, batches):
-    state = F.start_stage(batches.init(jax.random.key(0)), "graph", config=PARTS)
+    method = F.siameseclu(4, config=PARTS)
+    state = method.start_stage(batches.init(jax.random.key(0)), "graph")
     state, _ = batches.run(state, "graph", 5)
     made = []
 
@@ -142,6 +166,36 @@ def test_weights_of_each_cell_need_all_cells(adata):
     model = scs.SiameseClu(4, config=scs.Config.from_dict(setting))
     with pytest.raises(ValueError, match="for mini-batches, found 'per_cell'"):
         model.fit(adata, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "patience", "settled"),
+    [
+        ([0.1, 0.0, 0.0], 2, True),
+        ([0.1, 0.0, 0.0], 3, False),
+        ([0.0, 0.0], 3, False),
+        ([0.0, 0.0], 0, False),
+        ([0.0, 0.1], 1, False),
+    ],
+)
+def test_settled(changed, patience, settled):
+    rows = [
+        {"stage": np.array(["joint"]), "loss": np.ones(1)},
+        {"stage": np.full(len(changed), "train"), "changed": np.array(changed)},
+    ]
+    assert stages._settled(rows, patience) == settled
+
+
+def test_training_stops_early():
+    adata = scs.datasets.simulate(n_cells=200, n_genes=80, n_clusters=3, difficulty=0.1, rng=0)
+    steps = {"feature_steps": 4, "graph_steps": 2, "joint_steps": 2, "steps": 200, "patience": 20}
+    model = scs.SiameseClu(3, config=scs.Config.from_dict({"training": steps}))
+    model.fit(adata, progress=False)
+    taken = model.manifest["training_steps"]
+    assert 20 <= taken < 200
+    train = model.history["stage"] == "train"
+    assert train.sum() == taken
+    assert not model.history["changed"][train][-20:].any()
 
 
 def test_approximate_neighbours(monkeypatch, adata):
