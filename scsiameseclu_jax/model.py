@@ -10,13 +10,13 @@ import jax
 import numpy as np
 
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax import model_folder as storage
 from scsiameseclu_jax import reference as fitted
 from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.certainty.calibration import calibrate, confidence
 from scsiameseclu_jax.certainty.stability import Stability
 from scsiameseclu_jax.checks import as_seed
 from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.files import read_model, write_model
 from scsiameseclu_jax.manifest import as_given, check_cells, manifest
 from scsiameseclu_jax.partition import n_clusters as estimation
 from scsiameseclu_jax.partition.n_clusters import Estimate
@@ -327,7 +327,7 @@ class SiameseClu:
         arrays |= {f"history/{name}": values for name, values in history.items()}
         arrays |= {f"results/{name}": self._results[name] for name in _CELL_RESULTS}
         arrays |= stability.to_arrays(self._results)
-        storage.write(directory, settings, arrays, overwrite=overwrite)
+        write_model(directory, settings, arrays, overwrite=overwrite)
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Self:
@@ -338,9 +338,9 @@ class SiameseClu:
         FileNotFoundError
             If there is none.
         ValueError
-            If a file is truncated, changed, or saved by a newer version.
+            If a file is truncated, changed, or saved by another version.
         """
-        settings, arrays = storage.read(directory)
+        settings, arrays = read_model(directory)
         made = cls(settings["n_clusters"], config=Config.from_dict(settings["config"]))
         history = fitted.group(arrays, "history/")
         made._results = {name: arrays[f"results/{name}"] for name in _CELL_RESULTS}

@@ -49,6 +49,9 @@ class Stability(NamedTuple):
     """Expected calibration error of the confidence, against refits that it was not made from."""
 
 
+_KINDS: dict[str, Any] = {"calibration": Calibration, "stability": Stability}
+
+
 class Model(Protocol):
     """What a refit has to offer."""
 
@@ -187,30 +190,21 @@ def compare(
 
 def to_arrays(results: dict[str, Any]) -> dict[str, np.ndarray]:
     """Return what a model knows of its confidence as named arrays; nothing of what it does not."""
-    made = {} if results["votes"] is None else {"results/votes": results["votes"]}
-    for name in ("calibration", "stability"):
-        found = {} if results[name] is None else results[name]._asdict()
-        made |= {f"{name}/{field}": np.asarray(value) for field, value in found.items()}
-    return made
+    arrays = {} if results["votes"] is None else {"results/votes": results["votes"]}
+    for name in _KINDS:
+        fields = {} if results[name] is None else results[name]._asdict()
+        arrays |= {f"{name}/{field}": np.asarray(value) for field, value in fields.items()}
+    return arrays
 
 
 def from_arrays(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return what was saved as arrays; numbers may have come back as arrays of one.
-
-    Earlier models have a calibration by refits only, kept with the stability.
-    """
-
-    def read(kind: Any, *prefixes: str) -> Any:
-        names = [(field, f"{above}/{field}") for above in prefixes for field in kind._fields]
-        found = {field: arrays[name] for field, name in names if name in arrays}
-        plain = {name: a.item() if a.size == 1 else a for name, a in found.items()}
-        return kind(**plain) if found else None
-
-    return {
-        "votes": arrays.get("results/votes"),
-        "calibration": read(Calibration, "calibration", "stability"),
-        "stability": read(Stability, "stability"),
-    }
+    """Return what was saved as arrays; numbers may have come back as arrays of one."""
+    results: dict[str, Any] = {"votes": arrays.get("results/votes")}
+    for name, kind in _KINDS.items():
+        fields = {field: arrays.get(f"{name}/{field}") for field in kind._fields}
+        plain = {f: a.item() if a is not None and a.size == 1 else a for f, a in fields.items()}
+        results[name] = None if plain[kind._fields[0]] is None else kind(**plain)
+    return results
 
 
 def hints(stability: Stability) -> tuple[list[tuple[int, int]], list[int]]:

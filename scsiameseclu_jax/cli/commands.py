@@ -9,21 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scsiameseclu_jax import model_folder as storage
 from scsiameseclu_jax.checks import check_key, check_share
 from scsiameseclu_jax.files import (
-    BAD_INPUT,
-    FAILURES,
     OUTPUTS,
     PAGES,
     PLOTS,
-    WriteError,
     check_apart,
+    check_model_folder,
+    check_output,
     check_separate,
-    check_target,
-    message,
-    save,
-    write,
+    write_anndata,
+    write_whole,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +35,7 @@ def demo(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     out, plot, page = (args.out / f"demo{suffix}" for suffix in (".h5ad", ".png", ".html"))
     for target, suffixes in ((out, OUTPUTS), (plot, PLOTS), (page, PAGES)):
-        check_target(target, suffixes, overwrite=True)
+        check_output(target, suffixes, overwrite=True)
 
     import scsiameseclu_jax as scs
 
@@ -52,8 +48,8 @@ def demo(args: argparse.Namespace) -> None:
         scs.tl.markers(adata)
         scs.tl.annotate_markers(adata, "blood")
     figure = scs.pl.overview(adata, labels="cell_type")
-    write(out, lambda path: save(adata, path))
-    write(plot, lambda path: figure.savefig(path, dpi=150))
+    write_anndata(out, adata)
+    write_whole(plot, lambda path: figure.savefig(path, dpi=150))
     scs.report(adata, page, labels="cell_type", overwrite=True)
     _print_table(adata, adata.obs["siameseclu"], _why(args), labels, seconds)
     print(f"wrote {out}\nwrote {plot}\nwrote {page}")
@@ -72,14 +68,14 @@ def cluster(args: argparse.Namespace) -> None:
     with _put_aside(adata, args.labels) as labels:
         model, seconds = _fit_model(adata, args, config)
         scs.tl.add_clusters(adata, model, min_confidence=args.min_confidence, key_added=key)
-    write(args.out, lambda path: save(adata, path))
+    write_anndata(args.out, adata)
     _print_table(adata, adata.obs[key], _why(args), labels, seconds)
     print(f"wrote {args.out}")
     if args.save is not None:
         _keep(model, args)
     if args.plot is not None:
         figure = scs.pl.overview(adata, key, labels=args.labels)
-        write(args.plot, lambda path: figure.savefig(path, dpi=150))
+        write_whole(args.plot, lambda path: figure.savefig(path, dpi=150))
         print(f"wrote {args.plot}")
 
 
@@ -118,7 +114,7 @@ def predict(args: argparse.Namespace) -> None:
             key_added=key,
         )
     seconds = time.perf_counter() - started
-    write(args.out, lambda path: save(adata, path))
+    write_anndata(args.out, adata)
     flagged = int(adata.obs[f"{key}_is_novel"].sum())
     more = [("flagged", f"{flagged} out of reference: their clusters say little")]
     _print_table(
@@ -129,7 +125,7 @@ def predict(args: argparse.Namespace) -> None:
 
 def report(args: argparse.Namespace) -> None:
     """Write a web page about a clustering."""
-    check_target(args.out, PAGES, overwrite=args.overwrite)
+    check_output(args.out, PAGES, overwrite=args.overwrite)
     check_apart(args.source, args.out)
 
     import scsiameseclu_jax as scs
@@ -149,10 +145,10 @@ def report(args: argparse.Namespace) -> None:
 
 def _check_words(args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[str, ...]]]) -> None:
     for target, suffixes in targets:
-        check_target(target, suffixes, overwrite=args.overwrite)
+        check_output(target, suffixes, overwrite=args.overwrite)
         check_apart(args.source, target)
     if getattr(args, "save", None) is not None:
-        storage.check_target(args.save, overwrite=args.overwrite)
+        check_model_folder(args.save, overwrite=args.overwrite)
         check_apart(args.source, args.save)
         for target, _ in targets:
             check_separate(target, args.save)
@@ -213,11 +209,7 @@ def _fit_model(
 
 
 def _keep(model: SiameseClu, args: argparse.Namespace) -> None:
-    try:
-        model.save(args.save, overwrite=args.overwrite)
-    except (*BAD_INPUT, *FAILURES) as error:
-        msg = f"Could not write {str(args.save)!r}: {message(error)}"
-        raise WriteError(msg) from error
+    model.save(args.save, overwrite=args.overwrite)
     print(f"wrote {args.save}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from anndata import AnnData
 
-from scsiameseclu_jax import files as writing
+from scsiameseclu_jax.files import PAGES, check_output, write_text
 from scsiameseclu_jax.reporting import certainty, clusters, genes, known, repeat, run, types
 from scsiameseclu_jax.reporting.markup import page
 from scsiameseclu_jax.reporting.result import find
@@ -58,11 +58,11 @@ def report(
         If there is no such clustering, or no such column; those that there are are named.
     ValueError, OSError
         If nothing can be written there, or a file is there already.
-    scsiameseclu_jax.writing.WriteError
+    scsiameseclu_jax.files.WriteError
         If writing fails.
     """
     path = Path(path)
-    check_path(path, overwrite=overwrite)
+    check_output(path, PAGES, overwrite=overwrite)
     result = find(adata, key)
     known.check_labels(result, labels)
     logger.info("report of %d clusters of %d cells", result.n_clusters, adata.n_obs)
@@ -91,22 +91,4 @@ def report(
         [section for section in sections if section is not None],
         f"Made by {made_by}. One file, complete: it loads nothing from anywhere.",
     )
-
-    def save(new: Path) -> None:
-        new.write_text(text, encoding="utf-8")
-
-    writing.write(path, save)
-
-
-def check_path(path: Path, *, overwrite: bool) -> None:
-    """Check that a page may be written there.
-
-    Raises
-    ------
-    ValueError, OSError
-        If it may not.
-    """
-    writing.check_target(path, writing.PAGES, overwrite=True)
-    if path.exists() and not overwrite:
-        msg = f"Expected {str(path)!r} not to exist; give another name, or overwrite it."
-        raise FileExistsError(msg)
+    write_text(path, text)
