@@ -82,11 +82,11 @@ def groups(adata: AnnData, key: str) -> pd.Categorical:
     if pd.api.types.is_float_dtype(column):
         msg = f"Expected groups in obs[{key!r}], found numbers of type {column.dtype}."
         raise ValueError(msg)
-    made = column.astype("category").cat.remove_unused_categories().array
-    if not len(made.categories):
+    groups = column.astype("category").cat.remove_unused_categories().array
+    if not len(groups.categories):
         msg = f"Expected groups in obs[{key!r}], found only missing values."
         raise ValueError(msg)
-    return made.rename_categories([str(name) for name in made.categories])
+    return groups.rename_categories([str(name) for name in groups.categories])
 
 
 def group_means(values: sp.csr_matrix, codes: np.ndarray, n_groups: int) -> np.ndarray:

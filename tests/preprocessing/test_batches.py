@@ -16,6 +16,7 @@ from benchmarks import real_data
 from scsiameseclu_jax.cli import parser as cli
 from scsiameseclu_jax.preprocessing import batches as batch_effects
 from scsiameseclu_jax.preprocessing import neighbors, normalization
+from scsiameseclu_jax.preprocessing.new_cells import new_cells
 from scsiameseclu_jax.preprocessing.prepare import prepare
 
 SHORT = scs.Config.from_dict(
@@ -152,6 +153,21 @@ def test_a_copy_of_a_cell_has_its_links():
     gone = fitted > linked
     np.testing.assert_array_equal(gone.sum(axis=1), 1)
     assert not (gone & across).any()
+
+
+def test_cells_of_the_fit_prepared_anew_have_their_links(adata):
+    prepared = prepare(adata, batch_key="batch", config=SHORT)
+    again, profile = adata[prepared.order].copy(), np.ones(len(prepared.preprocessor.selected))
+    new = new_cells(again, prepared.preprocessor, prepared.features, profile, 15)
+    fitted = np.zeros((400, 400))
+    fitted[prepared.receivers, prepared.senders] = 1
+    across = prepared.batch[:, None] != prepared.batch
+    linked = linked_cells(new.neighbors, new.weights, 400)
+    np.testing.assert_array_equal(linked[across], fitted[across])
+    assert new.neighbors.shape == new.weights.shape == (400, 2 * 8)
+    np.testing.assert_array_equal(
+        new.nearest, neighbors.nearest_in(prepared.features, new.features, 15)
+    )
 
 
 def test_cells_of_one_batch_are_linked_among_themselves():
