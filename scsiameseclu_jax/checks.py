@@ -1,9 +1,10 @@
-"""Checks of what a user passes, each in one place: seeds, names, shares."""
+"""What a user passes, checked in one place: seeds, names, shares; and the device to compute on."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import jax
 import numpy as np
 
 if TYPE_CHECKING:
@@ -87,3 +88,9 @@ def check_n_clusters(n_clusters: int | str, n_obs: int) -> None:
             f"found {n_clusters}."
         )
         raise ValueError(msg)
+
+
+def default_device() -> jax.Device:
+    """Return the device that computations go to, which ``jax.default_device`` may have set."""
+    (device,) = jax.device_put(np.float32(0)).devices()
+    return device

@@ -7,10 +7,10 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
-import jax
 import numpy as np
 from anndata import AnnData
 
+from scsiameseclu_jax.checks import default_device
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.preprocessing.constraints import OPTIONS
 from scsiameseclu_jax.preprocessing.counts import layer_of
@@ -38,7 +38,7 @@ def manifest(
     n_clusters
         Number of clusters, given or chosen; None of a fit without any.
     given
-        Where counts, features, links and batches came from, and known pairs.
+        Where counts, features, links and batches came from, and constraints.
     seed
         The seed.
     seconds
@@ -48,6 +48,7 @@ def manifest(
     config
         All settings.
     """
+    device = default_device()
     return {
         "input": given,
         "seed": seed,
@@ -57,8 +58,8 @@ def manifest(
         **({} if n_clusters is None else {"n_clusters": int(n_clusters)}),
         "n_cells": len(prepared.order),
         "n_genes": len(prepared.preprocessor.selected),
-        "device": str(jax.devices()[0].device_kind),
-        "backend": jax.default_backend(),
+        "device": str(device.device_kind),
+        "backend": device.platform,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("scsiameseclu-jax", *_PACKAGES)},
         "seconds": round(seconds, 3),
@@ -66,14 +67,14 @@ def manifest(
     }
 
 
-def check_cells(adata: AnnData, found: dict[str, Any], *, counts: bool) -> None:
+def check_cells(adata: AnnData, fit: dict[str, Any], *, counts: bool) -> None:
     """Check that an object holds the cells of a fit, in their order, as far as its counts tell.
 
     Parameters
     ----------
     adata
         The object.
-    found
+    fit
         The manifest of the fit.
     counts
         Whether the counts have to be those of the fit; else only cells with the same counts in
@@ -84,26 +85,26 @@ def check_cells(adata: AnnData, found: dict[str, Any], *, counts: bool) -> None:
     ValueError
         If the cells are others, or in another order.
     """
-    if adata.n_obs != found["n_cells"]:
+    if adata.n_obs != fit["n_cells"]:
         msg = (
-            f"Expected the {found['n_cells']} cells that the model was fitted to, found "
+            f"Expected the {fit['n_cells']} cells that the model was fitted to, found "
             f"{adata.n_obs}; for other cells there is `predict`."
         )
         raise ValueError(msg)
     try:
-        order, fingerprint = identify(adata, **as_given(found, adata))
+        order, fingerprint = identify(adata, **as_given(fit, adata))
     except (TypeError, KeyError, ValueError):
         if counts:
             raise
         return
-    if fingerprint != found["data"]:
+    if fingerprint != fit["data"]:
         if counts:
             msg = (
                 "Expected the cells that the model was fitted to, found as many with other "
                 "counts; for other cells there is `predict`."
             )
             raise ValueError(msg)
-    elif _rows(order) != found.get("rows", _rows(order)):  # models saved earlier have none
+    elif _rows(order) != fit["rows"]:
         msg = (
             "Expected the cells in the order that the model was fitted in, found them in "
             "another; bring them into that order, or use `predict`."
@@ -111,9 +112,9 @@ def check_cells(adata: AnnData, found: dict[str, Any], *, counts: bool) -> None:
         raise ValueError(msg)
 
 
-def as_given(found: dict[str, Any], adata: AnnData) -> dict[str, Any]:
-    """Return where a fit read its input from, of its manifest, as options; not the known pairs."""
-    given = {key: name for key, name in found["input"].items() if key not in OPTIONS}
+def as_given(fit: dict[str, Any], adata: AnnData) -> dict[str, Any]:
+    """Return where a fit read its input from, of its manifest, as options; not the constraints."""
+    given = {key: name for key, name in fit["input"].items() if key not in OPTIONS}
     return given | {"layer": layer_of(adata, given["layer"])}
 
 

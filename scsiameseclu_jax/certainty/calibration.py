@@ -50,10 +50,10 @@ def calibrate(proba: np.ndarray, went: np.ndarray) -> Calibration:
     start = _normalised(moved) + _LEAST
 
     def transitions(soft: np.ndarray) -> np.ndarray:
-        made = start
+        moves = start
         for _ in range(_EM_STEPS):
-            made = _normalised(made * (soft.T @ (went / (soft @ made + _TINY))))
-        return made
+            moves = _normalised(moves * (soft.T @ (went / (soft @ moves + _TINY))))
+        return moves
 
     def loss(log_temperature: float) -> float:
         soft = _tempered(proba, np.exp(log_temperature))
@@ -89,8 +89,8 @@ def expected_error(stated: np.ndarray, agrees: np.ndarray) -> float:
 
 def _tempered(proba: np.ndarray, temperature: float) -> np.ndarray:
     logits = np.log(np.maximum(proba.astype(np.float64), 1e-30)) / temperature
-    made = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return made / made.sum(axis=1, keepdims=True)
+    tempered = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return tempered / tempered.sum(axis=1, keepdims=True)
 
 
 def _normalised(rows: np.ndarray) -> np.ndarray:

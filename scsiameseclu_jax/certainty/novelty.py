@@ -46,10 +46,10 @@ class Novelty(NamedTuple):
     """[n] mean distance of each cell to its neighbours."""
     depth: np.ndarray
     """[2, 3] polynomials of the deviance, of single and of averaged cells, in the logarithm of the
-    size factor; [3] of single ones in models of format 1."""
+    size factor."""
     measured: np.ndarray
     """[4, s] each measure of cells that a fit of the others does not know, ascending; the last is
-    of averaged cells, which models of format 1 lack."""
+    of averaged cells."""
     alone: np.ndarray
     """[s] combined surprise of those cells, ascending."""
     pooled: np.ndarray
@@ -89,7 +89,7 @@ def fit_novelty(
     scale
         Whether it is of scaled genes.
     """
-    made = _describe(features, counts, size_factors, neighbors, clusters)
+    known = _describe(features, counts, size_factors, neighbors, clusters)
     some = np.random.default_rng(0).permutation(len(features))[:_CELLS]
     folds = min(_FOLDS, len(some))
     fold = np.arange(len(some)) % folds
@@ -101,22 +101,22 @@ def fit_novelty(
         if projection is not None:
             logged = logarithm(counts[rest], size_factors[rest])
             most = min(projection.axes.shape[1], min(logged.shape) - 1)
-            x, own_projection = components(logged, most, scale=scale)
-            new = project(logarithm(counts[out], size_factors[out]), own_projection)
-        own = nearest_neighbors(x, neighbors.shape[1])[0].reshape(len(x), -1)
-        known = _describe(x, counts[rest], size_factors[rest], own, clusters[rest])
+            x, without = components(logged, most, scale=scale)
+            new = project(logarithm(counts[out], size_factors[out]), without)
+        near = nearest_neighbors(x, neighbors.shape[1])[0].reshape(len(x), -1)
+        part = _describe(x, counts[rest], size_factors[rest], near, clusters[rest])
         links = nearest_in(x, new, neighbors.shape[1])
         pool = _similar(new)
-        measured.append(_measure(known, x, new, counts[out], size_factors[out], links, pool))
+        measured.append(_measure(part, x, new, counts[out], size_factors[out], links, pool))
         pools.append(pool)
         depths.append(_depths(size_factors[out], pool))
     every, deep = np.concatenate(measured, axis=1), np.concatenate(depths, axis=1)
     depth = np.array([_trend(deep[i], every[2 + i]) for i in range(2)])
     measured = [_same_depth(m, d, depth) for m, d in zip(measured, depths, strict=True)]
-    made = made._replace(depth=depth, measured=np.sort(np.concatenate(measured, axis=1), axis=1))
-    alone = np.concatenate([_combined(measures[:3], made) for measures in measured])
-    pooled = [p @ _combined(measures, made) for p, measures in zip(pools, measured, strict=True)]
-    return made._replace(alone=np.sort(alone), pooled=np.sort(np.concatenate(pooled)))
+    known = known._replace(depth=depth, measured=np.sort(np.concatenate(measured, axis=1), axis=1))
+    alone = np.concatenate([_combined(measures[:3], known) for measures in measured])
+    pooled = [p @ _combined(measures, known) for p, measures in zip(pools, measured, strict=True)]
+    return known._replace(alone=np.sort(alone), pooled=np.sort(np.concatenate(pooled)))
 
 
 def novelty(
@@ -204,7 +204,7 @@ def _measure(
         _outside(features, fitted.means, fitted.precisions),
         _misfit(fitted, features, counts, size_factors, every),
     ]
-    if pool is not None and len(fitted.measured) > len(measures):
+    if pool is not None:
         measures.append(_misfit(fitted, features, counts, size_factors, pool))
     return np.array(measures)
 
@@ -242,10 +242,9 @@ def _trend(depths: np.ndarray, deviances: np.ndarray) -> np.ndarray:
 
 def _same_depth(measures: np.ndarray, depths: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """Return measures [3 or 4, m], the deviances beside what is usual at a cell's depth."""
-    # either may be of single cells only: models of format 1, cells judged one by one
-    usual = [np.polyval(one, d) for one, d in zip(np.atleast_2d(depth), depths, strict=False)]
-    rest = len(measures) - 2
-    return np.concatenate([measures[:2], measures[2:] - np.array(usual)[:rest]])
+    # cells judged one by one have no deviance of averaged cells
+    usual = [np.polyval(one, d) for one, d in zip(depth, depths, strict=False)]
+    return np.concatenate([measures[:2], measures[2:] - np.array(usual)])
 
 
 def _sums(

@@ -49,6 +49,9 @@ class Stability(NamedTuple):
     """Expected calibration error of the confidence, against refits that it was not made from."""
 
 
+_KINDS: dict[str, Any] = {"calibration": Calibration, "stability": Stability}
+
+
 class Model(Protocol):
     """What a refit has to offer."""
 
@@ -89,7 +92,7 @@ def refit(
         Of which cells are left out, and of the fits.
     """
     n = adata.n_obs
-    found = np.empty((n_resamples, n), int)
+    clusters = np.empty((n_resamples, n), int)
     for i in range(n_resamples):
         rng = np.random.default_rng([seed, i])
         order = rng.permutation(n)
@@ -98,15 +101,15 @@ def refit(
             kept[order[: round(_SHARE * n)]] = True
         else:
             for name in np.unique(batch):
-                own = order[batch[order] == name]
-                kept[own[: math.ceil(_SHARE * len(own))]] = True
+                members = order[batch[order] == name]
+                kept[members[: math.ceil(_SHARE * len(members))]] = True
         seen, unseen = np.flatnonzero(kept), np.flatnonzero(~kept)
         model = fit(in_memory(adata[seen]), int(rng.integers(2**31)))
-        found[i, seen] = model.labels
+        clusters[i, seen] = model.labels
         if len(unseen):
-            found[i, unseen] = model.predict(in_memory(adata[unseen]), layer=layer).labels
+            clusters[i, unseen] = model.predict(in_memory(adata[unseen]), layer=layer).labels
         logger.info("refit %d of %d done", i + 1, n_resamples)
-    return found
+    return clusters
 
 
 def refit_config(config: Config) -> Config:
@@ -174,7 +177,7 @@ def compare(
     usual = each[clusters] if votes is None else _VOTES * votes
     # each refit in turn is left out, and compared with what the others say
     stated = [confidence(calibrate(proba, went + usual - each[row]), proba) for row in matched]
-    found = Stability(
+    stability = Stability(
         agreement=(matched == clusters).mean(axis=0).astype(np.float32),
         # ties go to the fit of all cells
         consensus=(went + 1.5 * each[clusters]).argmax(axis=1),
@@ -182,35 +185,26 @@ def compare(
         together=_together(clusters, refits, k),
         calibration_error=expected_error(np.concatenate(stated), (matched == clusters).ravel()),
     )
-    return found, calibrate(proba, went + usual)
+    return stability, calibrate(proba, went + usual)
 
 
 def to_arrays(results: dict[str, Any]) -> dict[str, np.ndarray]:
     """Return what a model knows of its confidence as named arrays; nothing of what it does not."""
-    made = {} if results["votes"] is None else {"results/votes": results["votes"]}
-    for name in ("calibration", "stability"):
-        found = {} if results[name] is None else results[name]._asdict()
-        made |= {f"{name}/{field}": np.asarray(value) for field, value in found.items()}
-    return made
+    arrays = {} if results["votes"] is None else {"results/votes": results["votes"]}
+    for name in _KINDS:
+        fields = {} if results[name] is None else results[name]._asdict()
+        arrays |= {f"{name}/{field}": np.asarray(value) for field, value in fields.items()}
+    return arrays
 
 
 def from_arrays(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return what was saved as arrays; numbers may have come back as arrays of one.
-
-    Earlier models have a calibration by refits only, kept with the stability.
-    """
-
-    def read(kind: Any, *prefixes: str) -> Any:
-        names = [(field, f"{above}/{field}") for above in prefixes for field in kind._fields]
-        found = {field: arrays[name] for field, name in names if name in arrays}
-        plain = {name: a.item() if a.size == 1 else a for name, a in found.items()}
-        return kind(**plain) if found else None
-
-    return {
-        "votes": arrays.get("results/votes"),
-        "calibration": read(Calibration, "calibration", "stability"),
-        "stability": read(Stability, "stability"),
-    }
+    """Return what was saved as arrays; numbers may have come back as arrays of one."""
+    results: dict[str, Any] = {"votes": arrays.get("results/votes")}
+    for name, kind in _KINDS.items():
+        fields = {field: arrays.get(f"{name}/{field}") for field in kind._fields}
+        plain = {f: a.item() if a is not None and a.size == 1 else a for f, a in fields.items()}
+        results[name] = None if plain[kind._fields[0]] is None else kind(**plain)
+    return results
 
 
 def hints(stability: Stability) -> tuple[list[tuple[int, int]], list[int]]:
@@ -229,9 +223,9 @@ def _jaccard(clusters: np.ndarray, other: np.ndarray, k: int) -> np.ndarray:
 
 
 def _together(clusters: np.ndarray, refits: np.ndarray, k: int) -> np.ndarray:
-    found = np.zeros((k, k))
+    together = np.zeros((k, k))
     for other in refits:
         both = overlap(clusters, other, k)
         shares = both / np.maximum(both.sum(axis=1, keepdims=True), 1)
-        found += shares @ shares.T
-    return found / len(refits)
+        together += shares @ shares.T
+    return together / len(refits)

@@ -13,22 +13,18 @@ import jax
 import pandas as pd
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax import model_folder
 from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.checks import check_key, check_share
 from scsiameseclu_jax.files import (
-    BAD_INPUT,
-    FAILURES,
     OUTPUTS,
     PAGES,
     PLOTS,
-    WriteError,
     check_apart,
+    check_model_folder,
+    check_output,
     check_separate,
-    check_target,
-    message,
-    save,
-    write,
+    write_anndata,
+    write_whole,
 )
 from scsiameseclu_jax.preprocessing.counts import layer_of
 from scsiameseclu_jax.tl.clusters import write_clusters
@@ -43,7 +39,7 @@ def demo(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     out, plot, page = (args.out / f"demo{suffix}" for suffix in (".h5ad", ".png", ".html"))
     for target, suffixes in ((out, OUTPUTS), (plot, PLOTS), (page, PAGES)):
-        check_target(target, suffixes, overwrite=True)
+        check_output(target, suffixes, overwrite=True)
 
     _use_cache(args.cache)
     adata = scs.datasets.pbmc68k_reduced()
@@ -55,8 +51,8 @@ def demo(args: argparse.Namespace) -> None:
         scs.tl.annotate_markers(adata, "blood")
         scs.tl.umap(adata)
     panels = scs.pl.overview(adata, labels="cell_type")
-    write(out, lambda path: save(adata, path))
-    write(plot, lambda path: panels[0].figure.savefig(path, dpi=150))
+    write_anndata(out, adata)
+    write_whole(plot, lambda path: panels[0].figure.savefig(path, dpi=150))
     scs.report(adata, page, labels="cell_type", overwrite=True)
     _print_table(adata, adata.obs["siameseclu"], _why(args), labels, seconds)
     print(f"wrote {out}\nwrote {plot}\nwrote {page}")
@@ -73,7 +69,7 @@ def cluster(args: argparse.Namespace) -> None:
     with _put_aside(adata, args.labels) as labels:
         model, seconds = _fit_model(adata, args, config)
         write_clusters(adata, model, min_confidence=args.min_confidence, key_added=key)
-    write(args.out, lambda path: save(adata, path))
+    write_anndata(args.out, adata)
     _print_table(adata, adata.obs[key], _why(args), labels, seconds)
     print(f"wrote {args.out}")
     if args.save is not None:
@@ -81,7 +77,7 @@ def cluster(args: argparse.Namespace) -> None:
     if args.plot is not None:
         scs.tl.umap(adata, key)
         panels = scs.pl.overview(adata, key, labels=args.labels)
-        write(args.plot, lambda path: panels[0].figure.savefig(path, dpi=150))
+        write_whole(args.plot, lambda path: panels[0].figure.savefig(path, dpi=150))
         print(f"wrote {args.plot}")
 
 
@@ -115,7 +111,7 @@ def predict(args: argparse.Namespace) -> None:
             key_added=key,
         )
     seconds = time.perf_counter() - started
-    write(args.out, lambda path: save(adata, path))
+    write_anndata(args.out, adata)
     n_novel = int(adata.obs[f"{key}_is_novel"].sum())
     more = [("novel", f"{n_novel} unlike the cells of the fit: their clusters say little")]
     _print_table(
@@ -126,7 +122,7 @@ def predict(args: argparse.Namespace) -> None:
 
 def report(args: argparse.Namespace) -> None:
     """Write a web page about a clustering."""
-    check_target(args.out, PAGES, overwrite=args.overwrite)
+    check_output(args.out, PAGES, overwrite=args.overwrite)
     check_apart(args.source, args.out)
 
     adata = scs.datasets.read(args.source)
@@ -144,10 +140,10 @@ def report(args: argparse.Namespace) -> None:
 
 def _check_words(args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[str, ...]]]) -> None:
     for target, suffixes in targets:
-        check_target(target, suffixes, overwrite=args.overwrite)
+        check_output(target, suffixes, overwrite=args.overwrite)
         check_apart(args.source, target)
     if getattr(args, "save", None) is not None:
-        model_folder.check_target(args.save, overwrite=args.overwrite)
+        check_model_folder(args.save, overwrite=args.overwrite)
         check_apart(args.source, args.save)
         for target, _ in targets:
             check_separate(target, args.save)
@@ -200,11 +196,7 @@ def _fit_model(
 
 
 def _keep(model: scs.SiameseClu, args: argparse.Namespace) -> None:
-    try:
-        model.save(args.save, overwrite=args.overwrite)
-    except (*BAD_INPUT, *FAILURES) as error:
-        msg = f"Could not write {str(args.save)!r}: {message(error)}"
-        raise WriteError(msg) from error
+    model.save(args.save, overwrite=args.overwrite)
     print(f"wrote {args.save}")
 
 

@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # What dependencies tell developers is not for those who run a program.
             for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
                 warnings.simplefilter("ignore", category)
+            warnings.filterwarnings("ignore", "Writing zarr v2", UserWarning)
             args.command(args)
             sys.stdout.flush()
     except KeyboardInterrupt:

@@ -222,9 +222,9 @@ def match(clusters: np.ndarray, other: np.ndarray, n_clusters: int) -> np.ndarra
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(overlap(clusters, other, n_clusters), maximize=True)
-    found = np.empty(n_clusters, int)
-    found[columns] = rows
-    return found
+    matched = np.empty(n_clusters, int)
+    matched[columns] = rows
+    return matched
 
 
 def overlap(clusters: np.ndarray, other: np.ndarray, n_clusters: int) -> np.ndarray:
@@ -248,15 +248,15 @@ def majority(
     voters = [partitions[i] for i in np.argsort(agreement, kind="stable")[::-1]]
     cells = np.arange(len(reference))
     while True:
-        made = reference
+        clusters = reference
         for _ in range(_ROUNDS):
-            votes, sizes = _count(made, voters, n_clusters)
-            votes[cells, made] += 0.5
-            made = np.argmax(votes, axis=1)
+            votes, sizes = _count(clusters, voters, n_clusters)
+            votes[cells, clusters] += 0.5
+            clusters = np.argmax(votes, axis=1)
         usual = np.median(sizes, axis=0)
-        if len(voters) == 1 or np.all(np.bincount(made, minlength=n_clusters) >= usual / 2):
-            votes, _ = _count(made, partitions, n_clusters)
-            return made, votes / len(partitions)
+        if len(voters) == 1 or np.all(np.bincount(clusters, minlength=n_clusters) >= usual / 2):
+            votes, _ = _count(clusters, partitions, n_clusters)
+            return clusters, votes / len(partitions)
         voters = voters[: len(voters) // 2]
 
 

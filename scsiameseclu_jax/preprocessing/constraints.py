@@ -52,8 +52,10 @@ def find_constraints(
         If these are not pairs of different cells; if names in ``obs_names`` are not unique; if two
         cells that must not be in one cluster have to be, by one pair or a chain of them.
     """
-    given = {"must_link": must_link, "cannot_link": cannot_link}
-    parts = {name: _rows(adata, name, value) for name, value in given.items() if value is not None}
+    options = {"must_link": must_link, "cannot_link": cannot_link}
+    parts = {
+        name: _rows(adata, name, value) for name, value in options.items() if value is not None
+    }
     must, cannot = (parts.get(name, np.zeros((0, 2), int)) for name in OPTIONS)
     if not len(must) + len(cannot):
         return None
@@ -104,8 +106,10 @@ def _rows(adata: AnnData, name: str, value: Any) -> np.ndarray:
 
 def plain(must_link: ConstraintsLike | None, cannot_link: ConstraintsLike | None) -> dict[str, Any]:
     """Return what was given as lists of names, for the record of a fit."""
-    given = zip(OPTIONS, (must_link, cannot_link), strict=True)
-    lists = {k: np.asarray(v, dtype=object).astype(str).tolist() for k, v in given if v is not None}
+    options = zip(OPTIONS, (must_link, cannot_link), strict=True)
+    lists = {
+        k: np.asarray(v, dtype=object).astype(str).tolist() for k, v in options if v is not None
+    }
     return {name: value for name, value in lists.items() if value}
 
 

@@ -72,23 +72,23 @@ def counts(adata: AnnData, *, layer: str | None = "counts") -> sp.csr_matrix:
     if matrix.dtype.kind not in "buif":
         msg = f"Expected {name} to hold numbers, found dtype {matrix.dtype}."
         raise ValueError(msg)
-    made = _canonical(matrix)
-    _check_counts(made.data, name)
-    if made.data.size == 0 or made.data.max() == 0:
+    canonical = _canonical(matrix)
+    _check_counts(canonical.data, name)
+    if canonical.data.size == 0 or canonical.data.max() == 0:
         msg = f"Expected counts in {name}, found only zeros."
         raise ValueError(msg)
-    return made
+    return canonical
 
 
 def _canonical(matrix: np.ndarray | sp.spmatrix) -> sp.csr_matrix:
     """Return CSR of a native type, sorted, without zeros; what was passed is never changed."""
     small = {"?": np.uint8, "e": np.float32}.get(matrix.dtype.char, matrix.dtype.newbyteorder("="))
-    made = sp.csr_matrix(matrix.astype(small, copy=False))
-    if not made.has_canonical_format or not made.data.all():
-        made = made.copy()  # it may share its memory with the one it was made from
-        made.sum_duplicates()
-        made.eliminate_zeros()
-    return made
+    canonical = sp.csr_matrix(matrix.astype(small, copy=False))
+    if not canonical.has_canonical_format or not canonical.data.all():
+        canonical = canonical.copy()  # it may share its memory with the one it was made from
+        canonical.sum_duplicates()
+        canonical.eliminate_zeros()
+    return canonical
 
 
 def _check_counts(values: np.ndarray, name: str) -> None:

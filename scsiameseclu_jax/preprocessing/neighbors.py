@@ -72,8 +72,8 @@ def _exact(unit: np.ndarray, k: int) -> np.ndarray:
 def _approximate(unit: np.ndarray, k: int) -> np.ndarray:
     from pynndescent import NNDescent
 
-    found = NNDescent(unit, n_neighbors=k + 1, random_state=0).neighbor_graph[0]
+    neighbors = NNDescent(unit, n_neighbors=k + 1, random_state=0).neighbor_graph[0]
     # a cell is among its own neighbours, but for one with enough others at distance 0
-    others = found != np.arange(len(unit))[:, None]
+    others = neighbors != np.arange(len(unit))[:, None]
     others[others.all(axis=1), -1] = False
-    return found[others].reshape(len(unit), k)
+    return neighbors[others].reshape(len(unit), k)

@@ -133,8 +133,8 @@ def _of_genes(
     raw: sp.csr_matrix, names: list[str], preprocessor: Preprocessor
 ) -> tuple[sp.csr_matrix, np.ndarray]:
     """Return counts [m, G] of the fit's genes, and which selected ones [g] are present."""
-    found = align(names, preprocessor.genes)
-    held = np.bincount(found[found >= 0], minlength=len(preprocessor.genes))
+    positions = align(names, preprocessor.genes)
+    held = np.bincount(positions[positions >= 0], minlength=len(preprocessor.genes))
     if (held > 1).any():
         logger.info("added up the counts of %d genes that are there more than once", sum(held > 1))
     present = held[preprocessor.selected] > 0
@@ -153,7 +153,7 @@ def _of_genes(
             len(missing),
             len(preprocessor.selected),
         )
-    return to_genes(raw, found, len(preprocessor.genes)), present
+    return to_genes(raw, positions, len(preprocessor.genes)), present
 
 
 def _total(preprocessor: Preprocessor, lost: np.ndarray) -> float:

@@ -131,22 +131,22 @@ def components(
         limits = mean + 10 * deviation  # scanpy's scale(max_value=10), for uncentred values
     pca = PCA(n_components=n_components, svd_solver="arpack", random_state=0)
     # arpack starts from a random vector of fixed seed and centres a sparse matrix implicitly
-    made = pca.fit_transform(_scaled(logged, limits, deviation))
-    return made, Projection(limits, deviation, pca.mean_, pca.components_.T)
+    values = pca.fit_transform(_scaled(logged, limits, deviation))
+    return values, Projection(limits, deviation, pca.mean_, pca.components_.T)
 
 
 def project(logged: sp.csr_matrix, projection: Projection) -> np.ndarray:
     """Return components [n, p] of logarithmic values [n, g] of other cells, same genes."""
-    made = _scaled(logged, projection.limits, projection.deviations)
-    return np.asarray(made @ projection.axes) - projection.center @ projection.axes
+    scaled = _scaled(logged, projection.limits, projection.deviations)
+    return np.asarray(scaled @ projection.axes) - projection.center @ projection.axes
 
 
 def _scaled(logged: sp.csr_matrix, limits: np.ndarray, deviations: np.ndarray) -> sp.csr_matrix:
-    made = sp.csc_matrix(logged, copy=True)
-    per_value = np.repeat(np.arange(made.shape[1]), np.diff(made.indptr))
-    made.data = np.minimum(made.data, limits[per_value])
-    made.data /= deviations[per_value]
-    return sp.csr_matrix(made)
+    scaled = sp.csc_matrix(logged, copy=True)
+    per_value = np.repeat(np.arange(scaled.shape[1]), np.diff(scaled.indptr))
+    scaled.data = np.minimum(scaled.data, limits[per_value])
+    scaled.data /= deviations[per_value]
+    return sp.csr_matrix(scaled)
 
 
 def residual_components(raw: sp.csr_matrix, n_components: int) -> np.ndarray:
@@ -176,8 +176,8 @@ def residual_components(raw: sp.csr_matrix, n_components: int) -> np.ndarray:
     def residuals(start: int) -> np.ndarray:
         rows = slice(start, start + _ROWS)
         mean = np.maximum(totals[rows] * shares, 1e-12)  # a cell may have none of these genes
-        made = (raw[rows].toarray() - mean) / np.sqrt(mean + mean**2 / _THETA)
-        return np.clip(made, -limit, limit)
+        residual = (raw[rows].toarray() - mean) / np.sqrt(mean + mean**2 / _THETA)
+        return np.clip(residual, -limit, limit)
 
     starts = range(0, n, _ROWS)
     total, gram = np.zeros(n_genes), np.zeros((n_genes, n_genes))

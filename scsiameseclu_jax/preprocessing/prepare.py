@@ -97,8 +97,8 @@ def check(adata: AnnData, *, layer: str | None, config: Config) -> sp.csr_matrix
             remedy = "obs_names_make_unique" if kind == "cell" else "var_names_make_unique"
             msg = f"Expected unique {kind} names, found {example!r} twice; call `adata.{remedy}()`."
             raise ValueError(msg)
-    made = counts(adata, layer=layer)
-    totals = np.asarray(made.sum(axis=1)).ravel()
+    raw = counts(adata, layer=layer)
+    totals = np.asarray(raw.sum(axis=1)).ravel()
     empty = np.flatnonzero(totals == 0)
     if empty.size:
         msg = (
@@ -107,7 +107,7 @@ def check(adata: AnnData, *, layer: str | None, config: Config) -> sp.csr_matrix
         )
         raise ValueError(msg)
     needed = config.network.n_latent + 1
-    expressed = int((made.getnnz(axis=0) > 0).sum())
+    expressed = int((raw.getnnz(axis=0) > 0).sum())
     if min(expressed, adata.n_obs) < needed:
         msg = (
             f"Expected at least {needed} cells and genes with counts for {needed - 1} latent "
@@ -117,14 +117,14 @@ def check(adata: AnnData, *, layer: str | None, config: Config) -> sp.csr_matrix
         raise ValueError(msg)
     if expressed < adata.n_vars:
         logger.info("left out %d genes without counts", adata.n_vars - expressed)
-    return made
+    return raw
 
 
 def _without_empty(adata: AnnData, layer: str | None) -> str:
     if layer is None or layer not in adata.layers:
         return "call `sc.pp.filter_cells(adata, min_counts=1)`"
-    found = f"np.asarray(adata.layers[{layer!r}].sum(axis=1)).ravel() > 0"
-    return f"leave them out: `adata = adata[{found}].copy()`"
+    counted = f"np.asarray(adata.layers[{layer!r}].sum(axis=1)).ravel() > 0"
+    return f"leave them out: `adata = adata[{counted}].copy()`"
 
 
 def prepare(
@@ -172,11 +172,13 @@ def prepare(
         raise ValueError(msg)
     batch, names = (None, []) if batch_key is None else read_batches(adata, batch_key)
     constraints = find_constraints(adata, must_link, cannot_link)
-    given, mean = (None, np.zeros(0)) if use_rep is None else _representation(adata, use_rep)
+    representation, mean = (
+        (None, np.zeros(0)) if use_rep is None else _representation(adata, use_rep)
+    )
     links = None if neighbors_key is None else _connectivities(adata, neighbors_key)
     expressed = raw.getnnz(axis=0) > 0
     raw = raw[:, expressed]
-    order, fingerprint = _canonical_order(raw, batch, given)
+    order, fingerprint = _canonical_order(raw, batch, representation)
     raw = raw[order]
     batch = None if batch is None else batch[order]
     if constraints is not None:
@@ -189,12 +191,12 @@ def prepare(
         raw, size_factors, config.preprocessing.n_top_genes, batch
     )
     projection = None
-    if given is None:
+    if representation is None:
         (x, *others), projection = normalization.representations(
             logged, raw[:, chosen], config=config
         )
     else:
-        x, others = given[order], []
+        x, others = representation[order], []
     batches = None
     if batch is not None and batch_key is not None:
         x, means = center(x, batch)
@@ -264,8 +266,8 @@ def identify(
         If they cannot be read.
     """
     batch = None if batch_key is None else read_batches(adata, batch_key)[0]
-    given = None if use_rep is None else _representation(adata, use_rep)[0]
-    return _canonical_order(counts(adata, layer=layer), batch, given)
+    representation = None if use_rep is None else _representation(adata, use_rep)[0]
+    return _canonical_order(counts(adata, layer=layer), batch, representation)
 
 
 def _representation(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -304,14 +306,14 @@ def _canonical_order(
     if not expressed.all():
         raw = raw[:, expressed]
     parts = [part for part in (batch, features) if part is not None]
-    given = np.column_stack(parts) if parts else None
+    known = np.column_stack(parts) if parts else None
     digests = []
     for i in range(raw.shape[0]):
         part = slice(raw.indptr[i], raw.indptr[i + 1])
         row = hashlib.blake2b(raw.indices[part].astype("<i4").tobytes(), digest_size=16)
         row.update(raw.data[part].astype("<f4").tobytes())
-        if given is not None:
-            row.update(given[i].astype("<f4").tobytes())
+        if known is not None:
+            row.update(known[i].astype("<f4").tobytes())
         digests.append(row.digest())
     order = np.array(sorted(range(len(digests)), key=digests.__getitem__))
     whole = hashlib.sha256(b"".join(digests[i] for i in order)).hexdigest()

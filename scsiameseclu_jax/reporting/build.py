@@ -10,7 +10,7 @@ from pathlib import Path
 
 from anndata import AnnData
 
-from scsiameseclu_jax import files
+from scsiameseclu_jax.files import PAGES, check_output, write_text
 from scsiameseclu_jax.reporting import certainty, clusters, genes, known, repeat, run, types
 from scsiameseclu_jax.reporting.markup import page
 from scsiameseclu_jax.reporting.result import find
@@ -62,7 +62,7 @@ def report(
         If writing fails.
     """
     path = Path(path)
-    check_path(path, overwrite=overwrite)
+    check_output(path, PAGES, overwrite=overwrite)
     result = find(adata, key)
     known.check_labels(result, labels)
     logger.info("report of %d clusters of %d cells", result.n_clusters, adata.n_obs)
@@ -91,22 +91,4 @@ def report(
         [section for section in sections if section is not None],
         f"Made by {made_by}. One file, complete: it loads nothing from anywhere.",
     )
-
-    def save(new: Path) -> None:
-        new.write_text(text, encoding="utf-8")
-
-    files.write(path, save)
-
-
-def check_path(path: Path, *, overwrite: bool) -> None:
-    """Check that a page may be written there.
-
-    Raises
-    ------
-    ValueError, OSError
-        If it may not.
-    """
-    files.check_target(path, files.PAGES, overwrite=True)
-    if path.exists() and not overwrite:
-        msg = f"Expected {str(path)!r} not to exist; give another name, or overwrite it."
-        raise FileExistsError(msg)
+    write_text(path, text)

@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-
 import scsiameseclu_jax.functional as F
+from scsiameseclu_jax.checks import default_device
 from scsiameseclu_jax.config import Config
 
 # Bytes, measured on CPU with `benchmarks/speed.py`, which compares the estimate with each peak.
@@ -100,7 +99,7 @@ def check_memory(n_cells: int, n_genes: int, n_values: int, config: Config) -> N
         With the estimate, what is free, and what to do.
     """
     need = estimate_memory(n_cells, n_genes, config, n_values=n_values)
-    device = jax.devices()[0]
+    device = default_device()
     if device.platform == "cpu":
         _refuse(n_cells, n_genes, need.total - _resident(), _free(), "memory", config)
     else:

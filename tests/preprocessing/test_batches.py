@@ -16,6 +16,7 @@ from benchmarks import real_data
 from scsiameseclu_jax.cli import parser as cli
 from scsiameseclu_jax.preprocessing import batches as batch_effects
 from scsiameseclu_jax.preprocessing import neighbors, normalization
+from scsiameseclu_jax.preprocessing.new_cells import new_cells
 from scsiameseclu_jax.preprocessing.prepare import prepare
 
 SHORT = scs.Config.from_dict(
@@ -154,6 +155,21 @@ def test_a_copy_of_a_cell_has_its_links():
     assert not (gone & across).any()
 
 
+def test_cells_of_the_fit_prepared_anew_have_their_links(adata):
+    prepared = prepare(adata, batch_key="batch", config=SHORT)
+    again, profile = adata[prepared.order].copy(), np.ones(len(prepared.preprocessor.selected))
+    new = new_cells(again, prepared.preprocessor, prepared.features, profile, 15)
+    fitted = np.zeros((400, 400))
+    fitted[prepared.receivers, prepared.senders] = 1
+    across = prepared.batch[:, None] != prepared.batch
+    linked = linked_cells(new.neighbors, new.weights, 400)
+    np.testing.assert_array_equal(linked[across], fitted[across])
+    assert new.neighbors.shape == new.weights.shape == (400, 2 * 8)
+    np.testing.assert_array_equal(
+        new.nearest, neighbors.nearest_in(prepared.features, new.features, 15)
+    )
+
+
 def test_cells_of_one_batch_are_linked_among_themselves():
     # as in a draw of the cells that happens to hold no other
     x = np.random.default_rng(0).normal(size=(30, 4))
@@ -184,16 +200,16 @@ def test_a_kind_that_one_batch_lacks_is_not_tied_to_another():
 def test_genes_are_selected_within_batches():
     """A gene that tells batches apart is not one that varies between cells."""
     rng = np.random.default_rng(0)
-    n, late = 300, np.arange(300) % 2
-    rates = np.full((n, 60), 3.0)
-    rates[:, :10] *= np.exp(rng.normal(0, 1, size=(n, 10)))  # these vary in either batch
-    rates[:, 10:20] *= np.where(late, 6.0, 1 / 6)[:, None]
+    n, late = 400, np.arange(400) % 2
+    rates = np.tile(rng.uniform(1, 8, 600), (n, 1))
+    rates[:, :20] *= np.exp(rng.normal(0, 0.6, size=(n, 20)))  # these vary in either batch
+    rates[:, 20:40] *= np.where(late, 2.0, 0.5)[:, None]
     raw = sp.csr_matrix(rng.poisson(rates))
-    size_factors = np.ones(n)
-    _, ignored = normalization.log_normalize(raw, size_factors, 10)
-    _, within = normalization.log_normalize(raw, size_factors, 10, late)
-    assert ignored[10:20].sum() > 5
-    np.testing.assert_array_equal(within, np.arange(60) < 10)
+    _, ignored = normalization.log_normalize(raw, np.ones(n), 40)
+    _, within = normalization.log_normalize(raw, np.ones(n), 40, late)
+    assert ignored[20:40].sum() >= 12
+    assert within[20:40].sum() <= 4
+    assert within[:20].sum() >= 16
 
 
 def test_batch_key_reaches_the_selection_of_genes(adata):

@@ -26,8 +26,8 @@ def fitted():
     return scs.SiameseClu(3, config=SHORT).fit(adata, progress=False)
 
 
-def prepared_of(adata):
-    return prepare(adata, config=SHORT)
+def prepared_of(adata, **options):
+    return prepare(adata, config=SHORT, **options)
 
 
 def unsorted(matrix):
@@ -104,16 +104,16 @@ def test_a_layer_called_x(adata):
 def test_the_remedy_for_empty_cells_of_a_layer_works(adata):
     adata.layers["part"] = sp.csr_matrix(adata.X.toarray() * (np.arange(120) != 5)[:, None])
     with pytest.raises(ValueError, match="found 1 without") as raised:
-        prepared_of(adata, 3, layer="part", config=SHORT)
+        prepared_of(adata, layer="part")
     remedy = str(raised.value).split("`")[1].removeprefix("adata = ")
     left = eval(remedy, {"np": np, "adata": adata})
-    assert prepared_of(left, 3, layer="part", config=SHORT).counts.shape[0] == 119
+    assert prepared_of(left, layer="part").counts.shape[0] == 119
 
 
 def test_a_representation_that_is_sparse(adata):
     adata.obsm["X_mine"] = sp.random(120, 30, density=0.5, format="csr", random_state=0)
     with pytest.raises(ValueError, match=r"obsm\['X_mine'\] to be dense"):
-        prepared_of(adata, 3, use_rep="X_mine", config=SHORT)
+        prepared_of(adata, use_rep="X_mine")
 
 
 # Is it the object of the fit?

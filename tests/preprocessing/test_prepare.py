@@ -58,18 +58,6 @@ def test_bad_counts(adata, change, message):
         prepared_of(with_x(adata, change))
 
 
-@pytest.mark.parametrize("n_clusters", [-1, 0, 1, 120, 500])
-def test_bad_number_of_clusters(adata, n_clusters):
-    with pytest.raises(ValueError, match=r"between 2 and n_obs - 1 \(119\), found"):
-        prepared_of(adata, n_clusters)
-
-
-@pytest.mark.parametrize("n_clusters", [2.5, "3", None, True])
-def test_number_of_clusters_of_wrong_type(adata, n_clusters):
-    with pytest.raises(TypeError, match="n_clusters"):
-        prepared_of(adata, n_clusters)
-
-
 def test_bad_shapes_and_names(adata):
     with pytest.raises(ValueError, match="cells and genes"):
         prepared_of(adata[:0])
