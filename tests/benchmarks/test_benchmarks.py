@@ -168,6 +168,15 @@ def test_check(runs, expected):
         assert message.startswith("Expected") and words in message
 
 
+def test_the_main_sets_are_the_default(monkeypatch):
+    here = dict.fromkeys(["ipsc", "worm", "kidney"])
+    monkeypatch.setattr(accuracy.real_data, "available", lambda: here)
+    assert accuracy.real_data.main_sets() == ["kidney", "worm"]
+    assert accuracy._arguments([]).sets == ["worm", "kidney"]
+    assert accuracy._arguments(["--all"]).sets == list(here)
+    assert accuracy._arguments(["--quick"]).sets == ["kidney"]
+
+
 @pytest.mark.parametrize("options", [["--sets", "nowhere"], ["--seeds", "0"]])
 def test_wrong_options(bench, options, capsys):
     with pytest.raises(SystemExit, match="2"):
