@@ -8,7 +8,7 @@ to one) and by the overlap of their top 100 genes with those of the known types 
 Labels score, and make the lists of the known types; nothing else. Takes a minute; writes
 ``benchmarks/results/markers.json`` and ``.md``.
 
-The list, and the rules of `annotation.py`, were made looking at these three sets.
+The list, and the rules of `tl.annotate_markers`, were made looking at these three sets.
 """
 
 import argparse

@@ -57,9 +57,13 @@ def bench(monkeypatch, tmp_path):
     return types.SimpleNamespace(run=run, out=out, paths=paths)
 
 
+# `choice` runs most of the others.
+NAMES = [pytest.param(n, marks=pytest.mark.slow) if n == "choice" else n for n in BASELINES]
+
+
 # The cells of well separated types form a graph in pieces, which sklearn mentions.
 @pytest.mark.filterwarnings("ignore:Graph is not fully connected:UserWarning")
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", NAMES)
 def test_baseline_finds_the_types_and_sees_counts_alone(name):
     adata, labels = simulate()
     untouched = adata.copy()
