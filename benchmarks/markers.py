@@ -8,7 +8,7 @@ to one) and by the overlap of their top 100 genes with those of the known types 
 Labels score, and make the lists of the known types; nothing else. Takes a minute; writes
 ``benchmarks/results/markers.json`` and ``.md``.
 
-The list, and the rules of `tl/marker_scores.py`, were made looking at these three sets.
+The list, and the rules of `tl.annotate_markers`, were made looking at these three sets.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
-from benchmarks import marker_overlap, real_data
+from benchmarks import real_data
 from benchmarks.records import save
 
 OUT = Path(__file__).resolve().parent / "results" / "markers.json"
@@ -127,11 +127,11 @@ def overlap(adata: AnnData, clusters: np.ndarray, labels: np.ndarray) -> Row:
         # scanpy's default test, as the protocol says.
         scs.tl.markers(adata, key, method="t-test")
     lists = (adata.uns[f"{key}_markers"]["names"] for key in ("clusters", "types"))
-    by_genes = marker_overlap.overlap_mapping(marker_overlap.marker_overlap(*lists))
-    by_cells = marker_overlap.best_mapping(labels, adata.obs["clusters"])
+    by_genes = scs.metrics.overlap_mapping(scs.metrics.marker_overlap(*lists))
+    by_cells = scs.metrics.best_mapping(labels, adata.obs["clusters"])
     return {
-        "best_mapping": marker_overlap.mapped_accuracy(labels, adata.obs["clusters"], by_cells),
-        "marker_overlap": marker_overlap.mapped_accuracy(labels, adata.obs["clusters"], by_genes),
+        "best_mapping": scs.metrics.mapped_accuracy(labels, adata.obs["clusters"], by_cells),
+        "marker_overlap": scs.metrics.mapped_accuracy(labels, adata.obs["clusters"], by_genes),
     }
 
 

@@ -57,9 +57,13 @@ def bench(monkeypatch, tmp_path):
     return types.SimpleNamespace(run=run, out=out, paths=paths)
 
 
+# `choice` runs most of the others.
+NAMES = [pytest.param(n, marks=pytest.mark.slow) if n == "choice" else n for n in BASELINES]
+
+
 # The cells of well separated types form a graph in pieces, which sklearn mentions.
 @pytest.mark.filterwarnings("ignore:Graph is not fully connected:UserWarning")
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", NAMES)
 def test_baseline_finds_the_types_and_sees_counts_alone(name):
     adata, labels = simulate()
     untouched = adata.copy()
@@ -166,6 +170,15 @@ def test_check(runs, expected):
     assert len(found) == len(expected)
     for message, words in zip(found, expected, strict=True):
         assert message.startswith("Expected") and words in message
+
+
+def test_the_main_sets_are_the_default(monkeypatch):
+    here = dict.fromkeys(["ipsc", "worm", "kidney"])
+    monkeypatch.setattr(accuracy.real_data, "available", lambda: here)
+    assert accuracy.real_data.main_sets() == ["kidney", "worm"]
+    assert accuracy._arguments([]).sets == ["worm", "kidney"]
+    assert accuracy._arguments(["--all"]).sets == list(here)
+    assert accuracy._arguments(["--quick"]).sets == ["kidney"]
 
 
 @pytest.mark.parametrize("options", [["--sets", "nowhere"], ["--seeds", "0"]])
