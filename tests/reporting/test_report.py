@@ -11,6 +11,8 @@ from anndata import AnnData
 
 import scsiameseclu_jax as scs
 from scsiameseclu_jax.pl.cells import MISSING, palette
+from scsiameseclu_jax.preprocessing import expression
+from scsiameseclu_jax.preprocessing.normalization import logarithm
 from scsiameseclu_jax.reporting import figures, result
 from tests.reports import Page, assessed, clustered, marked, typed
 
@@ -205,6 +207,20 @@ def test_markers_are_found_where_there_are_none(tmp_path, undrawn):
     adata.obs["siameseclu"] = pd.Categorical(["0"] + 89 * ["1"])
     assert "None were looked for: Expected two groups" in read(adata, tmp_path).text("markers")
     assert "siameseclu_top_markers" not in adata.uns
+
+
+def test_all_genes_are_normalised_once(tmp_path, undrawn, monkeypatch):
+    widths = []
+
+    def watched(raw, size_factors):
+        widths.append(raw.shape[1])
+        return logarithm(raw, size_factors)
+
+    monkeypatch.setattr(expression, "logarithm", watched)
+    adata = clustered()
+    read(adata, tmp_path)
+    assert widths[0] == adata.n_vars  # to find marker genes
+    assert 0 < max(widths[1:]) < adata.n_vars  # to draw the top ones
 
 
 def test_unassigned_cells_are_counted_with_their_cluster(tmp_path, undrawn):

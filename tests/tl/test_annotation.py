@@ -159,7 +159,7 @@ def test_cells_alone_and_with_their_neighbours():
     scs.tl.annotate_markers(adata, TYPES, "k")
     alone = adata.obs["k_annotation_cell"].astype(str)
     data = annotation.standard(log_expression(adata).X.astype(float))
-    found = annotation.Found(["A"], [np.arange(3)], {"A": 3})
+    found = annotation.Present(["A"], [np.arange(3)], {"A": 3})
     single = annotation.of_cells(data, None, found, n_draws=2, seed=0).scores
     near = np.array([[1, 2]] * adata.n_obs)
     smooth = annotation.of_cells(data, near, found, n_draws=2, seed=0).scores

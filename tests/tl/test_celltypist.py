@@ -110,7 +110,7 @@ def test_not_installed(monkeypatch, adata):
         (
             {"groupby": "part"},
             ValueError,
-            r"cluster for every cell in obs\['part'\], 1 without",
+            r"cluster for every cell in obs.'part'., found 1 without",
         ),
         ({"layer": None}, ValueError, "whole counts in X, found fractions"),
         ({"min_prop": 2}, ValueError, "min_prop"),

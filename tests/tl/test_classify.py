@@ -6,6 +6,7 @@ import pytest
 from scipy import sparse
 
 import scsiameseclu_jax as scs
+from scsiameseclu_jax.tl import classification
 from tests.labelled import CONFIG, cells, embedded, without_fit
 
 COLUMNS = ["classified", "classified_confidence", "classified_second"]
@@ -206,3 +207,10 @@ def test_real_cells():
     scores = scs.metrics.classification_scores(labels[unknown], found[unknown])
     assert scores["accuracy"] > 0.75  # about what its own left-out cells reach
     assert abs(scores["accuracy"] - adata.uns["classified"]["scores"]["accuracy"]) < 0.1
+
+
+def test_memory_is_looked_at_before_anything_is_prepared(monkeypatch):
+    monkeypatch.setattr("scsiameseclu_jax.training.memory._free", lambda: -(2**40))
+    monkeypatch.setattr(classification, "prepare", None)
+    with pytest.raises(MemoryError, match="GiB"):
+        scs.tl.classify(cells(), "known")

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from scipy import sparse
 
 import scsiameseclu_jax as scs
+from scsiameseclu_jax.preprocessing.expression import log_expression
 
 KEY = "cell_type"
 
@@ -310,3 +311,13 @@ def test_plot_without_markers():
     adata.uns[f"{KEY}_top_markers"] = adata.uns[f"{KEY}_top_markers"].iloc[:0]
     with pytest.raises(ValueError, match="marks"):
         scs.pl.markers(adata, KEY)
+
+
+def test_expression_of_some_genes_is_that_of_all():
+    adata = scs.datasets.simulate(n_cells=30, n_genes=20, n_clusters=2)
+    genes = [adata.var_names[i] for i in (7, 2)]
+    some, whole = log_expression(adata, genes=genes), log_expression(adata)
+    assert list(some.var_names) == genes
+    np.testing.assert_array_equal(some.X.toarray(), whole[:, genes].X.toarray())
+    with pytest.raises(KeyError, match=r"found \['none'\]"):
+        log_expression(adata, genes=[genes[0], "none"])
