@@ -9,7 +9,6 @@ from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax import reference as fitted
 from scsiameseclu_jax.certainty import calibration, novelty
 from scsiameseclu_jax.preprocessing import new_cells as reference
 from scsiameseclu_jax.preprocessing import normalization
@@ -107,7 +106,7 @@ def test_missing_genes_say_nothing(cells, model, found):
 
 def test_deviances_are_of_the_genes_that_are_there(cells, model):
     """A gene that is missing is not one without counts."""
-    kept, frame = model._fitted, model._fitted.frame
+    kept, frame = model._reference, model._reference.preprocessor
     features = np.asarray(kept.data.features)[:500]
     profile = kept.novelty.profiles.mean(axis=0)
     new = cells[500:, 20:].copy()
@@ -338,10 +337,3 @@ def test_other_files(tmp_path, model):
     shutil.rmtree(tmp_path / "m")
     with pytest.raises(FileNotFoundError, match="Expected a model in"):
         scs.SiameseClu.load(tmp_path / "m")
-
-
-def test_params_keep_their_nesting():
-    tree = {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
-    flat = fitted._flat(tree)
-    assert flat == {"a/b": 1, "a/c/d": 2, "e": 3}
-    assert fitted._nested(flat) == tree

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.preprocessing.constraints import OPTIONS
 from scsiameseclu_jax.reporting.markup import (
@@ -52,7 +53,7 @@ def settings(result: Result) -> Section:
 def _changes(changed: Settings) -> Html:
     if not changed:
         return paragraphs("All settings had their defaults.")
-    defaults = Config().to_dict()
+    defaults = _defaults()
     rows = [
         [f"{part}.{name}", json.dumps(value), json.dumps(defaults.get(part, {}).get(name))]
         for part, values in changed.items()
@@ -90,12 +91,16 @@ def differing(config: Settings) -> dict[str, dict[str, Any]]:
     >>> differing({"losses": {"zinb": 0.0, "features": 1.0}, "fusion": {"local": True}})
     {'losses': {'zinb': 0.0}}
     """
-    defaults = Config().to_dict()
+    defaults = _defaults()
     found = {
         part: {n: v for n, v in values.items() if defaults.get(part, {}).get(n) != v}
         for part, values in config.items()
     }
     return {part: values for part, values in found.items() if values}
+
+
+def _defaults() -> dict[str, dict[str, Any]]:
+    return Config().to_dict() | {"losses": {term.name: term.weight for term in F.TERMS}}
 
 
 def toml(config: Settings) -> str:

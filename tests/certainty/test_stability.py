@@ -258,7 +258,7 @@ def test_refits_from_the_tool_and_the_command_line(adata, assessed, tmp_path, mo
 
 
 def copy_of(model, other):
-    other._results, other._fitted = dict(model._results), model._fitted
+    other._results, other._reference = dict(model._results), model._reference
     return other
 
 

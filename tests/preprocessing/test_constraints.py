@@ -16,7 +16,7 @@ from scsiameseclu_jax.preprocessing import constraints as pairs
 from scsiameseclu_jax.reporting import repeat
 from scsiameseclu_jax.reporting.result import find
 from tests import oracles
-from tests.problems import PAIRS, close, known_pairs, same_value_and_gradient
+from tests.problems import PAIRS, close, same_value_and_gradient
 
 CONFIG = scs.Config.from_dict(
     {
@@ -52,32 +52,39 @@ def fitted(adata, **options):
     return scs.SiameseClu(4, config=CONFIG).fit(adata, rng=0, progress=False, **options)
 
 
+def constraints_of(must_link, cannot_link):
+    """Return pairs of six cells as training sees them, padded."""
+    cells = np.ones((6, 2)), None, np.arange(6)[::-1, None]
+    return F.cell_data(*cells, must_link=must_link, cannot_link=cannot_link).constraints
+
+
 def test_likelihood_is_that_of_independent_cells(x64):
-    made = known_pairs(*PAIRS, padding=3)
+    made = constraints_of(PAIRS[0][:1], PAIRS[0][1:])
 
     def oracle(logits):
-        return oracles.pair_likelihood(jax.nn.softmax(logits), *PAIRS)
+        return oracles.constraint_nll(jax.nn.softmax(logits), *PAIRS)
 
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)))
     same_value_and_gradient(
-        lambda logits: F.pair_likelihood(jax.nn.log_softmax(logits), made), oracle, logits
+        lambda logits: F.constraint_nll(jax.nn.log_softmax(logits), made), oracle, logits
     )
 
 
 @pytest.mark.parametrize("linked", [True, False])
 def test_certain_assignments_have_finite_likelihoods(linked):
     log_q = jax.nn.log_softmax(jnp.array([[200.0, 0, 0], [200.0, 0, 0], [0, 200.0, 0]]))
-    made = known_pairs([[0, 1], [0, 2]], [linked, linked])
-    value, gradient = jax.value_and_grad(F.pair_likelihood)(log_q, made)
+    rows = [[0, 1], [0, 2]]
+    made = constraints_of(rows, None) if linked else constraints_of(None, rows)
+    value, gradient = jax.value_and_grad(F.constraint_nll)(log_q, made)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
 
 
 def test_a_state_without_pairs_knows_nothing_of_them(adata, model):
     plain = fitted(adata)
-    assert "pairs" not in plain.history
+    assert "constraints" not in plain.history
     assert not {"must_link", "cannot_link"} & set(plain.manifest)
-    held = model.history["pairs"][model.history["stage"] == "train"]
+    held = model.history["constraints"][model.history["stage"] == "train"]
     assert np.isfinite(held).all()
 
 
