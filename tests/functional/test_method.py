@@ -10,7 +10,14 @@ import pytest
 
 import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
-from tests.problems import CONFIG, METHOD, close, config_with, method_of, problem, started
+from tests.problems import PLAIN, close, problem, started
+
+
+METHOD = F.siameseclu(3, config=PLAIN)
+
+
+def method_of(**choices):
+    return F.siameseclu(3, **{"config": PLAIN} | choices)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +45,8 @@ def test_an_own_loss_is_a_term_like_any_other(made):
 def test_config_overrides_the_weight_of_an_own_loss(made):
     terms = (*F.TERMS, F.Term("size", size, weight=3.0))
     for weight, names in ((0.5, {"size"}), (0.0, set())):
-        config = config_with(losses={"size": weight})
-        method = F.siameseclu(3, config=config, terms=terms)
+        config = scs.Config.from_dict(PLAIN.to_dict() | {"losses": {"size": weight}})
+        method = method_of(config=config, terms=terms)
         assert {term.name for term in method.terms} - {t.name for t in METHOD.terms} == names
     assert (
         float(F.siameseclu(3, terms=terms).init(jax.random.key(0), made.data).weights["size"]) == 3
@@ -82,11 +89,11 @@ def test_an_own_encoder_trains_embeds_and_predicts(made):
     after, info = method.step(state, made.data)
     kernels = [s.params["graph_encoder"]["kernel"] for s in (state, after)]
     assert (kernels[0] != kernels[1]).any()
-    assert np.isfinite(float(info.terms["propagation"]))
+    assert np.isfinite(float(info.loss))
     rows = np.arange(3)
     around = np.arange(45)[:12].reshape(3, 4)
     new = F.NewCells(made.data.features[rows], jnp.asarray(around), jnp.ones((3, 4)))
-    assert method.embed_new(after, made.data, new).shape == (3, CONFIG.network.n_latent)
+    assert method.embed_new(after, made.data, new).shape == (3, PLAIN.network.n_latent)
 
 
 def test_an_own_augmentation(made):
@@ -96,9 +103,13 @@ def test_an_own_augmentation(made):
 
     method = method_of(augment=mirrored)
     state = started(made, method)
-    context = F.training._context(method, state.params, state.key, state, made.data, "train")
-    close(context.views.features_2, -context.views.features_1, rtol=1e-6)
-    close(method.embed(state, made.data), METHOD.embed(state, made.data), rtol=1e-5, atol=1e-6)
+    views = [
+        method.augment(k, state, made.data, structure=method.structure) for k in (state.key, None)
+    ]
+    close(views[0].features_2, -views[0].features_1, rtol=1e-6)
+    assert views[1].features_2 is made.data.features
+    before, plain = method.step(state, made.data)[1], METHOD.step(state, made.data)[1]
+    assert abs(float(before.loss) - float(plain.loss)) > 1e-4
 
 
 def test_unbalanced_transport_gives_way(made):

@@ -93,12 +93,12 @@ def test_the_loss_is_lower_after_steps_with_it(adata, known):
     values = CONFIG.to_dict() | {"training": CONFIG.to_dict()["training"] | training}
     config = scs.Config.from_dict(values)
     made = scs.SiameseClu(4, config=config).fit(adata, rng=0, progress=False, **known)
-    held = made.history["pairs"][made.history["stage"] == "train"]
+    held = made.history["constraints"][made.history["stage"] == "train"]
     assert held[-1] < held[0]
-    values["losses"] = values["losses"] | {"pairs": 0.0}
+    values["losses"] = values["losses"] | {"constraints": 0.0}
     config = scs.Config.from_dict(values)
     other = scs.SiameseClu(4, config=config).fit(adata, rng=0, progress=False, **known)
-    assert "pairs" not in other.history
+    assert "constraints" not in other.history
     assert not np.array_equal(made.proba, other.proba)
 
 
@@ -119,7 +119,7 @@ def test_mini_batches_leave_out_the_loss_but_keep_the_pairs(adata, known):
     values = CONFIG.to_dict() | {"scale": {"full_cells": 100, "batch_cells": 64}}
     config = scs.Config.from_dict(values)
     made = scs.SiameseClu(4, config=config).fit(adata, rng=0, progress=False, **known)
-    assert "pairs" not in made.history
+    assert "constraints" not in made.history
     for name in known:
         assert made.manifest[name]["kept"] == made.manifest[name]["given"]
 
