@@ -1,4 +1,4 @@
-"""Cells of two batches, looked past in two ways: ``python examples/batches.py``."""
+"""Cells of two batches, ignored in two ways: ``python examples/batches.py``."""
 
 import numpy as np
 import scipy.sparse as sp

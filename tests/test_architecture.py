@@ -151,7 +151,7 @@ def test_labels_can_not_reach_training(room):
 def test_metrics_are_imported_where_labels_are_the_task_or_shown_only():
     metrics = {name for name in SOURCES if name.startswith("scsiameseclu_jax.metrics")}
     users = {name for name in SOURCES if metrics & own(SOURCES[name])}
-    rooms = ("commands", "reporting.known", "tl.classification", "pl.classification")
+    rooms = ("reporting.known", "tl.classification", "pl.classification")
     assert users - metrics == {"scsiameseclu_jax", *(f"scsiameseclu_jax.{room}" for room in rooms)}
 
 
