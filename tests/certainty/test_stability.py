@@ -7,7 +7,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import scsiameseclu_jax as scs
 from scsiameseclu_jax.certainty import calibration, stability
-from scsiameseclu_jax.cli.parser import parser as cli
+from scsiameseclu_jax.cli import parser as cli
 from scsiameseclu_jax.partition import consensus
 from scsiameseclu_jax.tl.record import UNASSIGNED
 from scsiameseclu_jax.training import stages as fitting

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax.cli.parser import parser as cli
+from scsiameseclu_jax.cli import parser as cli
 from scsiameseclu_jax.partition.n_clusters import estimate, from_plain, k_range, to_plain
 
 # one stage: there is less to compile

@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 import scsiameseclu_jax as scs
 from benchmarks import batch_effects as benchmark
 from benchmarks import real_data
-from scsiameseclu_jax.cli.parser import parser as cli
+from scsiameseclu_jax.cli import parser as cli
 from scsiameseclu_jax.preprocessing import batches as batch_effects
 from scsiameseclu_jax.preprocessing import neighbors
 from scsiameseclu_jax.preprocessing.prepare import prepare

@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax.cli.parser import parser as cli
+from scsiameseclu_jax.cli import parser as cli
 from scsiameseclu_jax.partition import consensus
 from scsiameseclu_jax.preprocessing import constraints as pairs
 from scsiameseclu_jax.reporting import repeat
