@@ -36,7 +36,7 @@ def test_an_own_loss_is_a_term_like_any_other(made):
     total = sum(float(state.weights[name] * value) for name, value in info.terms.items())
     assert float(info.loss) == pytest.approx(total, rel=1e-5)
     assert float(state.weights["size"]) == 3
-    _, without = METHOD.step(started(made), made.data)
+    _, without = METHOD.step(started(made, METHOD), made.data)
     assert set(info.terms) - set(without.terms) == {"size"}
     # the draws of the other terms are what they were
     close(info.terms["zinb"], without.terms["zinb"], rtol=1e-5)

@@ -302,7 +302,7 @@ def test_target_is_refreshed_on_schedule_and_centres_learn(made, state):
         targets.append(state.plan.target)
         centers.append(state.params["centers"])
         moved = (np.argmax(targets[-2], axis=1) != np.argmax(targets[-1], axis=1))[:45]
-        assert float(info.changed) == pytest.approx(moved.mean(), abs=1e-6)
+        assert float(info.changed) == pytest.approx(float(moved.mean()), abs=1e-6)
     changed = [bool((a != b).any()) for a, b in itertools.pairwise(targets)]
     assert changed == ([False] * (every - 1) + [True]) * 2
     assert all((a != b).any() for a, b in itertools.pairwise(centers))
