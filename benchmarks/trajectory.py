@@ -130,6 +130,7 @@ def scored(way: str, seed: int, kind: str, times: list[np.ndarray], known: pd.Da
 def runs_of(seed: int) -> list[Run]:
     """Cluster once, and order the cells in each way."""
     import scsiameseclu_jax as scs
+from scsiameseclu_jax.preprocessing.neighbors import unit_rows
 
     adata, _ = real_data.load(SET)
     known = published()
@@ -141,7 +142,7 @@ def runs_of(seed: int) -> list[Run]:
     scs.tl.siameseclu(cells, rng=seed, config=untrained, key_added="untrained", progress=False)
     z, other = adata.obsm["X_siameseclu"], pca["PCA, all genes"]
     cells.obsm["smoothed"] = smoothed(other, z)
-    cells.obsm["both"] = np.hstack([_unit(z), _unit(other)])
+    cells.obsm["both"] = np.hstack([unit_rows(z), unit_rows(other)])
 
     def times(names: list[str], key: str = "siameseclu", **options: Any) -> list[np.ndarray]:
         orders = []
@@ -175,10 +176,6 @@ def runs_of(seed: int) -> list[Run]:
             starts = [places[name] for name in names]
             runs.append(scored(way, seed, kind, by_scanpy(features, starts), known))
     return runs
-
-
-def _unit(values: np.ndarray) -> np.ndarray:
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
 def ceilings(known: pd.DataFrame) -> dict[str, float]:

@@ -6,10 +6,11 @@ import pytest
 
 
 def pytest_configure(config):
-    """Compile quickly, for that is what most of the time goes to; slow tests compile as users do.
+    """Make quick tests quick: most of their time is compilation, and the vote of candidates.
 
-    Compiled programs are kept on disk: modules forget those in memory, and many are the same. A
-    folder for each process, because one that reads what another is writing would warn.
+    Programs are compiled without optimisations, and the first partition is a vote of four draws;
+    slow tests do both as users have it. Compiled programs are kept on disk, in one folder for all
+    processes of a run: modules forget those in memory, and many are the same.
 
     Whatever the version of pandas, it lends arrays read-only, as it always does from 3 on.
     """
@@ -17,11 +18,16 @@ def pytest_configure(config):
     if "not slow" in config.option.markexpr:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         jax.config.update("jax_disable_most_optimizations", True)
-    folder = tempfile.TemporaryDirectory(prefix="scsiameseclu-programs-")
-    config.add_cleanup(folder.cleanup)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-    jax.config.update("jax_compilation_cache_dir", folder.name)
+
+        from scsiameseclu_jax.partition import consensus
+
+        consensus._DRAWS = 4
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folder
+        folder = tempfile.TemporaryDirectory(prefix="scsiameseclu-programs-")
+        config.add_cleanup(folder.cleanup)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 

@@ -16,7 +16,7 @@ from scipy.special import softmax
 
 from scsiameseclu_jax.certainty.stability import expected_error
 from scsiameseclu_jax.checks import check_column
-from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors
+from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors, unit_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -104,9 +104,7 @@ def features_of(blocks: Iterable[np.ndarray]) -> np.ndarray:
     """
     columns = []
     for block in blocks:
-        x = np.asarray(block, np.float64)
-        length = np.linalg.norm(x, axis=1, keepdims=True)
-        x = x / np.where(length > 0, length, 1)
+        x = unit_rows(np.asarray(block, np.float64))
         x = x - x.mean(axis=0)
         columns.append(x / (x.std() or 1.0))
     return np.concatenate(columns, axis=1)

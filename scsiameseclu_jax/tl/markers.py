@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from typing import Any, Literal
 
 import numpy as np
@@ -180,9 +179,8 @@ def _rank(expression: AnnData, method: Method) -> tuple[dict[str, Any], dict[str
     """Return scanpy's results, and the shares [g, k] of cells with each gene, in and out."""
     import scanpy as sc
 
-    # scanpy adds columns one by one, and divides by 0 where a gene has no counts: it scores 0.
-    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
-        warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
+    # scanpy divides by 0 where a gene has no counts: it scores 0
+    with np.errstate(divide="ignore", invalid="ignore"):
         sc.tl.rank_genes_groups(
             expression, "group", method=method, use_raw=False, pts=True, tie_correct=True
         )

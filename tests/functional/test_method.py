@@ -12,7 +12,6 @@ import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
 from tests.problems import PLAIN, close, problem, started
 
-
 METHOD = F.siameseclu(3, config=PLAIN)
 
 
