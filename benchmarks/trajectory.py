@@ -130,7 +130,7 @@ def scored(way: str, seed: int, kind: str, times: list[np.ndarray], known: pd.Da
 def runs_of(seed: int) -> list[Run]:
     """Cluster once, and order the cells in each way."""
     import scsiameseclu_jax as scs
-from scsiameseclu_jax.preprocessing.neighbors import unit_rows
+    from scsiameseclu_jax.preprocessing.neighbors import unit_rows
 
     adata, _ = real_data.load(SET)
     known = published()
