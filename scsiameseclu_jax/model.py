@@ -100,12 +100,12 @@ class SiameseClu:
         config: Config | None = None,
         terms: Sequence[F.Term] = F.TERMS,
         encoder: F.Encoder = F.graph_convolutions,
-        augment: Any = F.dual_views,
-        transport: Any = F.sinkhorn_target,
+        augment: F.Augment = F.dual_views,
+        transport: F.Transport = F.sinkhorn_target,
         optimizer: optax.GradientTransformation | None = None,
     ) -> None:
         self._n_clusters = n_clusters
-        self._choices = {
+        self._choices: dict[str, Any] = {
             "terms": tuple(terms),
             "encoder": encoder,
             "augment": augment,
@@ -182,10 +182,10 @@ class SiameseClu:
         links: dict[str, Any],
     ) -> tuple[Prepared, dict[str, Any]]:
         """Check and prepare the cells; say where everything came from."""
+        raw = check(adata, layer=layer, config=self.config)
         check_n_clusters(self.n_clusters, adata.n_obs)
         if self.n_clusters == "auto":
             k_range(adata.n_obs, 2, K_MAX)
-        raw = check(adata, layer=layer, config=self.config)
         check_memory(raw.shape[0], raw.shape[1], raw.nnz, self.config)
         prepared = prepare(adata, raw=raw, layer=layer, **keys, **links, config=self.config)
         given = {"layer": layer or "X"} | {key: name for key, name in keys.items() if name}
@@ -519,7 +519,7 @@ class SiameseClu:
         directory: str | os.PathLike[str],
         *,
         encoder: F.Encoder | None = None,
-        augment: Any = None,
+        augment: F.Augment | None = None,
     ) -> Self:
         """Load a model that :meth:`save` saved; its predictions are bit for bit the same.
 
@@ -539,7 +539,7 @@ class SiameseClu:
             an own encoder or augmentation that is not given here.
         """
         settings, arrays = files.read_model(directory)
-        given = {"encoder": encoder, "augment": augment}
+        given: dict[str, Any] = {"encoder": encoder, "augment": augment}
         for name, own in settings["choices"].items():
             if given[name] is None:
                 msg = (

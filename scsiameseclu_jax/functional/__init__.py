@@ -45,7 +45,9 @@ from scsiameseclu_jax.functional.prediction import with_new_cells
 from scsiameseclu_jax.functional.settings import Structure, structure_of, values_of
 from scsiameseclu_jax.functional.training import (
     CHUNK,
+    Augment,
     Method,
+    Transport,
     clear_programs,
     share_changed,
     siameseclu,
@@ -75,6 +77,7 @@ __all__ = [
     "STAGES",
     "TERMS",
     "Assignment",
+    "Augment",
     "CellData",
     "CellGraph",
     "Constraints",
@@ -89,6 +92,7 @@ __all__ = [
     "Structure",
     "Term",
     "TrainState",
+    "Transport",
     "ViewGraph",
     "Views",
     "adjacency_error",

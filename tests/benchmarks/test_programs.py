@@ -2,10 +2,13 @@
 
 import json
 import mmap
+import subprocess
+import sys
 
 import pytest
 
 from benchmarks import programs
+from benchmarks.records import ROOT
 
 pytestmark = pytest.mark.skipif(
     not (programs.PROCESS / "maps").is_file(), reason="reads /proc, which is Linux's"
@@ -32,3 +35,15 @@ def test_it_prints_the_curve(tmp_path, monkeypatch, capsys):
     assert [run["n_cells"] for run in json.loads(out.read_text())["runs"]] == [200, 850, 1500]
     with pytest.raises(SystemExit):
         programs.main(["--sets", "1"])
+
+
+@pytest.mark.slow
+def test_a_process_that_fits_thirty_sizes_ends_well(tmp_path):
+    """Compiled programs of each size hold maps, of which the kernel has 65,530."""
+    out = tmp_path / "programs.json"
+    words = [sys.executable, "-m", "benchmarks.programs", "--out", str(out)]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+    runs = json.loads(out.read_text())["runs"]
+    assert len(runs) == 30
+    assert max(run["resident_mib"] for run in runs) < 2048
+    assert max(run["maps"] for run in runs) < 40_000

@@ -10,7 +10,7 @@ from scsiameseclu_jax.certainty import calibration, stability
 from scsiameseclu_jax.cli import parser as cli
 from scsiameseclu_jax.partition import consensus
 from scsiameseclu_jax.tl.record import UNASSIGNED
-from scsiameseclu_jax.training import stages as fitting
+from scsiameseclu_jax.training import stages
 
 # one stage: there is less to compile
 SHORT = scs.Config.from_dict(
@@ -169,7 +169,7 @@ def assessed(adata):
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "first_partition", seen)
+        patch.setattr(stages, "first_partition", seen)
         model.assess(adata, n_resamples=2, progress=False)
     # refits start from a candidate each; the model's own settings stay
     assert len(starts) == 2

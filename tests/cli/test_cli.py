@@ -237,7 +237,7 @@ def test_bad_input_leaves_everything_as_it_was(inside, capsys, monkeypatch, opti
     for name in ("mine.zarr", "folder.h5ad"):
         (inside / name).mkdir()
         (inside / name / "precious.txt").write_text("precious")
-    monkeypatch.setattr("scsiameseclu_jax.functional.fit", None)  # never comes to training
+    monkeypatch.setattr("scsiameseclu_jax.functional.Method.fit", None)  # never comes to training
     before = contents(inside)
     options = {"--n-clusters": "3", "--config": "short.toml"} | options
     names = [options.pop("IN", "in.h5ad"), options.pop("OUT", "out.h5ad")]
