@@ -97,7 +97,7 @@ def least_work(n: int, config: Any) -> dict[str, float]:
     losses = weights(config)
     network, d, p = config.network, config.network.n_latent, N_FEATURES
     series = pagerank_series(config.augmentation.alpha, config.augmentation.diffusion_tolerance)
-    terms = len(series.once)
+    terms = series.shape[1]
     encoder = [width + d for width in network.graph_layers] + [d]
     decoder = [*network.graph_layers[::-1], p]
     # view 1 propagates once, and once more for the divergence, view 2 by the series; both again in

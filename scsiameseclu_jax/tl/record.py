@@ -158,16 +158,9 @@ def stability_of(model: SiameseClu) -> dict[str, Any]:
 
 
 def is_calibrated(record: Mapping[str, Any]) -> bool:
-    """Whether the confidence of a clustering is, by what ``uns`` holds of it.
-
-    Results of earlier versions were calibrated by refits only, and do not say how.
-    """
+    """Whether the confidence of a clustering is, by what ``uns`` holds of it."""
     manifest = record.get("manifest", {})
-    return (
-        str(manifest.get("confidence", "")).startswith("calibrated")
-        or "n_resamples" in manifest
-        or "stability" in record
-    )
+    return str(manifest.get("confidence", "")).startswith("calibrated")
 
 
 def storable(manifest: dict[str, Any]) -> dict[str, Any]:

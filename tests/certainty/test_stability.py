@@ -223,20 +223,6 @@ def test_it_is_saved_and_serves_new_cells(adata, assessed, tmp_path):
     assert (new.obs["siameseclu"] == UNASSIGNED).any()
 
 
-def test_confidence_of_earlier_models(assessed):
-    """They were calibrated by refits only, and kept that with the stability."""
-    made = assessed._results["calibration"]
-    arrays = stability.to_arrays(assessed._results | {"votes": None, "calibration": None})
-    assert stability.from_arrays(arrays)["calibration"] is None
-    arrays |= {"stability/temperature": np.array([made.temperature])}
-    arrays |= {"stability/transitions": made.transitions}
-    found = stability.from_arrays(arrays)
-    assert found["votes"] is None
-    assert found["calibration"].temperature == made.temperature
-    np.testing.assert_array_equal(found["calibration"].transitions, made.transitions)
-    np.testing.assert_array_equal(found["stability"].jaccard, assessed.stability.jaccard)
-
-
 def test_refits_from_the_tool_and_the_command_line(adata, assessed, tmp_path, monkeypatch):
     seen = []
 

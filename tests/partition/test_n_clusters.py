@@ -136,7 +136,7 @@ def test_words_that_are_no_number(clustered, word):
 
 def test_too_few_cells_to_choose(clustered):
     adata, _ = clustered
-    few = adata[:15].copy()
+    few = adata[:25].copy()
     config = scs.Config.from_dict({"preprocessing": {"n_components": 5, "n_neighbors": 5}})
     with pytest.raises(ValueError, match="two numbers of clusters or more to choose from"):
         scs.SiameseClu("auto", config=config).fit(few, progress=False)
