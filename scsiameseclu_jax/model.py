@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 import scsiameseclu_jax.functional as F
@@ -38,6 +40,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CELL_RESULTS = ("labels", "proba", "embedding")
+_USUAL = {
+    "encoder": F.graph_convolutions,
+    "augment": F.dual_views,
+    "transport": F.sinkhorn_target,
+    "optimizer": None,
+}
 
 
 class PreparedCells(NamedTuple):
@@ -114,6 +122,7 @@ class SiameseClu:
         }
         self._config = Config() if config is None else config
         self._method(2)  # says what does not fit together
+        self._missing: dict[str, str] = {}  # of a loaded model: what was not handed in
         self._results: dict[str, Any] = {}
         self._reference: Reference | None = None
 
@@ -153,7 +162,6 @@ class SiameseClu:
     def _method(self, n_clusters: int) -> F.Method:
         return F.siameseclu(n_clusters, config=self._config, **self._choices)
 
-    @in_float32
     def prepare(
         self,
         adata: AnnData,
@@ -167,7 +175,8 @@ class SiameseClu:
     ) -> PreparedCells:
         """Check the input and return what a fit would see, for an own loop.
 
-        Parameters and errors are those of :meth:`fit`; :meth:`from_state` is the way back.
+        Parameters and errors are those of :meth:`fit`; :meth:`from_state` is the way back. Numbers
+        on the device are of jax's default precision.
         """
         keys = {"use_rep": use_rep, "neighbors_key": neighbors_key, "batch_key": batch_key}
         links = {"must_link": must_link, "cannot_link": cannot_link}
@@ -244,6 +253,7 @@ class SiameseClu:
         FloatingPointError
             If a loss term is not finite; it is named.
         """
+        self._check_complete()
         seed = as_seed(rng)
         started = time.perf_counter()
         keys = {"use_rep": use_rep, "neighbors_key": neighbors_key, "batch_key": batch_key}
@@ -263,14 +273,13 @@ class SiameseClu:
         return self
 
     @classmethod
-    @in_float32
     def from_state(
         cls,
         method: F.Method,
         state: F.TrainState,
         prepared: PreparedCells,
         *,
-        history: dict[str, np.ndarray] | None = None,
+        history: Mapping[str, np.ndarray] | F.StepInfo | None = None,
         rng: int | np.random.Generator = 0,
     ) -> Self:
         """Make a model of a state that an own loop trained: it predicts, saves and reports.
@@ -287,14 +296,15 @@ class SiameseClu:
         prepared
             From :meth:`prepare`; the loop ran on ``prepared.data``.
         history
-            Anything to keep beside the result, an array [n_steps] by name.
+            That of :meth:`Method.fit`, or arrays [n_steps] by name.
         rng
             Seed of the loop, for the record.
 
         Raises
         ------
         ValueError
-            If the state is of other cells, or has no target yet.
+            If the state is of other cells, or has no target yet; if arrays of the history differ in
+            length.
         """
         n_edges, n_rows = prepared.data.graph.weights.shape[0], prepared.data.features.shape[0]
         if state.edge_mask.shape[0] != n_edges or state.plan.target.shape[0] != n_rows:
@@ -308,28 +318,28 @@ class SiameseClu:
             msg = "Expected a state with a target, found none; call `method.start_clustering`."
             raise ValueError(msg)
         choices = {name: getattr(method, name) for name in ("encoder", "augment", "transport")}
+        weights = {term.name: float(state.weights.get(term.name, 0.0)) for term in F.TERMS}
         model = cls(
             method.n_clusters,
-            config=_with_losses_of(method.terms, method.config),
-            terms=method.terms,
+            config=_with_losses(weights, method.config),
+            terms=(*F.TERMS, *(term for term in method.terms if term.name not in weights)),
             optimizer=method.optimizer,
             **choices,
         )
         findings = {
             "first_partition": "own",
             "confidence": "not calibrated",
-            "training_steps": int(state.step),
             "neighbors": prepared.prepared.search,
             "warnings": [],
         }
-        steps = {name: np.asarray(values, np.float64) for name, values in (history or {}).items()}
-        n_steps = max((len(values) for values in steps.values()), default=0)
-        steps["stage"] = np.full(n_steps, "train")
-        fit = stages.Fit(state, prepared.data, steps, None, findings, None)
-        started = time.perf_counter()
-        given = prepared.given
-        seed = as_seed(rng)
-        model._keep(method, fit, prepared.prepared, given, None, seed=seed, started=started)
+        steps = _as_history(history)
+        with jax.enable_x64(new_val=False):
+            data = device_data(prepared.prepared)
+            state = jax.tree.map(_in_single, state)
+            fit = stages.Fit(state, data, steps, None, findings, None)
+            seed, started = as_seed(rng), time.perf_counter()
+            given = prepared.given
+            model._keep(method, fit, prepared.prepared, given, None, seed=seed, started=started)
         return model
 
     def _keep(
@@ -354,7 +364,9 @@ class SiameseClu:
         labels, rank = reference.by_size(proba.argmax(axis=1), k)
         reference.check_sizes(labels, k, findings["warnings"])
         findings |= constraints.kept(labels, prepared.constraints)
-        findings["losses"] = {term.name: float(term.weight) for term in method.terms}
+        findings["losses"] = {name: float(weight) for name, weight in fit.state.weights.items()}
+        own = self._own_choices()
+        findings |= {"choices": own} if own else {}
         proba = proba[:, rank][back].astype(np.float32)
         votes = None if fit.votes is None else fit.votes[:, rank][back]
         self._reference = reference.keep(state, fit.data, prepared, labels, rank, method)
@@ -411,6 +423,7 @@ class SiameseClu:
             For bad input, before any refit: other cells, or the same in another order; fewer than
             two refits, or too few cells for them.
         """
+        self._check_complete()
         k, seed = self.proba.shape[1], as_seed(rng)
         stability.check(n_resamples, adata.n_obs, k, self.config)
         check_cells(adata, self.manifest, counts=True)
@@ -508,18 +521,25 @@ class SiameseClu:
         files.write_model(directory, settings, arrays, overwrite=overwrite)
 
     def _own_choices(self) -> dict[str, str]:
-        """Return the names of what was handed in and what predictions depend on."""
-        usual = {"encoder": F.graph_convolutions, "augment": F.dual_views}
-        own = {name: self._choices[name] for name in usual if self._choices[name] != usual[name]}
-        return {name: _name(choice) for name, choice in own.items()}
+        """Return the names of what was handed in."""
+        own = {
+            name: _name(self._choices[name])
+            for name, usual in _USUAL.items()
+            if self._choices[name] != usual
+        }
+        terms = [term.name for term in self._choices["terms"] if term not in F.TERMS]
+        return own | ({"terms": ", ".join(terms)} if terms else {})
 
     @classmethod
     def load(
         cls,
         directory: str | os.PathLike[str],
         *,
+        terms: Sequence[F.Term] | None = None,
         encoder: F.Encoder | None = None,
         augment: F.Augment | None = None,
+        transport: F.Transport | None = None,
+        optimizer: optax.GradientTransformation | None = None,
     ) -> Self:
         """Load a model that :meth:`save` saved; its predictions are bit for bit the same.
 
@@ -527,8 +547,10 @@ class SiameseClu:
         ----------
         directory
             Folder of the model.
-        encoder, augment
-            Those that the model was made with, if they were handed in: code is not saved.
+        terms, encoder, augment, transport, optimizer
+            Those that the model was made with, if they were handed in: code is not saved. Without
+            `encoder` and `augment` it cannot predict; without the others it cannot be fitted or
+            assessed again.
 
         Raises
         ------
@@ -536,20 +558,29 @@ class SiameseClu:
             If there is none.
         ValueError
             If a file is truncated, changed, or saved by another version; if the model was made with
-            an own encoder or augmentation that is not given here.
+            an own encoder or augmentation that is not given here, or without one that is.
         """
         settings, arrays = files.read_model(directory)
-        given: dict[str, Any] = {"encoder": encoder, "augment": augment}
-        for name, own in settings["choices"].items():
-            if given[name] is None:
+        given: dict[str, Any] = {"terms": terms, "encoder": encoder, "augment": augment}
+        given |= {"transport": transport, "optimizer": optimizer}
+        saved = settings["choices"]
+        for name, choice in given.items():
+            if choice is None and name in saved and name in ("encoder", "augment"):
                 msg = (
                     f"Expected `{name}`, for the model in {str(directory)!r} was made with "
-                    f"{own!r}; hand it in: `SiameseClu.load(..., {name}=...)`."
+                    f"{saved[name]!r}; hand it in: `SiameseClu.load(..., {name}=...)`."
                 )
                 raise ValueError(msg)
-        choices = {name: choice for name, choice in given.items() if name in settings["choices"]}
-        config = _with_losses_of(F.TERMS, Config.from_dict(settings["config"]))
+            if choice is not None and name not in saved:
+                msg = f"Expected no `{name}`: the model in {str(directory)!r} has the usual."
+                raise ValueError(msg)
+        choices = {name: choice for name, choice in given.items() if choice is not None}
+        config = Config.from_dict(settings["config"])
+        if terms is None:
+            losses = settings["manifest"]["losses"]
+            config = _with_losses({t.name: losses.get(t.name, 0.0) for t in F.TERMS}, config)
         model = cls(settings["n_clusters"], config=config, **choices)
+        model._missing = {name: own for name, own in saved.items() if name not in choices}
         history = reference.group(arrays, "history/")
         model._results = {name: arrays[f"results/{name}"] for name in _CELL_RESULTS}
         model._results["history"] = history | {"stage": np.array(settings["stage"])}
@@ -559,6 +590,15 @@ class SiameseClu:
         model._results["estimate"] = None if plain is None else estimation.from_plain(plain)
         model._reference = reference.from_arrays(settings, arrays)
         return model
+
+    def _check_complete(self) -> None:
+        """Raise RuntimeError if what the model was made with is not at hand."""
+        if self._missing:
+            msg = (
+                f"Expected {self._missing}, which the saved model was made with, to fit or assess "
+                "it; hand them to `SiameseClu.load`."
+            )
+            raise RuntimeError(msg)
 
     def get_latent_representation(self) -> np.ndarray:
         """Return the fused embedding [n, d] of the fitted cells; rows have length sqrt(d)."""
@@ -615,11 +655,33 @@ class SiameseClu:
         return self._results[name]
 
 
-def _with_losses_of(terms: Sequence[F.Term], config: Config) -> Config:
-    """Return a config without weights of other terms than these."""
-    names = {term.name for term in terms}
-    weights = {name: value for name, value in config.losses.items() if name in names}
-    return replace(config, losses=Weights(weights))
+def _with_losses(weights: Mapping[str, float], config: Config) -> Config:
+    """Return a config with the weights of the method's own terms that differ from the usual."""
+    usual = {term.name: term.weight for term in F.TERMS}
+    changed = {name: weight for name, weight in weights.items() if weight != usual[name]}
+    return replace(config, losses=Weights(changed))
+
+
+def _in_single(leaf: Any) -> Any:
+    """Return an array in the precision that models have."""
+    wide = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return jnp.asarray(np.asarray(leaf), jnp.float32) if wide else leaf
+
+
+def _as_history(history: Mapping[str, np.ndarray] | F.StepInfo | None) -> dict[str, np.ndarray]:
+    """Return arrays by name, and the stage of each step."""
+    columns: dict[str, Any] = {}
+    if isinstance(history, F.StepInfo):
+        columns = history._asdict()
+        columns |= columns.pop("terms")
+    elif history is not None:
+        columns = dict(history)
+    steps = {name: np.asarray(values, np.float64) for name, values in columns.items()}
+    lengths = {values.shape for values in steps.values()}
+    if len(lengths) > 1 or any(len(shape) != 1 for shape in lengths):
+        msg = f"Expected arrays [n_steps] in `history`, found shapes {sorted(lengths)}."
+        raise ValueError(msg)
+    return steps | {"stage": np.full(lengths.pop() if lengths else 0, "train")}
 
 
 def _name(choice: Any) -> str:

@@ -18,7 +18,7 @@ from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors
 from scsiameseclu_jax.preprocessing.new_cells import new_cells
 from scsiameseclu_jax.preprocessing.normalization import Projection
 from scsiameseclu_jax.preprocessing.prepare import Prepared, Preprocessor
-from scsiameseclu_jax.training.device import in_float32
+from scsiameseclu_jax.training.device import bound_programs, in_float32
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +148,7 @@ def predict(
             jnp.asarray(np.pad(links, more).astype(np.int32)),
             jnp.asarray(np.pad(weights, more).astype(np.float32)),
         )
+        bound_programs(method, reference.data, cells)
         z = method.embed_new(reference.state, reference.data, cells)
         proba = method.assign(reference.state, z).proba
         parts.append([np.asarray(a)[: len(x)] for a in (proba, z)])
@@ -238,7 +239,7 @@ def from_arrays(settings: dict[str, Any], arrays: Arrays) -> Reference:
     params = jax.tree.map(jnp.asarray, unflatten_dict(group(arrays, "params/"), sep="/"))
     potential = jnp.asarray(arrays["potential"])
     state = F.TrainState(
-        params={"fusion": {}, **params},  # may have no arrays
+        params={"fusion": {}, "graph_encoder": {}, **params},  # may have no arrays
         opt_state=None,
         key=jax.random.key(0),
         step=jnp.asarray(0, jnp.int32),

@@ -8,8 +8,9 @@ import pytest
 def pytest_configure(config):
     """Make quick tests quick: most of their time is compilation, and the vote of candidates.
 
-    Programs are compiled without optimisations, and the first partition is a vote of four draws;
-    slow tests do both as users have it. Compiled programs are kept on disk, in one folder for all
+    Programs are compiled without optimisations, tables of neighbours are a third as wide (each
+    column is unrolled), and the first partition is a vote of four draws; slow tests have it all as
+    users do. Compiled programs are kept on disk, in one folder for all
     processes of a run: modules forget those in memory, and many are the same.
 
     Whatever the version of pandas, it lends arrays read-only, as it always does from 3 on.
@@ -19,8 +20,10 @@ def pytest_configure(config):
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         jax.config.update("jax_disable_most_optimizations", True)
 
+        from scsiameseclu_jax.functional import graph
         from scsiameseclu_jax.partition import consensus
 
+        graph._TABLE_WIDTH = 8
         consensus._DRAWS = 4
     if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folder
         folder = tempfile.TemporaryDirectory(prefix="scsiameseclu-programs-")

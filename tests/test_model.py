@@ -2,6 +2,7 @@
 
 import anndata as ad
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -84,15 +85,15 @@ def test_other_data_and_settings_in_the_bucket_compile_nothing(adata, model):
 
 def test_programs_of_many_shapes_are_not_kept(monkeypatch):
     """Each holds memory maps, of which the kernel has 65,530 for a process."""
-    cleared, data = [], F.cell_data(np.ones((8, 2)), None, np.arange(8)[::-1, None])
-    monkeypatch.setattr(device, "_kept", type(device._kept)())
+    cleared = []
+    monkeypatch.setattr(device, "_kept", set())
     monkeypatch.setattr(F, "clear_programs", lambda: cleared.append(1))
-    for rows in (8, 16, 8, 24, 32, 8):
+    for rows, k in [(8, 3), (16, 3), (8, 3), (16, 3), (16, 4), (16, 5), (24, 5), (8, 3)]:
         padded = F.cell_data(np.ones((8, 2)), None, np.arange(8)[::-1, None], n_rows=rows)
-        device.bound_programs(padded)
+        device.bound_programs(F.siameseclu(k), padded)
+        assert len(device._kept) <= 4
     assert len(cleared) == 1
     assert len(device._kept) == 2
-    assert data.features.shape[0] == 8
 
 
 def test_results_are_ordered_and_normalised(adata, model):
@@ -332,7 +333,13 @@ def test_a_model_of_an_own_loop_is_a_model(adata, model, tmp_path):
     centers = candidates.centers_of(np.asarray(z)[:240], partition.clusters, 4)
     state = method.start_clustering(state, data, z, centers, np.bincount(partition.clusters))
     state, history = method.fit(method.start_stage(state, "train"), data, n_steps=steps.steps)
-    made = scs.SiameseClu.from_state(method, state, cells, history={"loss": history.loss})
+    state = state._replace(weights=state.weights | {"zinb": jnp.asarray(0.5)})  # as a loop may
+    made = scs.SiameseClu.from_state(method, state, cells, history=history)
+    assert made.manifest["losses"] == model.manifest["losses"] | {"zinb": 0.5}
+    assert dict(made.config.losses) == {"zinb": 0.5}
+    np.testing.assert_allclose(made.history["zinb"], history.terms["zinb"], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"arrays \[n_steps\]"):
+        scs.SiameseClu.from_state(method, state, cells, history={"a": [1.0], "b": [1.0, 2.0]})
     np.testing.assert_array_equal(made.labels, model.labels)
     np.testing.assert_allclose(made.proba, model.proba, rtol=1e-4, atol=1e-6)
     assert made.manifest["confidence"] == "not calibrated"
@@ -362,3 +369,11 @@ def test_an_own_encoder_is_handed_to_load(adata, tmp_path):
     for one, two in zip(loaded.predict(adata), made.predict(adata), strict=True):
         np.testing.assert_array_equal(one, two)
     assert dict(loaded.config.losses) == {"zinb": 0.5}
+    with pytest.raises(RuntimeError, match=r"'terms': 'own'.* to fit or assess it"):
+        loaded.assess(adata, n_resamples=2)
+    whole = scs.SiameseClu.load(tmp_path / "own", encoder=own, terms=terms)
+    assert {term.name for term in whole.method().terms} == set(made.manifest["losses"])
+    with pytest.raises(ValueError, match="Expected no `augment`"):
+        scs.SiameseClu.load(tmp_path / "own", encoder=own, augment=F.dual_views)
+    written = scs.tl.add_clusters(adata, made, copy=True)
+    assert "encoder" in written.uns["siameseclu"]["manifest"]["choices"]

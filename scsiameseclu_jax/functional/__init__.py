@@ -41,7 +41,7 @@ from scsiameseclu_jax.functional.objective import (
     mean_cosine,
     silhouette,
 )
-from scsiameseclu_jax.functional.prediction import with_new_cells
+from scsiameseclu_jax.functional.prediction import append_cells
 from scsiameseclu_jax.functional.settings import Structure, structure_of, values_of
 from scsiameseclu_jax.functional.training import (
     CHUNK,
@@ -65,6 +65,7 @@ from scsiameseclu_jax.functional.types import (
     Constraints,
     Embeddings,
     NewCells,
+    Params,
     Plan,
     StepInfo,
     TrainState,
@@ -86,6 +87,7 @@ __all__ = [
     "Encoder",
     "Method",
     "NewCells",
+    "Params",
     "Plan",
     "Stage",
     "StepInfo",
@@ -96,6 +98,7 @@ __all__ = [
     "ViewGraph",
     "Views",
     "adjacency_error",
+    "append_cells",
     "assign",
     "assignment_divergence",
     "attention",
@@ -137,6 +140,5 @@ __all__ = [
     "sinkhorn_target",
     "structure_of",
     "values_of",
-    "with_new_cells",
     "zinb_nll",
 ]

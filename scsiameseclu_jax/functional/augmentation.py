@@ -67,7 +67,8 @@ def dual_views(
     key
         Typed random key; None for the embedding, which nothing random may change.
     state
-        ``edge_mask`` and ``values`` are used.
+        ``params``, ``values``, ``edge_mask``, ``key`` and ``step`` can be used: the rest is not
+        there for the embedding.
     data
         The cells; also those of a fit with new ones behind them.
     structure
@@ -81,5 +82,5 @@ def dual_views(
         scale = state.values["feature_noise"]
         first = feature_noise(key_1, first, scale=scale)
         second = feature_noise(key_2, second, scale=scale)
-    series = state.values["series"] if structure.n_terms else None
+    series = state.values["series"] if structure.diffusion else None
     return Views(first, second, ViewGraph(pruned, None), ViewGraph(whole, series))

@@ -62,16 +62,19 @@ def cell_data(
     n = len(features)
     if counts is None:
         counts = np.zeros((n, 0), np.uint16)
-    counts = counts if hasattr(counts, "tocsr") else np.asarray(counts)
+    counts = counts.tocsr() if hasattr(counts, "tocsr") else np.asarray(counts)
     if len(counts.shape) != 2 or counts.shape[0] != n:
         msg = f"Expected `counts` of {n} cells, [n, g], found shape {counts.shape}."
         raise ValueError(msg)
-    values = counts.tocsr().data if hasattr(counts, "tocsr") else counts
-    if values.size and values.min() < 0:
-        msg = f"Expected `counts` to be 0 or more, found {values.min()}."
+    values = counts.data if hasattr(counts, "tocsr") else counts
+    if values.size and not (values.min() >= 0 and (values == np.rint(values)).all()):
+        msg = "Expected `counts` to be whole numbers, 0 or more, found others."
         raise ValueError(msg)
     n_genes = counts.shape[1]
     rows = bucket(n) if n_rows is None else n_rows
+    if rows < n:
+        msg = f"Expected `n_rows` to be at least the number of cells, {n}, found {rows}."
+        raise ValueError(msg)
     pad = (0, rows - n)
     factors = _size_factors(counts, size_factors, n)
     return CellData(
@@ -81,7 +84,7 @@ def cell_data(
         graph=cell_graph(*_links(neighbors, n), n_cells=n, n_nodes=rows, sizes=sizes),
         mask=jnp.asarray((np.arange(rows) < n), float),
         n_genes=jnp.asarray(np.int32(n_genes)),
-        constraints=_constraints(must_link, cannot_link),
+        constraints=_constraints(must_link, cannot_link, n),
     )
 
 
@@ -121,13 +124,22 @@ def _links(neighbors: Any, n: int) -> tuple[np.ndarray, ...]:
 
 
 def _constraints(
-    must_link: np.ndarray | None, cannot_link: np.ndarray | None
+    must_link: np.ndarray | None, cannot_link: np.ndarray | None, n: int
 ) -> Constraints | None:
+    given = {"must_link": must_link, "cannot_link": cannot_link}
     parts = [
-        np.zeros((0, 2), np.int32) if pairs is None else np.asarray(pairs, np.int32).reshape(-1, 2)
-        for pairs in (must_link, cannot_link)
+        np.zeros((0, 2), np.int32) if pairs is None or not len(pairs) else np.asarray(pairs)
+        for pairs in given.values()
     ]
-    cells = np.concatenate(parts)
+    for name, rows in zip(given, parts, strict=True):
+        if (
+            rows.ndim != 2
+            or rows.shape[1] != 2
+            or (rows.size and not 0 <= rows.min() <= rows.max() < n)
+        ):
+            msg = f"Expected `{name}` to be rows of cells, [m, 2], 0 to {n - 1}, found others."
+            raise ValueError(msg)
+    cells = np.concatenate(parts).astype(np.int32)
     m = len(cells)
     if not m:
         return None

@@ -6,7 +6,7 @@ returns the leading components of its input, smoothed by the graph in the graph 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -30,14 +30,19 @@ class Encoder(NamedTuple):
 
     init: Callable[[Array, int, Network], Params]
     """``init(key, n_features, network)`` returns a nested dict of arrays."""
-    apply: Callable[[Params, Array, ViewGraph], Sequence[Any]]
-    """``apply(params, x, graph)`` encodes features [n, p]; it returns its layers, the last the
-    latent [n, n_latent]. A layer is an array, or a pair: itself, and itself propagated once more
-    where that is a by-product."""
+    apply: Callable[[Params, Array, ViewGraph], list[Any]]
+    """``apply(params, x, graph)`` encodes features [n, p]; it returns a list of layers, the last
+    the latent [n, n_latent]. A layer is an array, or a pair: itself, and itself propagated
+    once more where that is a by-product."""
 
     def __call__(self, params: Params, x: Array, graph: ViewGraph) -> list[tuple[Array, Array]]:
         """Return each layer [n, width], the latent last, and each propagated once more."""
         layers = self.apply(params, x, graph)
+        found: object = layers
+        if not isinstance(found, list) or not found:
+            kind = type(found).__name__
+            msg = f"Expected an encoder to return a list of layers, latent last, found {kind}."
+            raise TypeError(msg)
         return [
             layer if isinstance(layer, tuple) else (layer, graph.propagate(layer))
             for layer in layers

@@ -37,7 +37,7 @@ def gate(params: Params, z_features: Array, z_graph: Array, *, structure: Struct
         All parameters.
     z_features, z_graph
         [n, d] latents of the feature and the graph encoder.
-    config
+    structure
         ``fusion.gate`` says where a and b come from. Computed from the latents, ``b = 1 - a``,
         it can serve unseen cells; free for each cell is the paper's way.
     """

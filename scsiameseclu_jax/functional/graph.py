@@ -193,7 +193,7 @@ def _up_to(size: int, step: int) -> int:
     return -(-size // step) * step
 
 
-def with_new_cells(graph: CellGraph, neighbors: Array, weights: Array) -> CellGraph:
+def link_new_cells(graph: CellGraph, neighbors: Array, weights: Array) -> CellGraph:
     """Add cells that see their neighbours, and themselves with weight 1, but are not seen.
 
     Parameters
@@ -207,8 +207,17 @@ def with_new_cells(graph: CellGraph, neighbors: Array, weights: Array) -> CellGr
 
     Returns
     -------
-    A graph of n + m rows, whose rows of known cells are as they were.
+    A graph of n + m rows, whose rows of known cells are as they were. Edges of weight 0 are no
+    edges; jraph's counts are still those of the known cells.
+
+    Raises
+    ------
+    ValueError
+        If it has new cells already.
     """
+    if graph.reverse is None:
+        msg = "Expected a graph of known cells, found one with new cells; add all of them at once."
+        raise ValueError(msg)
     n, (m, k) = graph.n_rows, neighbors.shape
     last = graph.weights.shape[0] - 1  # a padding edge
     new = n + jnp.arange(m, dtype=graph.senders.dtype)
@@ -378,7 +387,7 @@ def diffuse(graph: CellGraph, h: Array, *, series: Array | np.ndarray) -> tuple[
     """Diffuse rows by personalised PageRank once and twice, in one pass over the series.
 
     Gradients are right for any weights; see :func:`propagate`. Those of the weights keep every
-    term of the series.
+    term of the series. Gradients of gradients with respect to rows are refused by jax.
 
     Parameters
     ----------

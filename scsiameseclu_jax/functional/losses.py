@@ -172,15 +172,18 @@ def adjacency_error(z: Array, graph: CellGraph, mask: Array, rows: Array | None 
     Paper, reconstruction of the adjacency.
     """
     n = jnp.sum(mask)
-    edges = jnp.sum(graph.graph.edges**2) - 2 * _sigmoids_on_edges(z, graph)
+    on_edges = _sum_on_edges if graph.reverse is None else _sigmoids_on_edges
+    edges = jnp.sum(graph.weights**2) - 2 * on_edges(z, graph)
     pairs = _squared_sigmoids(z, mask) if rows is None else _sampled_sigmoids(z, mask, rows)
     return (pairs + edges) / n**2
 
 
-@jax.custom_vjp
-def _sigmoids_on_edges(z: Array, graph: CellGraph) -> Array:
+def _sum_on_edges(z: Array, graph: CellGraph) -> Array:
     """Sum over edges of weight times ``sigmoid(z_i z_j)``."""
     return jnp.sum(graph.weights * _on_edges(z, graph))
+
+
+_sigmoids_on_edges = jax.custom_vjp(_sum_on_edges)
 
 
 def _on_edges(z: Array, graph: CellGraph) -> Array:
@@ -197,8 +200,8 @@ def _on_edges_backward(saved: tuple[Array, Array, CellGraph], g: Array) -> tuple
     # a cell is an end of what it receives and of what it sends: the reverse edges
     both = graph.weights + graph.weights[graph.reverse]
     slopes = propagate(graph.with_weights(both * s * (1 - s)), z)
-    zeros = jax.tree.map(_zero, graph)
-    return g * slopes, zeros.with_weights(g * s)
+    real = jnp.arange(len(s)) < graph.graph.n_edge[0]  # padding has no weight that could change
+    return g * slopes, jax.tree.map(_zero, graph).with_weights(jnp.where(real, g * s, 0))
 
 
 def _zero(leaf: Array) -> Array | np.ndarray:

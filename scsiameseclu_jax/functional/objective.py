@@ -33,9 +33,9 @@ class Context(NamedTuple):
     params: Params
     """All parameters; what it returns is differentiated by them."""
     data: CellData
-    """The cells; in the stage ``"features"`` a batch of them."""
+    """The cells; in the stage ``"features"`` a batch of them, whose graph is of no use."""
     graph: CellGraph
-    """The whole graph, normalised."""
+    """The whole graph, normalised; of all cells, also in the stage ``"features"``."""
     views: Views | None
     """Both views; None before the stage ``"train"``."""
     embeddings: Embeddings
@@ -83,7 +83,9 @@ class Term:
     init: Callable[[Array, CellData, Structure], Params] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stages", tuple(self.stages))
+        stages: object = self.stages
+        stages = (stages,) if isinstance(stages, str) else tuple(self.stages)
+        object.__setattr__(self, "stages", stages)
         if not self.name.isidentifier():
             msg = f"Expected `name` of a term to be an identifier, found {self.name!r}."
             raise ValueError(msg)

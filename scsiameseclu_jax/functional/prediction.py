@@ -8,7 +8,7 @@ from scsiameseclu_jax.functional import graph
 from scsiameseclu_jax.functional.types import CellData, NewCells, TrainState
 
 
-def with_new_cells(state: TrainState, data: CellData, new: NewCells) -> tuple[TrainState, CellData]:
+def append_cells(state: TrainState, data: CellData, new: NewCells) -> tuple[TrainState, CellData]:
     """Append new cells behind those of the fit, and say that view 1 keeps all of their links.
 
     Parameters
@@ -22,7 +22,7 @@ def with_new_cells(state: TrainState, data: CellData, new: NewCells) -> tuple[Tr
     """
     m = len(new.features)
     features = jnp.concatenate([data.features, new.features.astype(data.features.dtype)])
-    links = graph.with_new_cells(data.graph, new.neighbors, new.weights)
+    links = graph.link_new_cells(data.graph, new.neighbors, new.weights)
     n_edges = links.weights.shape[0] - data.graph.weights.shape[0]
     kept = jnp.ones(n_edges, state.edge_mask.dtype)
     return state._replace(edge_mask=jnp.concatenate([state.edge_mask, kept])), CellData(

@@ -26,8 +26,8 @@ class Structure(NamedTuple):
     """Whether the views of the features differ."""
     edge_removal: bool
     """Whether view 1 loses edges."""
-    n_terms: int
-    """Terms of the series that view 2 diffuses by; 0 propagates one step."""
+    diffusion: bool
+    """Whether view 2 diffuses; else it propagates one step."""
     refresh: bool
     """Whether steps refresh the target."""
     max_iterations: int
@@ -47,13 +47,12 @@ class Structure(NamedTuple):
 def structure_of(config: Config) -> Structure:
     """Return what of a config shapes a program."""
     augmentation, training, scale = config.augmentation, config.training, config.scale
-    series = pagerank_series(augmentation.alpha, augmentation.diffusion_tolerance)
     return Structure(
         network=config.network,
         fusion=config.fusion,
         feature_noise=augmentation.feature_noise > 0,
         edge_removal=augmentation.edge_removal > 0,
-        n_terms=series.shape[1] if augmentation.diffusion else 0,
+        diffusion=augmentation.diffusion,
         refresh=config.transport.refresh_every > 0,
         max_iterations=config.transport.max_iterations,
         feature_batch=training.feature_batch,
@@ -69,7 +68,8 @@ def values_of(config: Config, dtype: DTypeLike = float) -> Values:
 
     ``feature_noise``, ``edge_removal``, ``epsilon``, ``threshold``, ``refresh_every``,
     ``pretrain_rate``, ``rate``, ``gradient_norm``, and ``series`` [2, t] of the diffusion. All are
-    parts of the state, so they can be swept with :func:`jax.vmap`.
+    parts of the state, so they can be swept with :func:`jax.vmap`; ``feature_noise`` where the
+    config has some (0 leaves it out of the program), ``edge_removal`` before the graph is pruned.
     """
     augmentation, transport, training = config.augmentation, config.transport, config.training
     numbers = {

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -35,7 +37,7 @@ from scsiameseclu_jax.functional.objective import (
     mean_cosine,
     silhouette,
 )
-from scsiameseclu_jax.functional.prediction import with_new_cells
+from scsiameseclu_jax.functional.prediction import append_cells
 from scsiameseclu_jax.functional.settings import Structure, structure_of, values_of
 from scsiameseclu_jax.functional.types import (
     Assignment,
@@ -92,9 +94,15 @@ class _Bound(NamedTuple):
 
 
 def _comparable(function: Any) -> Any:
-    if isinstance(function, functools.partial):
-        return _Bound(function.func, function.args, tuple(sorted(function.keywords.items())))
-    return function
+    """Return a function that equals another of the same making, if it is a partial."""
+    if not isinstance(function, functools.partial):
+        return function
+    bound = _Bound(function.func, function.args, tuple(sorted(function.keywords.items())))
+    try:
+        hash(bound)
+    except TypeError:  # arrays among the arguments: it is equal to itself only
+        return function
+    return bound
 
 
 @dataclass(frozen=True)
@@ -120,8 +128,8 @@ class Method:
     structure: Structure
     """Static settings."""
     config: Config = field(compare=False, repr=False)
-    """All settings. Only :meth:`init` reads values of it, into the state: a compiled program may
-    come from an equal method."""
+    """All settings. No program reads values of it, for it may come from an equal method:
+    :meth:`init` copies them into the state."""
 
     def init(self, key: Array, data: CellData) -> TrainState:
         """Initialise a state: networks, optimiser, an empty plan.
@@ -251,6 +259,18 @@ class Method:
             from here on.
         """
         dtype = data.features.dtype
+        shapes = np.shape(centers), np.shape(proportions)
+        expected = (self.n_clusters, self.structure.network.n_latent), (self.n_clusters,)
+        if shapes != expected:
+            msg = f"Expected centers and proportions of shapes {expected}, found {shapes}."
+            raise ValueError(msg)
+        for name, numbers in (("centers", centers), ("proportions", proportions)):
+            if isinstance(numbers, jax.core.Tracer):
+                continue
+            numbers = np.asarray(numbers)
+            if not np.isfinite(numbers).all() or (name == "proportions" and numbers.min() <= 0):
+                msg = f"Expected finite centers and positive proportions, found {name} {numbers}."
+                raise ValueError(msg)
         shares = jnp.asarray(proportions, dtype)
         shares = shares / jnp.sum(shares)
         plan = state.plan._replace(potential=jnp.zeros_like(shares))
@@ -326,29 +346,23 @@ def siameseclu(
     ['constraints', 'small']
     """
     config = Config() if config is None else config
-    if n_clusters < 2:
-        msg = f"Expected `n_clusters` to be at least 2, found {n_clusters}."
-        raise ValueError(msg)
-    handed: Any
-    for handed in terms:
-        if not isinstance(handed, Term):
-            msg = f"Expected `terms` to be made of F.Term, found {type(handed).__name__}."
-            raise TypeError(msg)
-    handed = encoder
-    if not isinstance(handed, Encoder):
-        msg = f"Expected `encoder` to be an F.Encoder(init, apply), found {type(encoder).__name__}."
-        raise TypeError(msg)
+    _check_kinds(n_clusters, terms, encoder, augment, transport, optimizer)
     names = [term.name for term in terms]
-    taken = {"feature_encoder", "feature_decoder", "graph_encoder", "graph_decoder"}
-    if len(set(names)) < len(names) or (taken | {"fusion", "centers"}) & set(names):
-        msg = f"Expected terms of different names, none of a network, found {names}."
+    if len(set(names)) < len(names) or _TAKEN & set(names):
+        msg = f"Expected terms of different names, none of {sorted(_TAKEN)}, found {names}."
         raise ValueError(msg)
     unknown = sorted(set(config.losses) - set(names))
     if unknown:
         msg = f"Expected `config.losses` to name terms among {names}, found {unknown}."
         raise ValueError(msg)
     weighted = [
-        Term(t.name, t.value, config.losses.get(t.name, t.weight), t.stages, t.init) for t in terms
+        replace(
+            term,
+            weight=config.losses.get(term.name, term.weight),
+            value=_comparable(term.value),
+            init=_comparable(term.init),
+        )
+        for term in terms
     ]
     return Method(
         n_clusters=int(n_clusters),
@@ -360,6 +374,43 @@ def siameseclu(
         structure=structure_of(config),
         config=config,
     )
+
+
+# Parameters of the networks, and columns of the history.
+_TAKEN = {"feature_encoder", "feature_decoder", "graph_encoder", "graph_decoder", "fusion"}
+_TAKEN |= {"centers", "stage", *StepInfo._fields}
+
+
+def _check_kinds(
+    n_clusters: Any, terms: Any, encoder: Any, augment: Any, transport: Any, optimizer: Any
+) -> None:
+    """Check that the choices of a method are of the kinds they have to be."""
+    if isinstance(n_clusters, bool) or not isinstance(n_clusters, int | np.integer):
+        msg = f"Expected `n_clusters` to be an integer, found {n_clusters!r}."
+        raise TypeError(msg)
+    if n_clusters < 2:
+        msg = f"Expected `n_clusters` to be at least 2, found {n_clusters}."
+        raise ValueError(msg)
+    if not isinstance(terms, list | tuple) or not all(isinstance(term, Term) for term in terms):
+        kinds = type(terms).__name__
+        if isinstance(terms, list | tuple):
+            kinds = ", ".join(sorted({type(term).__name__ for term in terms}))
+        msg = f"Expected `terms` to be a sequence made of F.Term, found {kinds}."
+        raise TypeError(msg)
+    if not isinstance(encoder, Encoder):
+        msg = f"Expected `encoder` to be an F.Encoder(init, apply), found {type(encoder).__name__}."
+        raise TypeError(msg)
+    for name, choice in (("augment", augment), ("transport", transport)):
+        if not callable(choice):
+            msg = f"Expected `{name}` to be a function, found {choice!r}."
+            raise TypeError(msg)
+    passed = {"epsilon", "threshold", "max_iterations"} & set(getattr(transport, "keywords", ()))
+    if passed:
+        msg = f"Expected {sorted(passed)} in `config.transport`, found it bound to `transport`."
+        raise ValueError(msg)
+    if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        msg = f"Expected `optimizer` to be from optax, found {optimizer!r}."
+        raise TypeError(msg)
 
 
 def _check_stage(stage: str) -> None:
@@ -390,12 +441,13 @@ def _init(method: Method, key: Array, data: CellData) -> TrainState:
         encoder=method.encoder,
         structure=method.structure,
     )
-    for i, term in enumerate(method.terms):
+    for term in method.terms:
         if term.init is not None:
-            own = jax.random.fold_in(key, 2 + i)
+            own = jax.random.fold_in(key, zlib.crc32(term.name.encode()))
             params[term.name] = term.init(own, data, method.structure)
     # of one type with the data, whatever the default is
-    params = jax.tree.map(lambda p: p.astype(dtype), params)
+    params = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
+    _check_names(params)
     values = values_of(method.config, dtype)  # for the shapes: `init` sets them
     return TrainState(
         params=params,
@@ -408,6 +460,17 @@ def _init(method: Method, key: Array, data: CellData) -> TrainState:
         proportions=jnp.full(k, 1 / k, dtype),
         plan=transport.empty_plan(n, k, dtype),
     )
+
+
+def _check_names(params: Any) -> None:
+    """Check that parameters are nested dicts of arrays, whose names files can hold."""
+    for path, _ in jax.tree_util.tree_leaves_with_path(params):
+        for step in path:
+            name = getattr(step, "key", None)
+            if not isinstance(name, str) or "/" in name:
+                where = jax.tree_util.keystr(path)
+                msg = f"Expected parameters in nested dicts, names without '/', found {where}."
+                raise ValueError(msg)
 
 
 def _optimizer(
@@ -605,9 +668,9 @@ def _embed(method: Method, state: TrainState, data: CellData) -> Array:
 
 @partial(jax.jit, static_argnums=0)
 def _embed_new(method: Method, state: TrainState, data: CellData, new: NewCells) -> Array:
-    state, data = with_new_cells(state, data, new)
+    state, data = append_cells(state, data, new)
     m = len(new.features)
-    return _embedding(method, state, data, n_new=m)[-m:]
+    return _embedding(method, state, data, n_new=m)[len(data.features) - m :]
 
 
 @jax.jit

@@ -135,7 +135,9 @@ def sinkhorn_target(
     # ott updates the clusters' potential first, so a warm start has to come as the cells' one
     rows = jax.nn.logsumexp((log_q + potential) / epsilon, axis=1)
     start = epsilon * (jnp.log(mask / n) - rows)
-    out = solver(problem, init=(start, potential))
+    # ott makes numbers of the default type, which may be wider than these
+    with jax.enable_x64(new_val=log_q.dtype == jnp.float64):
+        out = solver(problem, init=(start, potential))
     # rows are normalised, so a constant does not matter: centred, it cannot drift over warm starts
     potential = out.g - jnp.mean(out.g)
     target = assign(log_q, potential, epsilon=epsilon) * mask[:, None]
@@ -146,7 +148,7 @@ def sinkhorn_target(
         error=error,
         iterations=out.n_iters.astype(jnp.int32),
         # rounding can hold ott's own measure, of rows and columns in turn, above the threshold
-        converged=jnp.asarray(out.converged) | (error <= threshold),
+        converged=(jnp.asarray(out.converged) | (error <= threshold)) & jnp.isfinite(error),
     )
 
 

@@ -37,7 +37,7 @@ def settings(result: Result) -> Section:
     config = plain(result.params.get("config", {}))
     changed = differing(config)
     parts: list[object] = [_changes(changed)]
-    words, reason = shell(result), _only_in_python(result.params)
+    words, reason = shell(result), _only_in_python(result.params) or _with_own_code(result)
     parts.append(tag("h3", "From the shell"))
     parts.append(code(words, "Commands") if reason is None else paragraphs(reason))
     if changed and not result.predicted and reason is None:
@@ -158,6 +158,14 @@ def _only_in_python(params: Mapping[str, Any]) -> str | None:
         if name in params:
             return f"The command line has no counterpart of {name}; see below for Python."
     return None
+
+
+def _with_own_code(result: Result) -> str | None:
+    choices = result.record.get("manifest", {}).get("choices")
+    if not choices:
+        return None
+    named = ", ".join(f"{name}: {own}" for name, own in choices.items())
+    return f"It was made with code of the user's own, handed to SiameseClu in Python ({named})."
 
 
 def python(result: Result) -> str:

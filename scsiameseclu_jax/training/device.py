@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -18,8 +17,8 @@ from scsiameseclu_jax.preprocessing.prepare import Prepared
 
 logger = logging.getLogger(__name__)
 
-_SHAPES = 3  # of data whose compiled programs are kept: each holds about 200 MiB
-_kept: OrderedDict[Hashable, None] = OrderedDict()
+_KEPT = 4  # methods and shapes of data whose programs are kept: a fit's hold about 200 MiB
+_kept: set[Hashable] = set()
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,18 +71,18 @@ def links(graph: F.CellGraph, n_cells: int) -> sp.csr_matrix:
     return sp.csr_matrix((np.asarray(graph.weights, np.float64)[real], ends), shape=shape)
 
 
-def bound_programs(data: F.CellData) -> None:
-    """Forget the compiled programs of other data, once there are those of several shapes.
+def bound_programs(method: F.Method, *arrays: Any) -> None:
+    """Forget compiled programs, once there are those of several methods or shapes of data.
 
     Programs are never freed by jax, and the kernel has a limit on what they map: a process that
-    fits sets of many sizes would end there.
+    fits sets of many sizes, or many numbers of clusters, would end there.
     """
-    shape = tuple(leaf.shape for leaf in jax.tree.leaves(data))
-    if shape not in _kept and len(_kept) >= _SHAPES:
-        logger.debug("forgetting compiled programs of %d shapes", len(_kept))
+    key = method, tuple(leaf.shape for leaf in jax.tree.leaves(arrays))
+    if key not in _kept and len(_kept) >= _KEPT:
+        logger.debug("forgetting the compiled programs of %d fits and predictions", len(_kept))
         F.clear_programs()
         _kept.clear()
-    _kept[shape] = None
+    _kept.add(key)
 
 
 def give_back_memory() -> None:

@@ -199,8 +199,8 @@ class MiniBatches:
 
     def _refreshed(self, state: F.TrainState, stage: F.Stage) -> F.Plan:
         """Return the target of the next step, as a step on all cells does."""
-        every = self._method.config.transport.refresh_every
-        if stage != "train" or not every or (int(state.step) + 1) % every:
+        due = (int(state.step) + 1) % int(state.values["refresh_every"]) == 0
+        if stage != "train" or not self._method.structure.refresh or not due:
             return state.plan
         z = self._method.embed(state, self.data)
         return self._method.update_target(state, self.data, z).plan

@@ -67,7 +67,7 @@ class _Run:
             self.source = _Whole(prepared, method)
         else:
             self.source = MiniBatches(prepared, method, seed=seed)
-        bound_programs(self.source.data)
+        bound_programs(method, self.source.data)
         self.method, self.config = method, method.config
         self.rows: list[dict[str, np.ndarray]] = []
         self.first_step: float | None = None

@@ -20,8 +20,8 @@ FIT = "scsiameseclu_jax.model.SiameseClu.fit"
 SHORT = """
 [training]
 feature_steps = 5
-graph_steps = 2
-joint_steps = 2
+graph_steps = 0
+joint_steps = 0
 steps = 4
 [network]
 feature_layers = [16]

@@ -81,7 +81,7 @@ def test_without_a_key_nothing_is_random():
 
 def test_without_removal_and_diffusion_both_views_are_the_same():
     made = problem()
-    structure = structure_with(edge_removal=False, feature_noise=False, n_terms=0)
+    structure = structure_with(edge_removal=False, feature_noise=False, diffusion=False)
     state = METHOD.init(jax.random.key(0), made.data)
     views = F.dual_views(jax.random.key(1), state, made.data, structure=structure)
     assert views.graph_1.edges is views.graph_2.edges

@@ -25,6 +25,8 @@ def test_links_in_three_forms_are_one_graph(arrays):
     one = F.cell_data(*arrays, (senders, receivers, weights))
     other = F.cell_data(*arrays, sp.csr_matrix(matrix))
     close(one, other, rtol=1e-6)
+    sparse = F.cell_data(arrays[0], sp.coo_matrix(arrays[1]), (senders, receivers, weights))
+    close(one, sparse, rtol=1e-6)
     table = np.random.default_rng(1).integers(0, N, (N, 4))
     rows = F.cell_data(*arrays, table)
     pairs = F.cell_data(*arrays, (table.ravel(), np.repeat(np.arange(N), 4)))
@@ -62,7 +64,12 @@ def test_known_pairs(arrays):
         ({"features": np.ones(N)}, "`features` to be finite"),
         ({"features": np.full((N, 2), np.nan)}, "`features` to be finite"),
         ({"counts": np.ones((N - 1, 4))}, "`counts` of 30 cells"),
-        ({"counts": -np.ones((N, 4))}, "0 or more, found -1"),
+        ({"counts": -np.ones((N, 4))}, "whole numbers, 0 or more"),
+        ({"counts": np.full((N, 4), 0.5)}, "whole numbers, 0 or more"),
+        ({"counts": np.full((N, 4), np.nan)}, "whole numbers, 0 or more"),
+        ({"n_rows": N - 1}, "at least the number of cells"),
+        ({"must_link": [[0, 1, 2], [3, 4, 5]]}, "rows of cells"),
+        ({"cannot_link": [[0, N]]}, "rows of cells"),
         ({"neighbors": np.ones((N, N))}, "rows of cells"),
         ({"neighbors": sp.identity(N + 1)}, "a matrix"),
         ({"neighbors": (np.arange(3), np.arange(4))}, "senders, receivers"),

@@ -163,7 +163,7 @@ def test_new_cells_see_and_are_not_seen(x64):
     rng = np.random.default_rng(0)
     neighbors = np.array([rng.choice(45, k, replace=False) for _ in range(m)])
     weights = rng.uniform(0, 1, (m, k)) * (rng.random((m, k)) > 0.3)
-    graph = F.graph.with_new_cells(made.data.graph, jnp.asarray(neighbors), jnp.asarray(weights))
+    graph = F.graph.link_new_cells(made.data.graph, jnp.asarray(neighbors), jnp.asarray(weights))
     dense = np.zeros((n + m, n + m))
     dense[:n, :n] = dense_of(made.data.graph)
     for i in range(m):

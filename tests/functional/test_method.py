@@ -146,17 +146,70 @@ def test_without_counts_there_is_no_loss_of_them(made):
 @pytest.mark.parametrize(
     ("choices", "error", "text"),
     [
-        ({"terms": (size,)}, TypeError, "made of F.Term"),
+        ({"terms": (size,)}, TypeError, "made of F.Term, found function"),
+        ({"terms": F.TERMS[0]}, TypeError, "made of F.Term, found Term"),
         ({"terms": (*F.TERMS, F.TERMS[0])}, ValueError, "different names"),
-        ({"terms": (F.Term("centers", size),)}, ValueError, "none of a network"),
+        ({"terms": (F.Term("centers", size),)}, ValueError, "none of"),
+        ({"terms": (F.Term("silhouette", size),)}, ValueError, "none of"),
         ({"encoder": dense_layer}, TypeError, "F.Encoder"),
+        ({"transport": None}, TypeError, "`transport` to be a function"),
+        ({"transport": partial(F.sinkhorn_target, epsilon=0.1)}, ValueError, "config.transport"),
+        ({"optimizer": 1e-3}, TypeError, "from optax"),
         ({"config": scs.Config(losses={"sparse": 1.0})}, ValueError, r"found \['sparse'\]"),
         ({"n_clusters": 1}, ValueError, "at least 2"),
+        ({"n_clusters": 2.5}, TypeError, "an integer"),
     ],
 )
 def test_what_does_not_fit_is_refused(choices, error, text):
     with pytest.raises(error, match=text):
         F.siameseclu(**{"n_clusters": 3} | choices)
+
+
+def test_a_partial_with_an_array_is_equal_to_itself():
+    loose = partial(F.sinkhorn_target, tau=np.asarray(0.9))
+    assert method_of(transport=loose) == method_of(transport=loose)
+    assert hash(method_of(transport=loose)) == hash(method_of(transport=loose))
+
+
+@pytest.mark.parametrize(
+    ("centers", "sizes", "text"),
+    [
+        (np.zeros((4, 4)), np.ones(3), "of shapes"),
+        (np.zeros((3, 4)), np.ones(1), "of shapes"),
+        (np.zeros((3, 4)), np.array([1, 2, 0]), "positive proportions"),
+        (np.full((3, 4), np.nan), np.ones(3), "finite centers"),
+    ],
+)
+def test_centres_and_sizes_are_checked(made, centers, sizes, text):
+    state, z = METHOD.init(jax.random.key(0), made.data), jnp.zeros((52, 4))
+    with pytest.raises(ValueError, match=text):
+        METHOD.start_clustering(state, made.data, z, centers, sizes)
+
+
+@pytest.mark.parametrize("layers", [lambda x: x, lambda x: (x, x), lambda x: []])
+def test_an_encoder_returns_a_list_of_layers(made, layers):
+    own = F.Encoder(lambda key, p, network: {}, lambda params, x, graph: layers(x[:, :4]))
+    method = method_of(encoder=own)
+    with pytest.raises(TypeError, match="a list of layers"):
+        method.embed(method.init(jax.random.key(0), made.data), made.data)
+
+
+@pytest.mark.parametrize("params", [{"a/b": 1.0}, [1.0], {"a": {2: 1.0}}])
+def test_parameters_have_names_that_files_can_hold(made, params):
+    own = F.Encoder(lambda key, p, network: params, dense_layer)
+    with pytest.raises(ValueError, match="nested dicts"):
+        method_of(encoder=own).init(jax.random.key(0), made.data)
+
+
+def test_single_precision_where_double_is_the_default(made):
+    rows = jax.nn.log_softmax(
+        jnp.asarray(np.random.default_rng(0).normal(size=(30, 3)), jnp.float32)
+    )
+    shares, ones, zero = jnp.full(3, 1 / 3), jnp.ones(30), jnp.zeros(3)
+    with jax.enable_x64(True):
+        plan = F.sinkhorn_target(rows, shares, ones, zero, epsilon=0.2)
+    assert plan.target.dtype == jnp.float32
+    close(plan, F.sinkhorn_target(rows, shares, ones, zero, epsilon=0.2), rtol=1e-5)
 
 
 def test_unknown_stages_and_no_steps_are_refused(made):

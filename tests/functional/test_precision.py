@@ -78,7 +78,11 @@ def test_a_caller_s_own_default_does_not_leak_in():
         assert exact(step_products("highest"))
 
 
-@pytest.mark.parametrize("config", [scs.Config(), scs.Config.paper()], ids=["default", "all"])
+@pytest.mark.parametrize(
+    "config",
+    [scs.Config(), pytest.param(scs.Config.paper(), marks=pytest.mark.slow)],
+    ids=["default", "paper"],
+)
 def test_everything_is_float64_where_that_is_the_default(x64, config):
     """Traced only: types that do not fit together show there."""
     adata = scs.datasets.simulate(n_cells=52, n_genes=60, n_clusters=4, rng=0)

@@ -101,7 +101,8 @@ def test_other_new_cells_and_counts_do_not_matter(x64):
 )
 def test_a_copy_of_a_cell_lands_where_it_is(change):
     """With the neighbours that it has, in a regular graph, a copy is embedded like the cell."""
-    method = method_of(config_with(**change))
+    small = {"network": {"feature_layers": [8], "graph_layers": [6]}}
+    method = method_of(config_with(**small | change))
     ring = np.arange(N)
     around = (ring[:, None] + np.array([-2, -1, 1, 2])) % N
     made = problem(n_nodes=N)

@@ -21,7 +21,7 @@ from scsiameseclu_jax.preprocessing.prepare import prepare
 
 SHORT = scs.Config.from_dict(
     {
-        "training": {"feature_steps": 5, "graph_steps": 2, "joint_steps": 2, "steps": 4},
+        "training": {"feature_steps": 5, "graph_steps": 0, "joint_steps": 0, "steps": 4},
         "network": {"feature_layers": [16], "graph_layers": [16]},
         "augmentation": {"diffusion": False},
     }
