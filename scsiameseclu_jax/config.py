@@ -251,7 +251,7 @@ _PAPER = {
     },
 }
 
-_SHORT = {"training": {"feature_steps": 20, "graph_steps": 2, "joint_steps": 2, "steps": 4}}
+_SHORT = {"training": {"feature_steps": 20, "graph_steps": 0, "joint_steps": 0, "steps": 4}}
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,10 @@ class Config:
 
     @classmethod
     def short(cls) -> Self:
-        """Return the defaults with a tenth of the training: for demonstrations and tests."""
+        """Return the defaults with little training, of the first and the last stage only.
+
+        For demonstrations and tests: half as much is compiled.
+        """
         return cls.from_dict(_SHORT)
 
     @classmethod

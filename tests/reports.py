@@ -65,7 +65,10 @@ def assessed(adata, key="siameseclu"):
         "merge": np.array(["0 + 1"]),
         "split": np.array([str(k - 1)]),
     }
-    adata.uns[key]["manifest"]["n_resamples"] = 3
+    adata.uns[key]["manifest"] |= {
+        "n_resamples": 3,
+        "confidence": "calibrated by refits, too",
+    }
     adata.obs[f"{key}_agreement"] = np.resize([0, 1 / 3, 2 / 3, 1], adata.n_obs).astype(np.float32)
     return adata
 

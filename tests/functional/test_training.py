@@ -178,7 +178,7 @@ def test_a_step_is_the_update_of_the_optimiser(x64):
         terms = F.evaluate(QUICK.terms, context, "train")
         return sum(state.weights[name] * value for name, value in terms.items())
 
-    gradient = jax.grad(loss)(state.params)
+    gradient = jax.jit(jax.grad(loss))(state.params)
     training = PLAIN.training
     optimizer = optax.chain(
         optax.clip_by_global_norm(training.gradient_norm), optax.adam(training.rate)

@@ -73,7 +73,7 @@ def test_a_gpu_has_to_hold_the_arrays(monkeypatch):
         def memory_stats(self):
             return {"bytes_limit": 2**30, "bytes_in_use": 0}
 
-    monkeypatch.setattr(memory.jax, "devices", lambda: [Device()])
+    monkeypatch.setattr(memory, "default_device", Device)
     memory.check_memory(1000, 2000, 10**5, scs.Config())
     with pytest.raises(MemoryError, match="memory of a card for 150000 cells"):
         memory.check_memory(150_000, 2000, 10**7, scs.Config())

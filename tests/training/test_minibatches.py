@@ -198,6 +198,7 @@ def test_training_stops_early():
     assert not model.history["changed"][train][-20:].any()
 
 
+@pytest.mark.slow  # pynndescent compiles for half a minute
 def test_approximate_neighbours(monkeypatch, adata):
     x = np.random.default_rng(0).normal(size=(900, 8))
     exact, cells = neighbors.nearest_neighbors(x, 10)
