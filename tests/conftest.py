@@ -34,6 +34,16 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+# Files whose few tests take long: begun last, they would leave one process alone at the end.
+LONG = {"test_constraints.py", "test_examples.py", "test_minibatches.py", "test_model.py"}
+LONG |= {"test_predict.py", "test_training.py"}
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the long files."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
     """Compiled programs of all modules together would hold several GiB."""
