@@ -257,6 +257,11 @@ class Method:
         proportions
             [k] share or number of cells of each cluster, positive; scaled to sum to 1 and held
             from here on.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, or numbers are not finite, or a proportion is not positive.
         """
         dtype = data.features.dtype
         shapes = np.shape(centers), np.shape(proportions)
