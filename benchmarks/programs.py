@@ -4,7 +4,9 @@
 process and with the default settings. After each it reads the resident memory of the process, the
 number of its memory maps (Linux allows 65,530) and the seconds that the fit took. Compiled programs
 that are never freed show as a line that does not level off. ``--sets N`` takes N sizes over the
-same range. Linux only. Writes ``benchmarks/results/programs.json`` and ``.md``.
+same range. ``--settings`` instead counts what two fits of one set compile, the second with another
+number of steps, rate and weight: it should compile nothing. Linux only. Writes
+``benchmarks/results/programs.json`` and ``.md``.
 """
 
 import argparse
@@ -54,6 +56,30 @@ def fit(n_cells: int) -> Run:
     }
 
 
+def compiled() -> list[tuple[str, int, float]]:
+    """Fit 700 cells twice, with other settings; count programs and seconds of compilation."""
+    import jax
+
+    import scsiameseclu_jax as scs
+
+    seconds: list[float] = []
+
+    def listen(event: str, duration: float, **_: object) -> None:
+        if "backend_compile" in event:
+            seconds.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    adata = scs.datasets.simulate(n_cells=700, n_genes=N_GENES, n_clusters=N_CLUSTERS, rng=0)
+    other = {"training": {"steps": 30, "rate": 3e-4}, "losses": {"clustering": 2.0}}
+    rows = []
+    for name, settings in (("default settings", {}), ("other settings", other)):
+        seconds.clear()
+        config = scs.Config.from_dict(settings)
+        scs.SiameseClu(N_CLUSTERS, config=config).fit(adata, progress=False)
+        rows.append((name, len(seconds), sum(seconds)))
+    return rows
+
+
 def table(runs: list[Run]) -> str:
     """Return the curve as a Markdown table."""
     lines = [
@@ -73,12 +99,17 @@ def table(runs: list[Run]) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.programs", description=__doc__)
     parser.add_argument("--sets", type=int, default=SETS, help="how many, at least 2")
+    parser.add_argument("--settings", action="store_true", help="count programs of two fits")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args(argv)
     if arguments.sets < 2:
         parser.error(f"Expected `--sets` to be at least 2, found {arguments.sets}.")
     if not (PROCESS / "maps").is_file():
         parser.error(f"Expected {PROCESS / 'maps'}, found none: this benchmark needs Linux.")
+    if arguments.settings:
+        for name, count, seconds in compiled():
+            print(f"{name}: {count} programs, {seconds:.1f} s to compile")
+        return 0
     runs: list[Run] = []
     for n_cells in np.linspace(*CELLS, arguments.sets).round().astype(int).tolist():
         runs.append(fit(n_cells))
