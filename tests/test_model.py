@@ -12,7 +12,8 @@ from sklearn.metrics import adjusted_rand_score
 import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.partition import candidates, consensus
-from scsiameseclu_jax.training import device
+from scsiameseclu_jax.preprocessing.prepare import prepare
+from scsiameseclu_jax.training import device, stages
 
 SHORT = scs.Config.from_dict(
     {"training": {"feature_steps": 10, "graph_steps": 4, "joint_steps": 0, "steps": 10}}
@@ -211,6 +212,11 @@ def test_float64_mode_of_others_changes_not_one_bit(adata, model, tmp_path, x64)
     loaded = scs.SiameseClu.load(tmp_path / "model")
     for one, two in zip(loaded.predict(adata), model.predict(adata), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_an_embedding_without_clusters_is_in_single_precision_too(adata, x64):
+    prepared = prepare(adata, config=SHORT)
+    assert stages.fit_embedding(prepared, config=SHORT, seed=0).dtype == np.float32
 
 
 def test_a_fixed_gate_is_saved(adata, tmp_path):

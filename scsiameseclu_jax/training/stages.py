@@ -14,7 +14,12 @@ from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.partition.candidates import centers_of
 from scsiameseclu_jax.partition.consensus import first_partition
 from scsiameseclu_jax.preprocessing.prepare import Prepared
-from scsiameseclu_jax.training.device import bound_programs, device_data, give_back_memory
+from scsiameseclu_jax.training.device import (
+    bound_programs,
+    device_data,
+    give_back_memory,
+    in_float32,
+)
 from scsiameseclu_jax.training.minibatches import MiniBatches
 from scsiameseclu_jax.training.progress import Progress
 
@@ -163,6 +168,7 @@ def fit(prepared: Prepared, method: F.Method, *, seed: int, progress: bool | Non
     return Fit(state, data, _stack(run.rows), votes, findings, run.first_step)
 
 
+@in_float32
 def fit_embedding(
     prepared: Prepared, *, config: Config, seed: int, progress: bool | None = False
 ) -> np.ndarray:
