@@ -141,16 +141,42 @@ class Method:
         data
             The cells, for the shapes.
         """
-        dtype = data.features.dtype
-        weights = {term.name: jnp.asarray(term.weight, dtype) for term in self.terms}
-        return _init(self, key, data)._replace(
-            weights=weights, values=values_of(self.config, dtype)
+        n, n_features = data.features.shape
+        dtype, k, structure = data.features.dtype, self.n_clusters, self.structure
+        params = _init_params(
+            jax.random.fold_in(key, 0),
+            n_features=n_features,
+            n_clusters=k,
+            # of no account otherwise: data of all sizes share the program
+            n_cells=n if structure.fusion.gate == "per_cell" else 0,
+            encoder=self.encoder,
+            structure=structure,
+        )
+        for term in self.terms:
+            if term.init is not None:
+                own = jax.random.fold_in(key, zlib.crc32(term.name.encode()))
+                params[term.name] = term.init(own, data, structure)
+        # of one type with the data, whatever the default is
+        params = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
+        _check_names(params)
+        values = values_of(self.config, dtype)
+        return TrainState(
+            params=params,
+            opt_state=_init_optimizer(self, params, values, stage="features"),
+            key=jax.random.fold_in(key, 1),
+            step=jnp.asarray(0, jnp.int32),
+            weights={term.name: jnp.asarray(term.weight, dtype) for term in self.terms},
+            values=values,
+            edge_mask=jnp.asarray(np.ones(data.graph.weights.shape), dtype),
+            proportions=jnp.asarray(np.full(k, 1 / k), dtype),
+            plan=transport.empty_plan(n, k, dtype),
         )
 
     def start_stage(self, state: TrainState, stage: Stage) -> TrainState:
         """Begin a stage with a fresh optimiser."""
         _check_stage(stage)
-        return _start_stage(self, state, stage=stage)
+        fresh = _init_optimizer(self, state.params, state.values, stage=stage)
+        return state._replace(opt_state=fresh)
 
     def step(
         self, state: TrainState, data: CellData, *, stage: Stage = "train"
@@ -434,37 +460,10 @@ def _bare(data: CellData) -> CellData:
     return data._replace(counts=data.counts[:, :0], constraints=None)
 
 
-@partial(jax.jit, static_argnums=0)
-def _init(method: Method, key: Array, data: CellData) -> TrainState:
-    n, n_features = data.features.shape
-    dtype, k = data.features.dtype, method.n_clusters
-    params = init_params(
-        jax.random.fold_in(key, 0),
-        n_features=n_features,
-        n_clusters=k,
-        n_cells=n,
-        encoder=method.encoder,
-        structure=method.structure,
-    )
-    for term in method.terms:
-        if term.init is not None:
-            own = jax.random.fold_in(key, zlib.crc32(term.name.encode()))
-            params[term.name] = term.init(own, data, method.structure)
-    # of one type with the data, whatever the default is
-    params = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
-    _check_names(params)
-    values = values_of(method.config, dtype)  # for the shapes: `init` sets them
-    return TrainState(
-        params=params,
-        opt_state=_optimizer(method, "features", values).init(params),
-        key=jax.random.fold_in(key, 1),
-        step=jnp.asarray(0, jnp.int32),
-        weights={},
-        values={},
-        edge_mask=jnp.ones_like(data.graph.weights),
-        proportions=jnp.full(k, 1 / k, dtype),
-        plan=transport.empty_plan(n, k, dtype),
-    )
+_init_params = jax.jit(
+    init_params,
+    static_argnames=("n_features", "n_clusters", "n_cells", "encoder", "structure"),
+)
 
 
 def _check_names(params: Any) -> None:
@@ -490,9 +489,10 @@ def _optimizer(
 
 
 @partial(jax.jit, static_argnums=0, static_argnames="stage")
-def _start_stage(method: Method, state: TrainState, *, stage: Stage) -> TrainState:
-    optimizer = _optimizer(method, stage, state.values)
-    return state._replace(opt_state=optimizer.init(state.params))
+def _init_optimizer(
+    method: Method, params: Params, values: Mapping[str, Array], *, stage: Stage
+) -> Any:
+    return _optimizer(method, stage, values).init(params)
 
 
 def _context(
@@ -697,8 +697,8 @@ def _filled(z: Array, centers: Array, potential: Array, proportions: Array, mask
 
 
 PROGRAMS = (
-    _init,
-    _start_stage,
+    _init_params,
+    _init_optimizer,
     _step,
     _loop,
     _embed,

@@ -286,7 +286,7 @@ def test_a_fit_has_one_forward_pass_and_one_loop_a_stage(made):
     compiled = {p.__name__: p._cache_size() - n for p, n in before.items()}
     assert compiled["_embed"] == 1
     assert compiled["_loop"] == len(F.STAGES)
-    assert compiled["_init"] == 1
+    assert compiled["init_params"] == 1
     assert compiled["_step"] == compiled["_embed_new"] == 0
     F.clear_programs()
     assert not any(program._cache_size() for program in F.training.PROGRAMS)

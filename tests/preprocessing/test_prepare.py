@@ -195,7 +195,7 @@ def test_residual_components_are_those_of_dense_residuals(monkeypatch):
     monkeypatch.setattr(normalization, "_ROWS", 32)
     found = normalization.residual_components(raw, 5)
     signs = np.sign(np.sum(found * u[:, :5], axis=0))
-    np.testing.assert_allclose(found * signs, u[:, :5] * s[:5], rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(found * signs, u[:, :5] * s[:5], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [True, False])
@@ -211,4 +211,4 @@ def test_components_are_those_of_scanpy(scale):
     factor = np.sqrt(90 / 89) if scale else 1
     np.testing.assert_allclose(np.abs(found), np.abs(dense.obsm["X_pca"]) * factor, rtol=1e-3)
     again = normalization.project(logged, projection)
-    np.testing.assert_allclose(again, found, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(again, found, rtol=1e-4, atol=1e-5)
