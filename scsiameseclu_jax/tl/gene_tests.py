@@ -64,7 +64,7 @@ def gene_tests(
 
     n = len(codes)
     members = sp.csr_matrix((np.ones(n), (codes, np.arange(n))), shape=(n_groups, n))
-    columns = sp.csc_matrix(values, dtype=np.float64)
+    columns = sp.csc_matrix(values)
     sizes = np.bincount(codes, minlength=n_groups)[:, None]
 
     def both(of_values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +78,7 @@ def gene_tests(
         scores = _rank_sums(columns, members, sizes)
         pvals = 2 * norm.sf(np.abs(scores))
     else:
-        squares = both(columns.data**2)
+        squares = both(columns.data.astype(np.float64) ** 2)
         counts = sizes, n - sizes
         spread = [
             np.sqrt(np.maximum(square - mean**2, 0) * m / (m - 1))
@@ -107,7 +107,7 @@ def _rank_sums(columns: sp.csc_matrix, members: sp.csr_matrix, sizes: np.ndarray
         part = columns[:, start:end]
         zeros = n - np.diff(part.indptr)
         ranks, tied[start:end] = _ranks(part, zeros)
-        stored = (members @ _with(part, np.ones_like(ranks))).toarray()
+        stored = (members @ _with(part, np.ones_like(part.data))).toarray()
         sums[:, start:end] = (members @ _with(part, ranks)).toarray()
         sums[:, start:end] += (sizes - stored) * (zeros + 1) / 2  # zeros share the lowest ranks
         start = end
@@ -126,7 +126,7 @@ def _ranks(columns: sp.csc_matrix, zeros: np.ndarray) -> tuple[np.ndarray, np.nd
     order = np.lexsort((columns.data, genes))  # within each gene: genes stay in their order
     sorted_ = columns.data[order]
     first = np.ones(len(order), bool)
-    first[1:] = (np.diff(sorted_) != 0) | (np.diff(genes) != 0)
+    first[1:] = (sorted_[1:] != sorted_[:-1]) | (genes[1:] != genes[:-1])
     starts = np.flatnonzero(first)
     lengths = np.diff(starts, append=len(order))
     gene = genes[starts]
