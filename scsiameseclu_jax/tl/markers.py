@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,13 +12,15 @@ from anndata import AnnData
 from scsiameseclu_jax.checks import check_key
 from scsiameseclu_jax.preprocessing.count_splitting import FIT, TEST
 from scsiameseclu_jax.preprocessing.expression import counts_name, groups, log_expression
+from scsiameseclu_jax.tl.gene_tests import GeneTests, Method, gene_tests
 from scsiameseclu_jax.tl.record import UNASSIGNED, split_of, writable
 
 logger = logging.getLogger(__name__)
 
-Method = Literal["wilcoxon", "t-test", "t-test_overestim_var"]
-_METHODS = ("wilcoxon", "t-test", "t-test_overestim_var")
+_METHODS = get_args(Method)
 _PARTNERS = {FIT, TEST}
+# What scanpy's functions for its own results look up in ours.
+_AS_SCANPY = {"reference": "rest", "corr_method": "benjamini-hochberg", "use_raw": False}
 
 
 def markers(
@@ -38,8 +40,8 @@ def markers(
 ) -> AnnData | None:
     """Rank the genes of each cluster against all other cells, and list the top ones.
 
-    The statistics are scanpy's, of the logarithm of normalised counts: these are found in `adata`
-    and normalised in a temporary object, whatever ``X`` holds.
+    The statistics are those of :func:`scanpy.tl.rank_genes_groups`, of the logarithm of normalised
+    counts: these are found in `adata` and normalised in a temporary object, whatever ``X`` holds.
 
     p-values of clusters that were found in the same counts are far too small ("double dipping"):
     clustering makes clusters differ, where there are none too. They rank genes; they do not prove
@@ -56,7 +58,8 @@ def markers(
         Where the counts to be tested are: ``"counts"`` is that layer if there is one, else ``X``;
         another name must exist; None is ``X``. ``.raw`` is never read.
     method
-        See :func:`scanpy.tl.rank_genes_groups`; ties are corrected for in ``"wilcoxon"``.
+        ``"wilcoxon"``, corrected for ties; ``"t-test"``, Welch's; or ``"t-test_overestim_var"``,
+        which takes the other cells for as few as the group's.
     n_top
         Genes to list for each cluster, at most.
     min_share
@@ -130,17 +133,18 @@ def markers(
     left_out = [name for name in labels.categories if name not in kept]
     if left_out:
         logger.info("left out groups without a cluster or with too few cells: %s", left_out)
-    expression.obs["group"] = labels.set_categories(kept)
-    grouped = expression.obs["group"].notna().to_numpy()
-    if not grouped.all():
-        expression = expression[grouped].copy()
-    ranked, shares = _rank(expression, method)
+    codes = labels.set_categories(kept).codes
+    grouped = codes >= 0
+    values = expression.X if grouped.all() else expression.X[grouped]
+    tests = gene_tests(values, codes[grouped], len(kept), method)
+    ranked, shares = _records(tests, expression.var_names, kept)
     limits = {"min_share": min_share, "min_logfoldchange": min_logfoldchange, "alpha": alpha}
     top = _top(ranked, shares, n_top=n_top, **limits)
 
     record = _dipping(adata, groupby, layer, clustered)
-    params = ranked["params"] | record | {"groupby": groupby, "min_cells": int(min_cells)}
-    params |= {"n_top": int(n_top)} | {name: float(value) for name, value in limits.items()}
+    params = {"groupby": groupby, "method": method, **_AS_SCANPY} | record
+    params |= {"min_cells": int(min_cells), "n_top": int(n_top)}
+    params |= {name: float(value) for name, value in limits.items()}
     if left_out:
         params["left_out"] = np.array(left_out)
     if any("/" in name for name in kept):
@@ -175,17 +179,29 @@ def _check_options(method: str, n_top: int, min_share: float, alpha: float, min_
             raise ValueError(msg)
 
 
-def _rank(expression: AnnData, method: Method) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
-    """Return scanpy's results, and the shares [g, k] of cells with each gene, in and out."""
-    import scanpy as sc
+def _records(
+    tests: GeneTests, genes: pd.Index, names: list[str]
+) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
+    """Return the tests as scanpy keeps them, genes in the order of their scores, and shares.
 
-    # scanpy divides by 0 where a gene has no counts: it scores 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        sc.tl.rank_genes_groups(
-            expression, "group", method=method, use_raw=False, pts=True, tie_correct=True
-        )
-    ranked = dict(expression.uns["rank_genes_groups"])
-    return ranked, {"share_in": ranked["pts"], "share_out": ranked["pts_rest"]}
+    The shares [g, k] are of cells with each gene, in each group and out of it.
+    """
+    order = np.argsort(-tests.scores, axis=1, kind="stable")
+    columns = {"scores": np.float32, "pvals": float, "pvals_adj": float}
+    columns |= {"logfoldchanges": np.float32}
+    values = {
+        column: np.take_along_axis(getattr(tests, column), order, axis=1).astype(kind)
+        for column, kind in columns.items()
+    }
+    ranked: dict[str, Any] = {
+        column: pd.DataFrame(rows.T, columns=names).to_records(index=False)
+        for column, rows in {"names": genes.to_numpy(object)[order], **values}.items()
+    }
+    shares = {
+        name: pd.DataFrame(getattr(tests, name).T, index=genes, columns=names)
+        for name in ("share_in", "share_out")
+    }
+    return ranked | {"pts": shares["share_in"], "pts_rest": shares["share_out"]}, shares
 
 
 def _top(
