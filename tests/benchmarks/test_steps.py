@@ -1,8 +1,8 @@
-"""The speed benchmark: what it prints, and a small run of it."""
+"""The benchmark of steps: what it prints, and a small run of it."""
 
 import pytest
 
-from benchmarks import speed, speed_report
+from benchmarks import steps, steps_report
 
 RECORDS = [
     {"kind": "step", "n": 5000, "seconds": 0.5, "peak_mib": 500.0},
@@ -22,7 +22,7 @@ RECORDS = [
 
 
 def test_table_and_exponents():
-    text = speed_report.table(RECORDS)
+    text = steps_report.table(RECORDS)
     assert "| 5,000 | 0.500 | 2.000 | 4.0 | 500 | 4000 |" in text
     assert "| 10,000 | 2.000 | - | - | 1000 | - |" in text
     assert "| 2,000 | warm | 30.2 | 3.5 | 800 | 900 |" in text
@@ -33,37 +33,37 @@ def test_table_and_exponents():
     assert "Time of a step with 2048 landmarks, 10,000 to 20,000 cells: grows as n^1.00." in text
     assert "8 seeds at 2,000 cells cost 7.5 times one by `vmap`, 7.0 times by `lax.map`." in text
     assert "Failed: dense at 10,000: out of memory" in text
-    assert speed_report.exponent(RECORDS[:1], "seconds") is None
+    assert steps_report.exponent(RECORDS[:1], "seconds") is None
 
 
 def test_a_measurement_that_fails_is_a_record():
-    made = speed.in_process("step", 1)
+    made = steps.in_process("step", 1)
     assert made["kind"] == "step"
     assert "Expected" in made["failed"]
 
 
 def test_records_are_kept_of_the_same_versions_only(tmp_path, monkeypatch, capsys):
-    out = tmp_path / "speed.json"
-    speed.save(out, "", records=RECORDS)
+    out = tmp_path / "steps.json"
+    steps.save(out, "", records=RECORDS)
     nothing = ["--sizes", "--large", "--default", "--linear", "--seeds", "--fits"]
-    assert speed.main([*nothing, "--add", "--out", str(out)]) == 0
-    assert speed.on_record(out) == RECORDS
-    monkeypatch.setattr(speed, "versions", lambda: {"jax": "other"})
+    assert steps.main([*nothing, "--add", "--out", str(out)]) == 0
+    assert steps.on_record(out) == RECORDS
+    monkeypatch.setattr(steps, "versions", lambda: {"jax": "other"})
     with pytest.raises(SystemExit):
-        speed.main([*nothing, "--add", "--out", str(out)])
+        steps.main([*nothing, "--add", "--out", str(out)])
     assert "other versions" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_seeds_are_measured():
-    made = speed.in_process("seeds", 200, "--steps", "5")
+    made = steps.in_process("seeds", 200, "--steps", "5")
     assert 1 < made["vmap_ratio"] < 100
     assert 1 < made["map_ratio"] < 100
 
 
 @pytest.mark.slow
 def test_a_step_is_measured():
-    made = speed.in_process("step", 300, "--steps", "5")
+    made = steps.in_process("step", 300, "--steps", "5")
     assert 0 < made["seconds"] < 60
     assert made["peak_mib"] > 100
     assert made["temporary_mib"] > 0

@@ -1,11 +1,11 @@
 """How fast is a step, how much memory does it need, and how long does a whole fit take?
 
-``python -m benchmarks.speed`` times the training step with all terms at growing sizes, beside a
+``python -m benchmarks.steps`` times the training step with all terms at growing sizes, beside a
 dense PyTorch implementation of the same step (`benchmarks/dense_torch.py`; ``pip install
 torch==2.13.0``; left out, and said so, without it), the step of the default, which compares no
 pairs of cells, the step with all terms and landmarks at every size, eight seeds at once, then
 whole fits with a cold and a warm compilation cache, their peak beside ``scs.estimate_memory``.
-Simulated cells, one process for each measurement. Writes ``benchmarks/results/speed.json``, ``.md``
+Simulated cells, one process for each measurement. Writes ``benchmarks/results/steps.json``, ``.md``
 and ``.png``; ``--add`` keeps what is on record there and is not measured now.
 """
 
@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.records import save, save_plot, versions
-from benchmarks.speed_report import LANDMARKS, SEEDS, of_kind, plot, table
+from benchmarks.steps_report import LANDMARKS, SEEDS, of_kind, plot, table
 from scsiameseclu_jax.preprocessing.prepare import prepare
 from scsiameseclu_jax.training.device import device_data
 
-OUT = Path(__file__).resolve().parent / "results" / "speed.json"
+OUT = Path(__file__).resolve().parent / "results" / "steps.json"
 SIZES = [1000, 2000, 4000, 6000, 8000, 12000, 18000]
 LARGE = [25000, 50000, 100000]
 LINEAR = [6000, 12000, 25000, 50000, 100000]
@@ -191,7 +191,7 @@ def measure_fit(n: int, cache: str | None) -> Record:
     estimate = scs.estimate_memory(n, N_GENES, n_values=adata.X.nnz).total
     return {
         "seconds": time.perf_counter() - start,
-        "first_step": manifest["seconds_to_first_step"],
+        "first_step": manifest.get("seconds_to_first_step"),  # of a fit that trains
         "attention_over": manifest["attention_over"],
         "n_values": int(adata.X.nnz),
         "estimate_mib": estimate / 2**20,
@@ -200,7 +200,7 @@ def measure_fit(n: int, cache: str | None) -> Record:
 
 def in_process(kind: str, n: int, *more: str) -> Record:
     """Run one measurement in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.speed", "--one", kind, str(n), *more]
+    command = [sys.executable, "-m", "benchmarks.steps", "--one", kind, str(n), *more]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         last = (result.stderr.strip().splitlines() or ["no message"])[-1]
@@ -237,7 +237,7 @@ def _what(record: Record) -> tuple[str, int, str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.steps", description=__doc__)
     parser.add_argument("--one", nargs=2, metavar=("KIND", "N"), help=argparse.SUPPRESS)
     parser.add_argument("--cache", help=argparse.SUPPRESS)
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)

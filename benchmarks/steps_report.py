@@ -1,4 +1,4 @@
-"""Table and plot of what `benchmarks/speed.py` measured."""
+"""Table and plot of what `benchmarks/steps.py` measured."""
 
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,8 @@ def table(records: list[Record]) -> str:
         ]
         lines += ["| --- | --- | --- | --- | --- | --- |"]
         for r in fits:
-            cells = [f"{r['n']:,}", r["cache"], f"{r['seconds']:.1f}", f"{r['first_step']:.1f}"]
+            first = "-" if r["first_step"] is None else f"{r['first_step']:.1f}"
+            cells = [f"{r['n']:,}", r["cache"], f"{r['seconds']:.1f}", first]
             cells += [f"{r['peak_mib']:.0f}", f"{r['estimate_mib']:.0f}"]
             lines.append("| " + " | ".join(cells) + " |")
     default, linear = of_kind(records, "default"), of_kind(records, "linear")
