@@ -12,10 +12,8 @@ and ``.png``; ``--add`` keeps what is on record there and is not measured now.
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.processes import mib, run
 from benchmarks.records import save, save_plot, versions
 from benchmarks.steps_report import LANDMARKS, SEEDS, of_kind, plot, table
 from scsiameseclu_jax.preprocessing.prepare import prepare
@@ -47,8 +46,7 @@ Record = dict[str, Any]
 
 def peak_mib() -> float:
     """Peak resident memory of this process."""
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    return mib(resource.getrusage(resource.RUSAGE_SELF))
 
 
 def _prepared(n: int) -> Any:
@@ -200,12 +198,10 @@ def measure_fit(n: int, cache: str | None) -> Record:
 
 def in_process(kind: str, n: int, *more: str) -> Record:
     """Run one measurement in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.steps", "--one", kind, str(n), *more]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        return {"kind": kind, "n": n, "failed": last[:300]}
-    return json.loads(result.stdout.splitlines()[-1])
+    finished = run([sys.executable, "-m", "benchmarks.steps", "--one", kind, str(n), *more])
+    if finished.failure:
+        return {"kind": kind, "n": n, "failed": finished.failure}
+    return finished.records()[-1]
 
 
 def run_one(kind: str, n: int, n_steps: int, cache: str | None) -> Record:
