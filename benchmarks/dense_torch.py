@@ -1,6 +1,6 @@
 """The training step as it is usually written: PyTorch, with dense cells x cells matrices.
 
-Written from the paper's equations for the comparison of `benchmarks/speed.py`; the terms, widths
+Written from the paper's equations for the comparison of `benchmarks/steps.py`; the terms, widths
 and data are those of the library's step. Needs ``torch``.
 """
 

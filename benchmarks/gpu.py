@@ -1,18 +1,30 @@
-"""What does a training step cost on an accelerator, and how far is that from what the card allows?
+"""What do a step and a whole fit cost on an accelerator, and how far is that from what it allows?
 
-``python -m benchmarks.gpu`` times the training step on the default device at 8,617, 100,000 and
-1,000,000 cells, all at once, with the default and with all terms, in each matrix precision, and
-reads the peak memory of the device. The bound is a roofline: the least bytes, multiply-adds and
-exponentials of a step over what a copy, a matrix product and ``exp`` reach on the same device in
-the same run.
-``--fit N`` runs a whole fit of N simulated cells. Writes ``benchmarks/results/gpu.json`` and
-``.md``. On a CPU it runs too; the file then names the CPU, and says nothing about GPUs.
+``python -m benchmarks.gpu`` fits 10,000, 100,000 and 1,000,000 simulated cells, each in a process
+of its own: *cold* (imports and compilation are counted, the making of the cells is not) and then
+*warm*, with another seed. It tells the seconds of each stage, the peak memory of the device and the
+share of the time in which the device computes, by ``nvidia-smi`` every fifth of a second. Then it
+times the training step at 8,617, 100,000 and 1,000,000 cells, all at once, with the default and
+with all terms, in each matrix precision. The bound of a step is a roofline: the least bytes,
+multiply-adds and exponentials over what a copy, a matrix product and ``exp`` reach on the same
+device in the same run.
+
+``--parts`` runs one of both. Writes ``benchmarks/results/gpu_fits.json`` and ``gpu.json``, and
+``.md`` of each. Without an accelerator it says so and stops; ``--cpu`` runs the same on the CPU,
+which says nothing about GPUs: give it another ``--out``.
 """
 
 import argparse
+import json
+import os
+import shutil
 import statistics
+import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
@@ -20,14 +32,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.records import save
+from benchmarks.pipelines import stages
+from benchmarks.processes import run, uncached
+from benchmarks.records import commit, save
 from benchmarks.weights import weights
 
 OUT = Path(__file__).resolve().parent / "results" / "gpu.json"
 SIZES = [8617, 100_000, 1_000_000]
+TARGETS = {10_000: 15, 100_000: 40, 1_000_000: 300}  # seconds of a cold fit, on one H200
+SAMPLED = 0.2  # seconds between two looks at the device
 N_GENES, N_CLUSTERS, N_FEATURES, NEIGHBORS = 2000, 10, 50, 15
 PRECISIONS = ["highest", "high", "default"]
 TERMS = ["default", "all"]
+PARTS = ["fits", "steps"]
 
 Record = dict[str, Any]
 
@@ -163,7 +180,6 @@ def measure(n: int, terms: str, precision: str, rates: dict[str, float], n_steps
     compared = config.fusion.global_attention or weights(config)["adjacency"] > 0
     known = "all" if n <= config.scale.exact_cells else f"{config.scale.landmarks} landmarks"
     return {
-        "kind": "step",
         "n": n,
         "terms": terms,
         "precision": precision,
@@ -183,27 +199,95 @@ def measure(n: int, terms: str, precision: str, rates: dict[str, float], n_steps
 
 
 def measure_fit(n: int) -> Record:
-    """Fit simulated cells from counts to clusters."""
-    from sklearn.metrics import adjusted_rand_score
-
+    """Fit simulated cells from counts to clusters, twice in this process."""
+    start = time.perf_counter()
     import scsiameseclu_jax as scs
 
+    imports = time.perf_counter() - start
+    from sklearn.metrics import adjusted_rand_score
+
     adata = scs.datasets.simulate(n_cells=n, n_genes=N_GENES, n_clusters=N_CLUSTERS, rng=0)
-    before, start = _peak(), time.perf_counter()
-    model = scs.SiameseClu(N_CLUSTERS).fit(adata, rng=0, progress=False)
-    peak = _peak()
-    return {
-        "kind": "fit",
-        "n": n,
-        "seconds": time.perf_counter() - start,
-        "cells_per_step": model.manifest["cells_per_step"],
-        "peak_mib": peak if peak > before else None,
-        "ari": float(adjusted_rand_score(adata.obs["cell_type"], model.labels)),
-    }
+    record: Record = {"n": n, "imports": imports}
+    for seed, name in enumerate(("cold", "warm")):
+        start = time.perf_counter()
+        with busy() as shares:
+            model = scs.SiameseClu(N_CLUSTERS).fit(adata, rng=seed, progress=False)
+        seconds = time.perf_counter() - start
+        record[name] = {
+            "seconds": seconds + (imports if name == "cold" else 0),
+            "stages": stages(model.manifest["seconds"]),
+            "busy": statistics.mean(shares) if shares else None,
+        }
+    peak, ari = _peak(), adjusted_rand_score(adata.obs["cell_type"], model.labels)
+    return record | {"peak_mib": peak or None, "ari": float(ari)}
 
 
-def table(document: Record) -> str:
-    """Return Markdown."""
+@contextmanager
+def busy() -> Iterator[list[float]]:
+    """Sample, 0 to 1, how much of the time the first visible GPU computes; nothing without one."""
+    tool, shares, ended = shutil.which("nvidia-smi"), [], threading.Event()
+    if tool is None:
+        yield shares
+        return
+    card = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    words = [tool, f"--id={card}", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+
+    def sample() -> None:
+        while not ended.wait(SAMPLED):
+            shown = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+            if shown.strip().isdigit():  # a part of a card has no such figure
+                shares.append(int(shown) / 100)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield shares
+    finally:
+        ended.set()
+        thread.join()
+
+
+def fit_apart(n: int) -> Record:
+    """Fit in a process of its own, with no program compiled before."""
+    words = [sys.executable, "-m", "benchmarks.gpu", "--one", str(n)]
+    finished = run(words, env=uncached())
+    if finished.failure:
+        return {"n": n, "failed": finished.failure}
+    return finished.records()[-1] | {"host_peak_mib": finished.peak_mib}
+
+
+def fits_table(document: Record) -> str:
+    """Return whole fits as Markdown, targets beside those on a GPU."""
+    lines = [f"Device: {document['device']} ({document['backend']}).", ""]
+    head = "cells | cold, s | target, s | warm, s | device busy, cold / warm | peak, MiB | ARI"
+    lines += [f"| {head} |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    fits = [r for r in document["records"] if "failed" not in r]
+    for r in fits:
+        cold, warm = r["cold"], r["warm"]
+        target = TARGETS.get(r["n"]) if document["backend"] == "gpu" else None
+        met = "met" if target and cold["seconds"] <= target else "not met"
+        shares = (each["busy"] for each in (cold, warm))
+        cells = [
+            f"{r['n']:,}",
+            f"{cold['seconds']:.1f}",
+            f"{target}: {met}" if target else "-",
+            f"{warm['seconds']:.1f}",
+            " / ".join("-" if share is None else f"{share:.0%}" for share in shares),
+            "-" if r["peak_mib"] is None else f"{r['peak_mib']:.0f}",
+            f"{r['ari']:.2f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    for r, which in product(fits, ("cold", "warm")):
+        parts = ", ".join(f"{name} {s:.1f}" for name, s in r[which]["stages"].items())
+        more = f", imports {r['imports']:.1f}" if which == "cold" else ""
+        lines += ["", f"{r['n']:,} cells, {which}, seconds of each stage: {parts}{more}."]
+    failed = [r for r in document["records"] if "failed" in r]
+    lines += [line for r in failed for line in ("", f"Failed: {r['n']:,} cells: {r['failed']}")]
+    return "\n".join(lines) + "\n"
+
+
+def steps_table(document: Record) -> str:
+    """Return steps as Markdown."""
     lines = [f"Device: {document['device']} ({document['backend']}).", ""]
     head = (
         "cells | terms | precision | attention over | step, s | bound, s | of the bound | peak, MiB"
@@ -211,8 +295,6 @@ def table(document: Record) -> str:
     lines += [f"| {head} |"]
     lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for r in document["records"]:
-        if r["kind"] != "step":
-            continue
         peak = "-" if r["peak_mib"] is None else f"{r['peak_mib']:.0f}"
         cells = [
             f"{r['n']:,}",
@@ -223,48 +305,64 @@ def table(document: Record) -> str:
         ]
         cells += [f"{r['bound']:.4f}", f"{100 * r['of_bound']:.0f} %", peak]
         lines.append("| " + " | ".join(cells) + " |")
-    for r in document["records"]:
-        if r["kind"] == "fit":
-            text = f"Whole fit of {r['n']:,} cells: {r['seconds']:.0f} s, ARI {r['ari']:.2f}."
-            lines += ["", text]
     return "\n".join(lines) + "\n"
+
+
+def device() -> Record:
+    """Name the device, found by another process: this one would take the memory of a GPU."""
+    code = "import jax, json; d = jax.devices()[0]; print(json.dumps([d.device_kind, d.platform]))"
+    finished = run([sys.executable, "-c", code])
+    if finished.failure:
+        raise RuntimeError(finished.failure)
+    name, platform = json.loads(finished.output.splitlines()[-1])
+    return {"device": name, "backend": platform, "commit": commit()}
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--sizes", type=int, nargs="+", help="cells, of fits and of steps")
+    parser.add_argument("--cpu", action="store_true", help="run on the CPU, to try it")
     parser.add_argument("--precisions", nargs="*", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--terms", nargs="*", choices=TERMS, default=TERMS)
     parser.add_argument("--steps", type=int, default=10, help="steps in one call")
     parser.add_argument("--entries", type=int, default=2**26, help="numbers that rates are from")
-    parser.add_argument("--fit", type=int, nargs="*", default=[], metavar="N")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args(argv)
+    if arguments.one:
+        print(json.dumps(measure_fit(arguments.one)))
+        return 0
+    if arguments.cpu:
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    found = device()
+    if found["backend"] == "cpu" and not arguments.cpu:
+        print("No GPU or TPU here: nothing is measured. `--cpu` runs the same on the CPU.")
+        return 1
+    # fits first: once this process has run steps, it holds the memory of the device
+    if "fits" in arguments.parts:
+        out = arguments.out.with_stem(f"{arguments.out.stem}_fits")
+        records = (fit_apart(n) for n in arguments.sizes or TARGETS)
+        keep(found, records, fits_table, out)
+    if "steps" in arguments.parts:
+        rates = device_rates(arguments.entries)
+        print(rates, flush=True)
+        each = product(arguments.sizes or SIZES, arguments.terms, arguments.precisions)
+        records = (measure(*which, rates, arguments.steps) for which in each)
+        keep(found | {"rates": rates}, records, steps_table, arguments.out)
+    return 0
 
-    import jax
 
-    rates = device_rates(arguments.entries)
-    device = jax.devices()[0]
-    document: Record = {
-        "device": device.device_kind,
-        "backend": device.platform,
-        "rates": rates,
-        "records": [],
-    }
-    print(rates, flush=True)
-
-    def add(record: Record) -> None:
+def keep(
+    about: Record, records: Iterable[Record], table: Callable[[Record], str], out: Path
+) -> None:
+    """Write what was measured after each measurement."""
+    document = about | {"records": []}
+    for record in records:
         document["records"].append(record)
         print(record, flush=True)
-        save(arguments.out, table(document), **document)
-
-    for n in arguments.sizes:
-        for terms, precision in product(arguments.terms, arguments.precisions):
-            add(measure(n, terms, precision, rates, arguments.steps))
-    for n in arguments.fit:
-        add(measure_fit(n))
+        save(out, table(document), **document)
     print(table(document))
-    return 0
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import platform
+import subprocess
 from collections.abc import Callable, Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,15 +26,26 @@ Run = dict[str, Any]
 
 
 @functools.cache
-def versions() -> dict[str, str]:
-    """Return the version of Python and of each package that can change a result."""
+def versions(*more: str) -> dict[str, str]:
+    """Return the version of Python and of each package that can change a result, and of others."""
     numbers = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in [*PACKAGES, *more]:
         try:
             numbers[name] = version(name)
         except PackageNotFoundError:
             numbers[name] = "not installed"
     return numbers
+
+
+@functools.cache
+def commit() -> str:
+    """Return the commit of this checkout, ``-dirty`` behind it if tracked files differ from it."""
+    words = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
 
 
 # Files, written whole or not at all.

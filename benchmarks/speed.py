@@ -1,298 +1,246 @@
-"""How fast is a step, how much memory does it need, and how long does a whole fit take?
+"""Is a fit as fast as scanpy's pipeline, and does it need as little memory?
 
-``python -m benchmarks.speed`` times the training step with all terms at growing sizes, beside a
-dense PyTorch implementation of the same step (`benchmarks/dense_torch.py`; ``pip install
-torch==2.13.0``; left out, and said so, without it), the step of the default, which compares no
-pairs of cells, the step with all terms and landmarks at every size, eight seeds at once, then
-whole fits with a cold and a warm compilation cache, their peak beside ``scs.estimate_memory``.
-Simulated cells, one process for each measurement. Writes ``benchmarks/results/speed.json``, ``.md``
-and ``.png``; ``--add`` keeps what is on record there and is not measured now.
+``python -m benchmarks.speed`` times the default fit, with the number of clusters given, beside
+normalisation, 2000 variable genes, scaling, PCA, neighbours and Leiden (`benchmarks/pipelines.py`),
+in turns, on real and simulated cells; a fit that chooses the number of clusters beside one that is
+given it; the command ``scsiameseclu demo``; and 30 sets of 30 sizes in one process. Each row is the
+median of three rounds (``--rounds``).
+
+*Fresh* is a whole process as the shell sees it, imports and reading included, without compiled
+programs of an earlier one (neither jax's nor numba's). *Steady* is the second of two data sets of
+like size in one process, without reading: another draw of as many simulated cells, or 98 % of the
+real ones. Peak memory is that of the fresh process. Files are written beforehand, fonts are known
+to matplotlib beforehand, and the kernel has read all files before.
+
+``--only`` chooses rows, by name or as a number of simulated cells; ``--add`` keeps the other rows
+on record, and each row says when and with what it was measured. Nothing else should run on the
+machine. Linux only. Writes ``benchmarks/results/speed.json``, ``.md`` and ``.png``.
 """
 
 import argparse
 import json
 import os
-import platform
-import resource
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.records import save, save_plot, versions
-from benchmarks.speed_report import LANDMARKS, SEEDS, of_kind, plot, table
-from scsiameseclu_jax.preprocessing.prepare import prepare
-from scsiameseclu_jax.training.device import device_data
+from benchmarks.processes import Finished, run, uncached
+from benchmarks.records import ROOT, commit, save, save_plot, versions
+from benchmarks.speed_report import AUTO_ON, SETS, SETS_CELLS, plot, table
 
 OUT = Path(__file__).resolve().parent / "results" / "speed.json"
-SIZES = [1000, 2000, 4000, 6000, 8000, 12000, 18000]
-LARGE = [25000, 50000, 100000]
-LINEAR = [6000, 12000, 25000, 50000, 100000]
-SEEDS_CELLS = 2000
-FITS = [2000, 8617]  # and, in an hour more, 25000 50000 100000
-COLD_ONLY = 10_000  # cells beyond which compilation is a small part of a fit
-N_GENES, N_CLUSTERS = 2000, 10
-DENSE_LIMIT_MIB, SLOW_DENSE = 16 * 1024, 15_000
+ROWS = ["demo", "pbmc3k", "cite_cbmc", "50000", "100000", "auto", "sizes"]
+SETS_GENES = 2000
+# what scanpy's pipeline runs on, beside what a fit does
+THEIRS = ["numba", "pynndescent", "umap-learn"]
+DEMO = "from scsiameseclu_jax.cli import main; raise SystemExit(main())"
+REMEDIES = {
+    "getnnz": "scanpy 1.11 needs pynndescent before 0.7 above 8,192 cells: "
+    "pip install 'pynndescent<0.7', or scanpy 1.12 or later",
+}
 
 Record = dict[str, Any]
 
 
-def peak_mib() -> float:
-    """Peak resident memory of this process."""
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+def environment(caches: Path, fonts: Path) -> dict[str, str]:
+    """Return this process's environment, with `caches` as the only place for compiled programs."""
+    return uncached() | {
+        "NUMBA_CACHE_DIR": str(caches / "numba"),
+        "XDG_CACHE_HOME": str(caches / "user"),
+        "MPLCONFIGDIR": str(fonts),
+        "PYTHONPATH": str(ROOT),
+    }
 
 
-def _prepared(n: int) -> Any:
-    import scsiameseclu_jax as scs
-
-    adata = scs.datasets.simulate(n_cells=n, n_genes=N_GENES, n_clusters=N_CLUSTERS, rng=0)
-    return prepare(adata, config=scs.Config())
-
-
-def _all_terms(**scale: int) -> Any:
-    import scsiameseclu_jax as scs
-
-    config = scs.Config.paper()
-    return replace(config, scale=replace(config.scale, **scale))
+@contextmanager
+def nothing_compiled(fonts: Path) -> Iterator[dict[str, str]]:
+    """Give an environment without programs that were compiled before."""
+    with tempfile.TemporaryDirectory(prefix="speed-caches-") as caches:
+        yield environment(Path(caches), fonts)
 
 
-def measure_step(n: int, n_steps: int, config: Any = None) -> Record:
-    """Time our training step, five at a time as in a fit; with all terms, if not told."""
-    import jax
+def measure(name: str, rounds: int, fonts: Path) -> Record:
+    """Measure one row."""
+    if name == "demo":
+        return {"sides": {"ours": _rounds(rounds, partial(_demo, fonts))}}
+    if name == "sizes":
+        return {"sides": {"ours": _rounds(rounds, partial(_sizes, fonts))}}
+    if name == "auto":
+        return _compare(AUTO_ON, ["ours", "auto"], rounds, fonts)
+    return _compare(name, ["ours", "scanpy"], rounds, fonts)
 
-    import scsiameseclu_jax.functional as F
 
-    method = F.siameseclu(N_CLUSTERS, config=config or _all_terms())
-    data = device_data(_prepared(n))
-    state = method.init(jax.random.key(0), data)
-    before = peak_mib()
-    start = time.perf_counter()
-    # compiled apart from the first call, so that only the compiler's time is taken
-    steps = jax.jit(lambda s, d: method.fit(s, d, n_steps=5, stage="train"))
-    program = steps.lower(state, data).compile()
-    compilation = time.perf_counter() - start
-    seconds = []
-    for _ in range(1 + -(-n_steps // 5)):
-        start = time.perf_counter()
-        state, _ = jax.block_until_ready(program(state, data))
-        seconds.append((time.perf_counter() - start) / 5)
+def _rounds(rounds: int, one: Callable[[], Record]) -> Record:
+    """Gather what each round found; the first that fails is the last."""
+    side: Record = {}
+    for _ in range(rounds):
+        _gather(side, one())
+        if "failed" in side:
+            break
+    return side
+
+
+def _gather(side: Record, found: Record) -> None:
+    """Append figures to those of earlier rounds; what is no figure is that of the last."""
+    for key, value in found.items():
+        if isinstance(value, float):
+            side.setdefault(key, []).append(value)
+        else:
+            side[key] = value
+
+
+def _compare(name: str, sides: list[str], rounds: int, fonts: Path) -> Record:
+    measured: dict[str, Record] = {side: {} for side in sides}
+    with tempfile.TemporaryDirectory(prefix="speed-cells-") as folder:
+        words = [sys.executable, "-m", "benchmarks.pipelines", "make", name, folder]
+        made = run(words, env=environment(Path(folder), fonts))
+        if made.failure:
+            return {"failed": made.failure}
+        (cells,) = made.records()
+        paths = [str(Path(folder) / f"{which}.h5ad") for which in ("first", "second")]
+        for _ in range(rounds):
+            for side in sides:  # in turns, so that noise meets all alike
+                if "failed" not in measured[side]:
+                    _gather(measured[side], _side(side, cells["n_clusters"], paths, fonts))
+    return {**cells, "data": name, "sides": measured}
+
+
+def _side(side: str, n_clusters: int, paths: list[str], fonts: Path) -> Record:
+    """Cluster one set in a fresh process, then two in another."""
+    words = [sys.executable, "-m", "benchmarks.pipelines", side, str(n_clusters)]
+    with nothing_compiled(fonts) as env:
+        fresh = run([*words, paths[0]], env=env)
+        if fresh.failure:
+            return _failed(fresh)
+        # numba's cache is full now, which spares the first of the two sets, not the second, that is
+        # timed
+        both = run([*words, *paths], env=env)
+    if both.failure:
+        return _failed(both)
+    first, second = both.records()
+    more = {key: second[key] for key in ("n_found", "stages", "device") if key in second}
     return {
-        "seconds": statistics.median(seconds[1:]),
-        "compilation": compilation,
-        "peak_before_mib": before,
-        "temporary_mib": program.memory_analysis().temp_size_in_bytes / 2**20,
+        "fresh": fresh.seconds,
+        "peak_mib": fresh.peak_mib,
+        "first": first["seconds"],
+        "steady": float(second["seconds"]),
+        "steady_peak_mib": both.peak_mib,
+        **more,
     }
 
 
-def measure_linear(n: int, n_steps: int) -> Record:
-    """Time the step with landmarks instead of all pairs."""
-    return measure_step(n, n_steps, _all_terms(exact_cells=1, landmarks=LANDMARKS))
+def _failed(finished: Finished) -> Record:
+    text = str(finished.failure)
+    remedies = [remedy for sign, remedy in REMEDIES.items() if sign in text]
+    return {"failed": text} | ({"remedy": remedies[0]} if remedies else {})
 
 
-def measure_default(n: int, n_steps: int) -> Record:
-    """Time the step of the default."""
-    import scsiameseclu_jax as scs
-
-    return measure_step(n, n_steps, scs.Config())
-
-
-def measure_seeds(n: int, n_steps: int) -> Record:
-    """Time a step of several seeds, by ``vmap`` and by ``lax.map``, beside that of one."""
-    import jax
-    import jax.numpy as jnp
-
-    import scsiameseclu_jax.functional as F
-
-    method = F.siameseclu(N_CLUSTERS, config=_all_terms())
-    data = device_data(_prepared(n))
-    states = [method.init(jax.random.key(seed), data) for seed in range(SEEDS)]
-    one = states[0]
-    many = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    # the number of steps is one for all seeds, so that all refresh their target together
-    axes = jax.tree.map(lambda _: 0, many)._replace(step=None)
-    step = method.step
-    every = jax.vmap(step, in_axes=(axes, None), out_axes=(axes, 0))
-    programs: dict[str, tuple[Any, Any]] = {
-        "one": (lambda s, d: _scanned(step, s, d), one),
-        "map": (lambda s, d: jax.lax.map(lambda each: _scanned(step, each, d), s), many),
-        "vmap": (lambda s, d: _scanned(every, s, d), many._replace(step=one.step)),
-    }
-    compiled = {name: (jax.jit(f), state) for name, (f, state) in programs.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in compiled}
-    for _ in range(2 + n_steps // 5):  # in turns, so that noise meets all alike
-        for name, (f, state) in compiled.items():
-            start = time.perf_counter()
-            jax.block_until_ready(f(state, data))
-            seconds[name].append((time.perf_counter() - start) / 5)
-    medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
+def _demo(fonts: Path) -> Record:
+    """Run the command without compiled programs, then with jax's of that run, not numba's."""
+    with nothing_compiled(fonts) as env, nothing_compiled(fonts) as other:
+        words = [sys.executable, "-c", DEMO, "demo"]
+        found: dict[str, Finished] = {}
+        for which, numba in (("fresh", env), ("cached", other)):
+            with tempfile.TemporaryDirectory(prefix="speed-demo-") as folder:
+                more = {"NUMBA_CACHE_DIR": numba["NUMBA_CACHE_DIR"]}
+                found[which] = run(words, env=env | more, cwd=Path(folder))
+            if found[which].failure:
+                return _failed(found[which])
+    fresh, cached = found["fresh"], found["cached"]
     return {
-        "seconds": medians["one"],
-        "map_ratio": medians["map"] / medians["one"],
-        "vmap_ratio": medians["vmap"] / medians["one"],
+        "fresh": fresh.seconds,
+        "cached": cached.seconds,
+        "peak_mib": fresh.peak_mib,
+        "cached_peak_mib": cached.peak_mib,
     }
 
 
-def _scanned(step: Any, state: Any, data: Any) -> Any:
-    import jax
-
-    return jax.lax.scan(lambda s, _: step(s, data), state, length=5)
-
-
-def measure_dense(n: int, n_steps: int) -> Record:
-    """Time the dense step; the target is refreshed every five steps, as in ours."""
-    import scipy.sparse as sp
-
-    from benchmarks.dense_torch import Dense
-
-    cells = _prepared(n)
-    links = sp.csr_matrix((cells.weights, (cells.receivers, cells.senders)), shape=(n, n))
-    links = links.maximum(links.T) + sp.identity(n, format="csr")
-    scale = sp.diags(1 / np.sqrt(np.asarray(links.sum(axis=1)).ravel()))
-    adjacency = (scale @ links @ scale).astype(np.float32).toarray()
-    run = Dense(
-        cells.features,
-        cells.counts.toarray().astype(np.int32),
-        cells.size_factors,
-        adjacency,
-        N_CLUSTERS,
-        _all_terms(),
-    )
-    del adjacency
-    run.step()
-    start = time.perf_counter()
-    rounds = max(1, n_steps // 5)
-    for _ in range(5 * rounds):
-        run.step()
-    return {"seconds": (time.perf_counter() - start) / (5 * rounds)}
-
-
-def measure_fit(n: int, cache: str | None) -> Record:
-    """Time a whole fit in a fresh process, and what comes before its first step."""
-    import jax
-
-    import scsiameseclu_jax as scs
-
-    if cache is not None:
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    adata = scs.datasets.simulate(n_cells=n, n_genes=N_GENES, n_clusters=N_CLUSTERS, rng=0)
-    start = time.perf_counter()
-    model = scs.SiameseClu(N_CLUSTERS).fit(adata, rng=0, progress=False)
-    manifest = model.manifest
-    estimate = scs.estimate_memory(n, N_GENES, n_values=adata.X.nnz).total
-    return {
-        "seconds": time.perf_counter() - start,
-        "first_step": manifest["seconds_to_first_step"],
-        "attention_over": manifest["attention_over"],
-        "n_values": int(adata.X.nnz),
-        "estimate_mib": estimate / 2**20,
+def _sizes(fonts: Path) -> Record:
+    """Fit sets of many sizes in one process, which may die on the way."""
+    with nothing_compiled(fonts) as env, tempfile.TemporaryDirectory(prefix="speed-") as folder:
+        out = Path(folder) / "programs.json"
+        words = [sys.executable, "-m", "benchmarks.programs", "--out", str(out)]
+        words += ["--cells", *map(str, SETS_CELLS), "--sets", str(SETS), "--genes", str(SETS_GENES)]
+        finished = run(words, env=env)
+        runs = json.loads(out.read_text(encoding="utf-8"))["runs"] if out.exists() else []
+    ended = [each for each in runs if "failed" not in each]
+    if not ended:
+        return _failed(finished._replace(failure=finished.failure or "no fit ended"))
+    half = ended[: -(-len(ended) // 2)]
+    figures = {
+        "mean": sum(each["seconds"] for each in ended) / len(ended),
+        "failures": SETS - len(ended),
+        "peak_mib": finished.peak_mib,
+        "half_mib": half[-1]["resident_mib"],
+        "end_mib": ended[-1]["resident_mib"],
+        "half_maps": half[-1]["maps"],
+        "end_maps": ended[-1]["maps"],
+        "maps": max(each["maps"] for each in runs),
     }
+    found: Record = {name: float(value) for name, value in figures.items()}
+    if len(ended) < SETS:
+        found["complaint"] = finished.failure or "no complaint"
+    return found
 
 
-def in_process(kind: str, n: int, *more: str) -> Record:
-    """Run one measurement in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.speed", "--one", kind, str(n), *more]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        return {"kind": kind, "n": n, "failed": last[:300]}
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-def run_one(kind: str, n: int, n_steps: int, cache: str | None) -> Record:
-    if kind == "fit":
-        figures = measure_fit(n, cache)
-    else:
-        measure = {
-            "step": measure_step,
-            "dense": measure_dense,
-            "default": measure_default,
-            "linear": measure_linear,
-            "seeds": measure_seeds,
-        }
-        figures = measure[kind](n, n_steps)
-    return {"kind": kind, "n": n, **figures, "peak_mib": peak_mib()}
-
-
-def on_record(out: Path = OUT) -> list[Record]:
+def on_record(out: Path) -> list[Record]:
     """Return what was measured before."""
     return json.loads(out.read_text(encoding="utf-8"))["records"] if out.exists() else []
 
 
-def _same_versions(out: Path) -> bool:
-    return not out.exists() or json.loads(out.read_text(encoding="utf-8"))["versions"] == versions()
+def in_order(records: Mapping[str, Record]) -> list[Record]:
+    """Return rows in the order of the table, other numbers of cells last."""
+    place = {name: i for i, name in enumerate(ROWS)}
+    return sorted(records.values(), key=lambda r: (place.get(r["row"], len(ROWS)), r["row"]))
 
 
-def _what(record: Record) -> tuple[str, int, str]:
-    return record["kind"], record["n"], record.get("cache", "")
+def _row(name: str) -> str:
+    if name not in ROWS and not name.isdigit():
+        msg = f"Expected one of {ROWS}, or a number of cells, found {name!r}."
+        raise argparse.ArgumentTypeError(msg)
+    return name
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
-    parser.add_argument("--one", nargs=2, metavar=("KIND", "N"), help=argparse.SUPPRESS)
-    parser.add_argument("--cache", help=argparse.SUPPRESS)
-    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
-    parser.add_argument("--large", type=int, nargs="*", default=LARGE, help="sizes without dense")
-    parser.add_argument("--default", type=int, nargs="*", default=LINEAR, help="default's step")
-    parser.add_argument("--linear", type=int, nargs="*", default=LINEAR, help="with landmarks")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[SEEDS_CELLS])
-    parser.add_argument("--fits", type=int, nargs="*", default=FITS)
-    parser.add_argument("--add", action="store_true", help="keep other records of the output")
-    parser.add_argument("--steps", type=int, default=10, help="steps timed")
+    parser.add_argument("--only", type=_row, nargs="+", default=ROWS, metavar="ROW", help="rows")
+    parser.add_argument("--rounds", type=int, default=3, help="at least 1")
+    parser.add_argument("--add", action="store_true", help="keep other rows of the output")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args(argv)
-    if arguments.one:
-        kind, n = arguments.one
-        print(json.dumps(run_one(kind, int(n), arguments.steps, arguments.cache)))
-        return 0
-    if arguments.add and not _same_versions(arguments.out):
-        parser.error(f"--add: {arguments.out} was measured with other versions; run all anew")
-    records = on_record(arguments.out) if arguments.add else []
-
-    def add(record: Record, **more: Any) -> None:
-        measured = record | more
-        others = [r for r in records if _what(r) != _what(measured)]
-        records[:] = sorted([*others, measured], key=_what)
-        print(measured, flush=True)
-        save(arguments.out, table(records), cpus=os.cpu_count(), records=records)
-        save_plot(arguments.out, partial(plot, records))
-
-    dense = find_spec("torch") is not None
-    if not dense:
-        print("No torch here: the dense step is left out.")
-    steps = ["--steps", str(arguments.steps)]
-    for n in arguments.sizes:
-        add(in_process("step", n, *steps))
-        if dense:
-            add(in_process("dense", n, *(steps if n < SLOW_DENSE else ["--steps", "5"])))
-            last = of_kind([r for r in records if r["n"] == n], "dense")
-            dense = bool(last) and last[0]["peak_mib"] < DENSE_LIMIT_MIB
-    for n in arguments.large:
-        add(in_process("step", n, "--steps", "5"))
-    for n in arguments.default:
-        add(in_process("default", n, *steps))
-    for n in arguments.linear:
-        add(in_process("linear", n, "--steps", "5"))
-    for n in arguments.seeds:
-        add(in_process("seeds", n, "--steps", "25"))
-    for n in arguments.fits:
-        with tempfile.TemporaryDirectory() as cache:
-            if n > COLD_ONLY:
-                add(in_process("fit", n), cache="none")  # compilation is a small part
-                continue
-            in_process("fit", n, "--cache", cache)
-            add(in_process("fit", n, "--cache", cache), cache="warm")
-            add(in_process("fit", n), cache="none")
-    print(table(records))
+    if arguments.rounds < 1:
+        parser.error(f"Expected `--rounds` to be at least 1, found {arguments.rounds}.")
+    if sys.platform != "linux":
+        parser.error(
+            f"Expected Linux, whose caches and memory are read here, found {sys.platform}."
+        )
+    kept = on_record(arguments.out) if arguments.add else []
+    records = {record["row"]: record for record in kept}
+    with tempfile.TemporaryDirectory(prefix="speed-fonts-") as folder:
+        fonts = Path(folder)
+        with nothing_compiled(fonts) as env:
+            run([sys.executable, "-c", "import matplotlib.pyplot"], env=env)
+        for name in arguments.only:
+            before = {
+                "row": name,
+                "rounds": arguments.rounds,
+                "measured": datetime.now(UTC).isoformat(timespec="minutes"),
+                "commit": commit(),
+                "cpus": os.cpu_count(),
+                "load": round(os.getloadavg()[0], 2),
+                "versions": versions(*THEIRS),
+            }
+            records[name] = before | measure(name, arguments.rounds, fonts)
+            rows = in_order(records)
+            print(json.dumps(records[name]), flush=True)
+            save(arguments.out, table(rows), records=rows)
+            save_plot(arguments.out, partial(plot, rows))
+    print(table(in_order(records)))
     return 0
 
 

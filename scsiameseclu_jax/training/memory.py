@@ -10,7 +10,7 @@ import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.checks import default_device
 from scsiameseclu_jax.config import Config
 
-# Bytes, measured on CPU with `benchmarks/speed.py`, which compares the estimate with each peak.
+# Bytes, measured on CPU with `benchmarks/steps.py`, which compares the estimate with each peak.
 _LIBRARIES = 0.45e9  # Python with everything imported
 _COMPILER = 1.0e9  # on top, while the largest step is compiled
 _PROGRAMS = 0.63e9  # on top, once all steps are compiled

@@ -27,13 +27,13 @@ def test_mini_batches_need_less():
 
 
 def test_the_peak_of_a_fit_is_within_the_estimate_of_the_records():
-    """The recorded peaks, as `benchmarks/speed.py` measured them."""
-    from benchmarks import speed
+    """The recorded peaks, as `benchmarks/steps.py` measured them."""
+    from benchmarks import steps
 
-    fits = [r for r in speed.on_record() if r["kind"] == "fit" and r["cache"] == "none"]
+    fits = [r for r in steps.on_record() if r["kind"] == "fit" and r["cache"] == "none"]
     assert len(fits) >= 4
     for record in fits:
-        made = scs.estimate_memory(record["n"], speed.N_GENES, n_values=record["n_values"]).total
+        made = scs.estimate_memory(record["n"], steps.N_GENES, n_values=record["n_values"]).total
         assert made / 2**20 == pytest.approx(record["peak_mib"], rel=0.25), record["n"]
 
 
