@@ -10,7 +10,7 @@ RECORDS = [
     {"kind": "step", "n": 10000, "seconds": 2.0, "peak_mib": 1000.0},
     {"kind": "dense", "n": 10000, "failed": "out of memory"},
     {
-        **{"kind": "fit", "n": 2000, "cache": "warm", "seconds": 30.25, "first_step": 3.5},
+        **{"kind": "fit", "n": 2000, "cache": "warm", "seconds": 30.25, "compilation": 3.5},
         **{"peak_mib": 800.0, "estimate_mib": 900.0},
     },
     {"kind": "default", "n": 10000, "seconds": 0.5, "peak_mib": 600.0},
