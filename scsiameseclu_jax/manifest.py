@@ -25,7 +25,7 @@ def manifest(
     *,
     given: dict[str, Any],
     seed: int,
-    seconds: float,
+    seconds: dict[str, float],
     findings: dict[str, Any],
     config: Config,
 ) -> dict[str, Any]:
@@ -42,7 +42,8 @@ def manifest(
     seed
         The seed.
     seconds
-        How long it took.
+        How long each stage took, and all: see
+        :meth:`scsiameseclu_jax.training.progress.Progress.seconds`.
     findings
         What was decided on the way, and warnings.
     config
@@ -62,7 +63,7 @@ def manifest(
         "backend": device.platform,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("scsiameseclu-jax", *_PACKAGES)},
-        "seconds": round(seconds, 3),
+        "seconds": seconds,
         **findings,
     }
 

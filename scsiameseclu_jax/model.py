@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -30,6 +29,7 @@ from scsiameseclu_jax.reference import Predicted, Reference
 from scsiameseclu_jax.training import stages
 from scsiameseclu_jax.training.device import device_data, in_float32
 from scsiameseclu_jax.training.memory import check_memory
+from scsiameseclu_jax.training.progress import Progress
 
 if TYPE_CHECKING:
     import os
@@ -255,21 +255,21 @@ class SiameseClu:
         """
         self._check_complete()
         seed = as_seed(rng)
-        started = time.perf_counter()
         keys = {"use_rep": use_rep, "neighbors_key": neighbors_key, "batch_key": batch_key}
         links = {"must_link": must_link, "cannot_link": cannot_link}
-        prepared, given = self._prepare(adata, layer, keys, links)
-        estimate, k = None, self.n_clusters
-        if isinstance(k, str):
-            x, near = prepared.features, self.config.preprocessing.n_neighbors
-            estimate = estimation.estimate(x, near, batch=prepared.batch, seed=seed)
-            k = estimate.n_clusters
-            logger.info("%d clusters: %s", k, estimate.why)
-        method = self._method(k)
-        fit = stages.fit(prepared, method, seed=seed, progress=progress)
-        if fit.first_step is not None:
-            fit.findings["seconds_to_first_step"] = round(fit.first_step - started, 3)
-        self._keep(method, fit, prepared, given, estimate, seed=seed, started=started)
+        with Progress("preprocessing", show=progress) as bar:
+            prepared, given = self._prepare(adata, layer, keys, links)
+            estimate, k = None, self.n_clusters
+            if isinstance(k, str):
+                bar.stage("number_of_clusters")
+                x, near = prepared.features, self.config.preprocessing.n_neighbors
+                estimate = estimation.estimate(x, near, batch=prepared.batch, seed=seed)
+                k = estimate.n_clusters
+                logger.info("%d clusters: %s", k, estimate.why)
+            method = self._method(k)
+            fit = stages.fit(prepared, method, seed=seed, bar=bar)
+            bar.stage("results")
+            self._keep(method, fit, prepared, given, estimate, seed=seed, bar=bar)
         return self
 
     @classmethod
@@ -333,13 +333,12 @@ class SiameseClu:
             "warnings": [],
         }
         steps = _as_history(history)
-        with jax.enable_x64(new_val=False):
+        with jax.enable_x64(new_val=False), Progress("results", show=False) as bar:
             data = device_data(prepared.prepared)
             state = jax.tree.map(_in_single, state)
-            fit = stages.Fit(state, data, steps, None, findings, None)
-            seed, started = as_seed(rng), time.perf_counter()
-            given = prepared.given
-            model._keep(method, fit, prepared.prepared, given, None, seed=seed, started=started)
+            fit = stages.Fit(state, data, steps, None, findings)
+            seed, given = as_seed(rng), prepared.given
+            model._keep(method, fit, prepared.prepared, given, None, seed=seed, bar=bar)
         return model
 
     def _keep(
@@ -351,7 +350,7 @@ class SiameseClu:
         estimate: Estimate | None,
         *,
         seed: int,
-        started: float,
+        bar: Progress,
     ) -> None:
         """Assign the cells and keep what the model answers with."""
         findings, k = fit.findings, method.n_clusters
@@ -384,7 +383,7 @@ class SiameseClu:
                 k,
                 given=given,
                 seed=seed,
-                seconds=time.perf_counter() - started,
+                seconds=bar.seconds(),
                 findings=findings,
                 config=self.config,
             ),

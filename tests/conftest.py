@@ -11,7 +11,8 @@ def pytest_configure(config):
     Programs are compiled without optimisations, tables of neighbours are a third as wide (each
     column is unrolled), and the first partition is a vote of four draws; slow tests have it all as
     users do. Compiled programs are kept on disk, in one folder for all
-    processes of a run: modules forget those in memory, and many are the same.
+    processes of a run: modules forget those in memory, and many are the same. The command line, too,
+    takes the folder that the environment names, not the user's own.
 
     Whatever the version of pandas, it lends arrays read-only, as it always does from 3 on.
     """

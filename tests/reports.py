@@ -44,7 +44,7 @@ def clustered(n=90, k=3, *, n_genes=40, key="siameseclu", names=None, seed=0):
             "n_cells": n,
             "n_genes": n_genes,
             "device": "cpu",
-            "seconds": 1.5,
+            "seconds": {"results": 0.4, "embedding": 2.2, "compilation": 1.1, "total": 3.7},
             "versions": {"jax": "0.10.0"},
             "pairs": "all",
         },

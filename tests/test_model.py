@@ -14,6 +14,7 @@ import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.partition import candidates, consensus
 from scsiameseclu_jax.preprocessing.prepare import prepare
 from scsiameseclu_jax.training import device, stages
+from scsiameseclu_jax.training.progress import Progress
 
 SHORT = scs.Config.from_dict(
     {"training": {"feature_steps": 10, "graph_steps": 4, "joint_steps": 0, "steps": 10}}
@@ -114,6 +115,10 @@ def test_history_and_manifest(model):
     assert np.isfinite(model.history["clustering"][model.history["stage"] == "train"]).all()
     assert model.manifest["config"] == SHORT.fingerprint()
     assert model.manifest["versions"]["jax"] == jax.__version__
+    seconds = model.manifest["seconds"]
+    wanted = ["preprocessing", "embedding", "features", "graph", "first_partition", "train"]
+    assert list(seconds) == [*wanted, "results", "compilation", "total"]
+    assert min(seconds[name] for name in wanted) > 0
 
 
 def test_not_fitted_and_bad_seed(adata):
@@ -216,7 +221,8 @@ def test_float64_mode_of_others_changes_not_one_bit(adata, model, tmp_path, x64)
 
 def test_an_embedding_without_clusters_is_in_single_precision_too(adata, x64):
     prepared = prepare(adata, config=SHORT)
-    assert stages.fit_embedding(prepared, config=SHORT, seed=0).dtype == np.float32
+    with Progress("embedding", show=False) as bar:
+        assert stages.fit_embedding(prepared, config=SHORT, seed=0, bar=bar).dtype == np.float32
 
 
 def test_a_fixed_gate_is_saved(adata, tmp_path):
@@ -281,6 +287,11 @@ def test_without_any_step(adata, tmp_path):
     found = scs.tl.add_clusters(adata, made, copy=True)
     found.write_h5ad(tmp_path / "out.h5ad")
     found.write_zarr(tmp_path / "out.zarr")
+    seconds = found.uns["siameseclu"]["manifest"]["seconds"]
+    stages_ = ["preprocessing", "embedding", "first_partition", "results", "compilation", "total"]
+    assert list(seconds) == stages_
+    for back in (ad.read_h5ad(tmp_path / "out.h5ad"), ad.read_zarr(tmp_path / "out.zarr")):
+        assert back.uns["siameseclu"]["manifest"]["seconds"] == seconds
 
 
 def test_other_seeds_and_data_of_like_shape_compile_nothing(adata, model):

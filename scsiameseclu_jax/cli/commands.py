@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jax
 import pandas as pd
 
 import scsiameseclu_jax as scs
 from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.checks import check_key, check_share
+from scsiameseclu_jax.cli.cache import keep_programs
 from scsiameseclu_jax.files import (
     OUTPUTS,
     PAGES,
@@ -41,7 +41,7 @@ def demo(args: argparse.Namespace) -> None:
     for target, suffixes in ((out, OUTPUTS), (plot, PLOTS), (page, PAGES)):
         check_output(target, suffixes, overwrite=True)
 
-    _use_cache(args.cache)
+    keep_programs(args.cache, keep=not args.no_cache)
     adata = scs.datasets.pbmc68k_reduced()
     started = time.perf_counter()
     with _put_aside(adata, "cell_type") as labels:
@@ -160,7 +160,7 @@ def _config(args: argparse.Namespace) -> scs.Config | None:
 
 
 def _read(args: argparse.Namespace) -> AnnData:
-    _use_cache(args.cache)
+    keep_programs(args.cache, keep=not args.no_cache)
     adata = scs.datasets.read(args.source)
     if args.labels is not None:
         key, batch_key = (getattr(args, name, None) for name in ("key_added", "batch_key"))
@@ -198,18 +198,6 @@ def _fit_model(
 def _keep(model: scs.SiameseClu, args: argparse.Namespace) -> None:
     model.save(args.save, overwrite=args.overwrite)
     print(f"wrote {args.save}")
-
-
-def _use_cache(folder: Path | None) -> None:
-    if folder is None:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"Expected `--cache` to be a folder to write to, found {str(folder)!r}: {error}."
-        raise ValueError(msg) from error
-    jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @contextmanager

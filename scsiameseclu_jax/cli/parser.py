@@ -70,9 +70,6 @@ def _complain(text: str, code: int) -> int:
     return code
 
 
-_CACHE_HELP = "keep compiled programs there: later runs on data of like size start sooner"
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_NAME, description="Cluster single cells from raw counts, without labels."
@@ -102,7 +99,7 @@ def _add_demo(parsers: Any) -> None:
     )
     _add_n_clusters(demo.add_argument)
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
-    demo.add_argument("--cache", type=Path, metavar="DIR", help=_CACHE_HELP)
+    _add_cache(demo)
 
 
 def _add_cluster(parsers: Any) -> None:
@@ -241,9 +238,21 @@ def _number_or_auto(word: str) -> int | str:
 
 def _add_common(command: Any, overwrite: str) -> None:
     add = command.add_argument
-    add("--cache", type=Path, metavar="DIR", help=_CACHE_HELP)
+    _add_cache(command)
     add("--overwrite", action="store_true", help=overwrite)
     add("--quiet", action="store_true", help="neither progress nor log, only warnings and results")
+
+
+def _add_cache(command: Any) -> None:
+    add = command.add_mutually_exclusive_group().add_argument
+    add(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="keep compiled programs there, not in the user's cache folder: later runs on data of "
+        "like size start sooner",
+    )
+    add("--no-cache", action="store_true", help="keep no compiled programs, and use none")
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from scsiameseclu_jax import pl
@@ -10,6 +12,7 @@ from scsiameseclu_jax.reporting.markup import (
     Column,
     Section,
     count,
+    decimal,
     join,
     pairs,
     paragraphs,
@@ -89,16 +92,25 @@ def training(result: Result) -> Section | None:
 
 
 def versions(result: Result) -> Section:
-    """List versions, device, seed and time."""
+    """List versions, device, seed and time, of which the stages are in a table."""
     manifest = result.manifest
     names = {"seed": "Seed", "device": "Device", "python": "Python"}
     rows = [(title, str(manifest[name])) for name, title in names.items() if name in manifest]
-    if "seconds" in manifest:
-        rows.append(("Time of the fit", f"{float(manifest['seconds']):.1f} s"))
+    seconds = manifest.get("seconds", {})
+    if not isinstance(seconds, Mapping):  # of a model saved before stages were measured
+        seconds = {"total": float(seconds)}
+    if "total" in seconds:
+        rows.append(("Time of the fit", f"{seconds['total']:.1f} s"))
     if "config" in manifest:
         rows.append(("Fingerprint of the settings", str(manifest["config"])))
     rows += sorted((str(name), str(found)) for name, found in manifest.get("versions", {}).items())
     content = pairs(rows) if rows else paragraphs("They are not on record.")
+    stages = sorted(seconds.keys() - {"total"}, key=lambda name: (-seconds[name], name))
+    if stages:
+        columns = [Column("Stage of the fit"), Column("Seconds", numbers=True)]
+        times = [[name.replace("_", " "), decimal(seconds[name], 1)] for name in stages]
+        text = "The longest first. Compilation is that of all stages, which are without it."
+        content = join([content, table("Time of the stages", columns, times), small(text)])
     return Section("versions", "Versions", content)
 
 

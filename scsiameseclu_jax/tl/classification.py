@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from scsiameseclu_jax.tl.heads import (
 )
 from scsiameseclu_jax.tl.record import UNASSIGNED, storable, writable
 from scsiameseclu_jax.training.memory import check_memory
+from scsiameseclu_jax.training.progress import Progress
 from scsiameseclu_jax.training.stages import fit_embedding
 
 logger = logging.getLogger(__name__)
@@ -188,14 +188,14 @@ def embed(
     config, seed, progress
         Of the fit.
     """
-    started = time.perf_counter()
-    embedding = fit_embedding(prepared, config=config, seed=seed, progress=progress)
+    with Progress("embedding", show=progress) as bar:
+        embedding = fit_embedding(prepared, config=config, seed=seed, bar=bar)
     record = manifest(
         prepared,
         None,
         given=source,
         seed=seed,
-        seconds=time.perf_counter() - started,
+        seconds=bar.seconds(),
         findings={"neighbors": prepared.search},
         config=config,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import Any, NamedTuple
 
 import jax
@@ -39,8 +38,6 @@ class Fit(NamedTuple):
     """[n, k] share of the votes for each cluster that the first partition came from, if it did."""
     findings: dict[str, Any]
     """What was decided on the way, and warnings; plain types."""
-    first_step: float | None
-    """When the first step was done, as ``time.perf_counter()`` has it; None without steps."""
 
 
 class _Whole:
@@ -75,23 +72,21 @@ class _Run:
         bound_programs(method, self.source.data)
         self.method, self.config = method, method.config
         self.rows: list[dict[str, np.ndarray]] = []
-        self.first_step: float | None = None
 
     def stage(self, state: F.TrainState, stage: F.Stage, count: int, bar: Progress) -> F.TrainState:
         """Take the steps of one stage; of training fewer, if it settles."""
         if not count or not any(stage in term.stages for term in self.method.terms):
             return state
+        bar.stage(stage, count)
         state = self.method.start_stage(state, stage)
         self.source.begin(state, stage)
         for start in range(0, count, F.CHUNK):
-            size, began = min(F.CHUNK, count - start), time.perf_counter()
+            size = min(F.CHUNK, count - start)
             state, info = self.source.run(state, stage, size)
             self.rows.append(_record(info, stage))
             if not start:
                 give_back_memory()
-            if self.first_step is None:
-                self.first_step = began + (time.perf_counter() - began) / size
-            bar.update(size, stage, self.rows[-1])
+            bar.update(size, self.rows[-1])
             if stage == "train" and _settled(self.rows, self.config.training.patience):
                 logger.info("stopped early: no cell's target has changed for a while")
                 break
@@ -104,12 +99,13 @@ class _Run:
         state = self.stage(state, "features", steps.feature_steps, bar)
         state = self.stage(state, "graph", steps.graph_steps, bar)
         state = self.stage(state, "joint", steps.joint_steps, bar)
+        bar.stage("embedding")
         if method.structure.edge_removal:
             state = method.prune_graph(state, data, method.embed(state, data))
         return state, method.embed(state, data)
 
 
-def fit(prepared: Prepared, method: F.Method, *, seed: int, progress: bool | None = False) -> Fit:
+def fit(prepared: Prepared, method: F.Method, *, seed: int, bar: Progress) -> Fit:
     """Run all stages on prepared cells.
 
     Parameters
@@ -120,8 +116,8 @@ def fit(prepared: Prepared, method: F.Method, *, seed: int, progress: bool | Non
         The method, with all settings.
     seed
         Of the networks, the noise and the first partition.
-    progress
-        See :meth:`scsiameseclu_jax.SiameseClu.fit`.
+    bar
+        Is told of the stages.
 
     Raises
     ------
@@ -129,26 +125,27 @@ def fit(prepared: Prepared, method: F.Method, *, seed: int, progress: bool | Non
         If a loss term is not finite; it is named.
     """
     config, n, k = method.config, len(prepared.order), method.n_clusters
+    bar.stage("embedding")
     run = _Run(prepared, method, seed=seed)
     data = run.source.data
-    with Progress(_pretraining_steps(config) + config.training.steps, show=progress) as bar:
-        state, z = run.pretrain(seed, bar)
-        embedding = np.asarray(z)[:n]
-        partition = first_partition(
-            embedding,
-            [prepared.features, *prepared.others],
-            k,
-            n_neighbors=config.preprocessing.n_neighbors,
-            batch=prepared.batch,
-            constraints=prepared.constraints,
-            how=config.training.first_partition,
-            seed=seed,
-        )
-        logger.info("first partition: %s", partition.name)
-        centers = centers_of(embedding, partition.clusters, k).astype(np.float32)
-        sizes = np.bincount(partition.clusters, minlength=k).astype(np.float32)
-        state = method.start_clustering(state, data, z, centers, sizes)
-        state = run.stage(state, "train", config.training.steps, bar)
+    state, z = run.pretrain(seed, bar)
+    embedding = np.asarray(z)[:n]
+    bar.stage("first_partition")
+    partition = first_partition(
+        embedding,
+        [prepared.features, *prepared.others],
+        k,
+        n_neighbors=config.preprocessing.n_neighbors,
+        batch=prepared.batch,
+        constraints=prepared.constraints,
+        how=config.training.first_partition,
+        seed=seed,
+    )
+    logger.info("first partition: %s", partition.name)
+    centers = centers_of(embedding, partition.clusters, k).astype(np.float32)
+    sizes = np.bincount(partition.clusters, minlength=k).astype(np.float32)
+    state = method.start_clustering(state, data, z, centers, sizes)
+    state = run.stage(state, "train", config.training.steps, bar)
     notes: list[str] = []
     if not bool(state.plan.converged):
         notes.append(_not_converged(state.plan, config))
@@ -165,21 +162,17 @@ def fit(prepared: Prepared, method: F.Method, *, seed: int, progress: bool | Non
     }
     if votes is not None:
         findings["votes_agree"] = round(float(votes.max(axis=1).mean()), 4)
-    return Fit(state, data, _stack(run.rows), votes, findings, run.first_step)
+    return Fit(state, data, _stack(run.rows), votes, findings)
 
 
 @in_float32
-def fit_embedding(
-    prepared: Prepared, *, config: Config, seed: int, progress: bool | None = False
-) -> np.ndarray:
+def fit_embedding(prepared: Prepared, *, config: Config, seed: int, bar: Progress) -> np.ndarray:
     """Return the embedding [n, d] after pre-training: without clusters, or their number.
 
     For the parameters see :func:`fit`; the rows are in the order of `prepared`.
     """
     method = F.siameseclu(2, config=config)  # centres that nothing uses
-    run = _Run(prepared, method, seed=seed)
-    with Progress(_pretraining_steps(config), show=progress) as bar:
-        _, z = run.pretrain(seed, bar)
+    _, z = _Run(prepared, method, seed=seed).pretrain(seed, bar)
     return np.asarray(z)[: len(prepared.order)]
 
 
@@ -190,11 +183,6 @@ def _attention_over(data: F.CellData, method: F.Method) -> str:
         return "none"
     landmarks = F.landmarks(data.mask, structure=method.structure)
     return "all" if landmarks is None else f"{len(landmarks)} landmarks"
-
-
-def _pretraining_steps(config: Config) -> int:
-    steps = config.training
-    return steps.feature_steps + steps.graph_steps + steps.joint_steps
 
 
 def _settled(rows: list[dict[str, np.ndarray]], patience: int) -> bool:

@@ -88,6 +88,7 @@ def test_auto_is_the_estimate_and_is_kept(clustered, tmp_path):
     assert scs.tl.estimate_n_clusters(other) == model.estimate.n_clusters == 4
     assert model.proba.shape == (240, 4)
     assert model.manifest["n_clusters"] == 4
+    assert list(model.manifest["seconds"])[:2] == ["preprocessing", "number_of_clusters"]
     uns = adata.uns["siameseclu"]
     assert uns["params"]["n_clusters"] == "auto"
     np.testing.assert_array_equal(uns["estimate"]["votes"], other.uns["n_clusters"]["votes"])

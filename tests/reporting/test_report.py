@@ -136,6 +136,8 @@ def test_what_the_page_says(page):
     assert "0123456789abcdef" in page.text("data")
     assert "zinb" not in page.text("run").split("All settings")[0]
     assert "jax 0.10.0" in page.text("versions")
+    assert "Time of the fit 3.7 s" in page.text("versions")
+    assert "embedding 2.2 compilation 1.1 results 0.4" in page.text("versions")
     assert "warnings" not in sections(page)
 
 
@@ -275,6 +277,14 @@ def test_cells_of_a_part(tmp_path, undrawn):
     assert "no counterpart of restrict_to" in page.text("run")
     assert "restrict_to=('cell_type', ['b'])" in page.text("run")
     assert np.isnan(adata.obsm["X_siameseclu"]).any()
+
+
+def test_the_time_of_a_model_from_before_stages_were_measured(tmp_path, undrawn):
+    adata = clustered()
+    adata.uns["siameseclu"]["manifest"]["seconds"] = 1.5
+    page = read(adata, tmp_path, markers=False)
+    assert "Time of the fit 1.5 s" in page.text("versions")
+    assert "Stage" not in page.text("versions")
 
 
 def test_a_file_without_counts_or_embedding(tmp_path, undrawn):
