@@ -8,11 +8,11 @@ import pytest
 def pytest_configure(config):
     """Make quick tests quick: most of their time is compilation, and the vote of candidates.
 
-    Programs are compiled without optimisations, tables of neighbours are a third as wide (each
-    column is unrolled), and the first partition is a vote of four draws; slow tests have it all as
-    users do. Compiled programs are kept on disk, in one folder for all
-    processes of a run: modules forget those in memory, and many are the same. The command line, too,
-    takes the folder that the environment names, not the user's own.
+    Programs are compiled without optimisations, and tables of neighbours are a third as wide (each
+    column is unrolled); slow tests have it all as users do. Compiled programs are kept on disk, in
+    one folder for all processes of a run: modules forget those in memory, and many are the same.
+    The command line, too, takes the folder that the environment names, not the user's own.
+    Each process has one thread for dense products: threads of several wait for each other.
 
     Whatever the version of pandas, it lends arrays read-only, as it always does from 3 on.
     """
@@ -22,14 +22,13 @@ def pytest_configure(config):
         jax.config.update("jax_disable_most_optimizations", True)
 
         from scsiameseclu_jax.functional import graph
-        from scsiameseclu_jax.partition import consensus
 
         graph._TABLE_WIDTH = 8
-        consensus._DRAWS = 4
     if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folder
         folder = tempfile.TemporaryDirectory(prefix="scsiameseclu-programs-")
         config.add_cleanup(folder.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

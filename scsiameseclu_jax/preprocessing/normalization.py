@@ -134,7 +134,7 @@ def components(
     def rows(part: slice) -> np.ndarray:
         return scaled[part].toarray() - center.astype(np.float32)
 
-    values, axes = _principal(rows, *scaled.shape, n_components)
+    values, axes = _principal(rows, scaled.shape[0], n_genes, n_components)
     return values, Projection(limits, deviation, center, axes)
 
 
