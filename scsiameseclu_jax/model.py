@@ -246,7 +246,8 @@ class SiameseClu:
         Raises
         ------
         TypeError, ValueError, KeyError
-            For bad input, before training starts.
+            For bad input, before training starts; for own terms, an own encoder or optimiser
+            without any steps of training in the config.
         MemoryError
             If there is too little memory, before any of it is taken; see
             :func:`scsiameseclu_jax.estimate_memory`.
@@ -254,6 +255,7 @@ class SiameseClu:
             If a loss term is not finite; it is named.
         """
         self._check_complete()
+        self._check_trained()
         seed = as_seed(rng)
         keys = {"use_rep": use_rep, "neighbors_key": neighbors_key, "batch_key": batch_key}
         links = {"must_link": must_link, "cannot_link": cannot_link}
@@ -598,6 +600,20 @@ class SiameseClu:
                 "it; hand them to `SiameseClu.load`."
             )
             raise RuntimeError(msg)
+
+    def _check_trained(self) -> None:
+        """Raise ValueError if what only training uses was handed in, and nothing is trained."""
+        steps = self.config.training
+        if any((steps.feature_steps, steps.graph_steps, steps.joint_steps, steps.steps)):
+            return
+        used = sorted(self._own_choices().keys() & {"terms", "encoder", "optimizer"})
+        if used:
+            msg = (
+                f"Expected steps of training for your {' and '.join(used)}, found none: by default "
+                "nothing is trained; set `config.training`, for example "
+                "`Config.from_dict({'training': {'steps': 200}})`."
+            )
+            raise ValueError(msg)
 
     def get_latent_representation(self) -> np.ndarray:
         """Return the fused embedding [n, d] of the fitted cells; rows have length sqrt(d)."""

@@ -4,6 +4,7 @@ import anndata as ad
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 import pytest
 import scipy.sparse as sp
@@ -392,3 +393,16 @@ def test_an_own_encoder_is_handed_to_load(adata, tmp_path):
         scs.SiameseClu.load(tmp_path / "own", encoder=own, augment=F.dual_views)
     written = scs.tl.add_clusters(adata, made, copy=True)
     assert "encoder" in written.uns["siameseclu"]["manifest"]["choices"]
+
+
+def test_own_choices_that_only_training_uses_need_steps(adata):
+    term = F.Term("small", lambda context: (context.embeddings.fused**2).mean())
+    for choice in ({"terms": (*F.TERMS, term)}, {"optimizer": optax.adam(1e-3)}):
+        with pytest.raises(ValueError, match=f"steps of training for your {next(iter(choice))}"):
+            scs.SiameseClu(4, **choice).fit(adata, progress=False)
+
+
+def test_by_default_nothing_is_trained(adata):
+    model = scs.SiameseClu(4).fit(adata, progress=False)
+    assert "loss" not in model.history
+    assert np.bincount(model.labels).min() > 0
