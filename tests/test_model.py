@@ -373,8 +373,8 @@ def test_a_model_of_an_own_loop_is_a_model(adata, model, tmp_path):
 def test_an_own_encoder_is_handed_to_load(adata, tmp_path):
     usual = F.graph_convolutions
     own = F.Encoder(usual.init, lambda params, x, graph: usual.apply(params, 2 * x, graph))
-    nothing = {"feature_steps": 0, "graph_steps": 0, "joint_steps": 0, "steps": 0}
-    config = scs.Config.from_dict({"training": nothing, "losses": {"own": 2.0, "zinb": 0.5}})
+    one_step = {"steps": 1}
+    config = scs.Config.from_dict({"training": one_step, "losses": {"own": 2.0, "zinb": 0.5}})
     terms = (*F.TERMS, F.Term("own", lambda context: (context.embeddings.fused**2).mean()))
     made = scs.SiameseClu(4, config=config, encoder=own, terms=terms).fit(adata, progress=False)
     assert made.manifest["losses"]["own"] == 2
