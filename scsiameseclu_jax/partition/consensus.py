@@ -7,8 +7,9 @@ several random draws of the cells, and those that rank high are put together.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -173,11 +174,14 @@ class _Draws(NamedTuple):
     def consensus(self) -> Consensus | None:
         """Let the best candidates of all draws vote; None if that leaves too few clusters."""
         size = min(round(_SHARE * len(self.embedding)), self.most)
-        every = in_workers(partial(self.plausible, size=size), range(_DRAWS))
+        calls: list[Callable[[], Any]] = [
+            *(partial(self.plausible, draw, size=size) for draw in range(_DRAWS)),
+            partial(self.sample, _DRAWS, self.most),
+        ]
+        *every, (rows, spaces, _) = in_workers(lambda call: call(), calls)
         draws = [plausible for plausible in every if plausible]
         if not draws:
             return None
-        rows, spaces, _ = self.sample(_DRAWS, self.most)
         firsts = [plausible[0].clusters for plausible in draws]
         wrong = np.array([self.broken(first) for first in firsts])
         least = np.flatnonzero(wrong == wrong.min())
