@@ -1,7 +1,7 @@
 """Is one code better than another, over all sets?
 
 ``python -m benchmarks.paired BEFORE AFTER`` compares the mean ARI of each set in two results of
-``benchmarks.accuracy`` (or ``benchmarks/results/graph_once.json``, by its ``after``), seeds that both
+``benchmarks.accuracy`` (or ``results/graph_once.json``, by its ``after``), of the seeds that both
 have: the mean difference over sets, in points, with its paired standard error.
 """
 
