@@ -68,7 +68,7 @@ def manifest(
     }
 
 
-def check_cells(adata: AnnData, fit: dict[str, Any], *, counts: bool) -> None:
+def check_cells(adata: AnnData, fit: dict[str, Any], *, counts: bool) -> np.ndarray:
     """Check that an object holds the cells of a fit, in their order, as far as its counts tell.
 
     Parameters
@@ -80,6 +80,10 @@ def check_cells(adata: AnnData, fit: dict[str, Any], *, counts: bool) -> None:
     counts
         Whether the counts have to be those of the fit; else only cells with the same counts in
         another order are refused, and those whose counts have since changed or gone are not.
+
+    Returns
+    -------
+    [n] the order of the cells in which the fit saw them; of other counts, that of the object.
 
     Raises
     ------
@@ -97,7 +101,7 @@ def check_cells(adata: AnnData, fit: dict[str, Any], *, counts: bool) -> None:
     except (TypeError, KeyError, ValueError):
         if counts:
             raise
-        return
+        return np.arange(adata.n_obs)
     if fingerprint != fit["data"]:
         if counts:
             msg = (
@@ -105,12 +109,14 @@ def check_cells(adata: AnnData, fit: dict[str, Any], *, counts: bool) -> None:
                 "counts; for other cells there is `predict`."
             )
             raise ValueError(msg)
-    elif _rows(order) != fit["rows"]:
+        return np.arange(adata.n_obs)
+    if _rows(order) != fit["rows"]:
         msg = (
             "Expected the cells in the order that the model was fitted in, found them in "
             "another; bring them into that order, or use `predict`."
         )
         raise ValueError(msg)
+    return order
 
 
 def as_given(fit: dict[str, Any], adata: AnnData) -> dict[str, Any]:

@@ -10,17 +10,25 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax import files, reference
 from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.certainty.calibration import calibrate, confidence
+from scsiameseclu_jax.certainty.questions import (
+    cluster_by_answers,
+    contradiction,
+    question_table,
+)
 from scsiameseclu_jax.certainty.stability import Stability
 from scsiameseclu_jax.checks import as_seed, check_n_clusters
 from scsiameseclu_jax.config import Config, Weights
 from scsiameseclu_jax.manifest import as_given, check_cells, manifest
 from scsiameseclu_jax.partition import n_clusters as estimation
 from scsiameseclu_jax.partition.n_clusters import K_MAX, Estimate, k_range
+from scsiameseclu_jax.partition.questions import Pool
+from scsiameseclu_jax.partition.voting import by_size
 from scsiameseclu_jax.preprocessing import constraints
 from scsiameseclu_jax.preprocessing.batches import read_batches
 from scsiameseclu_jax.preprocessing.constraints import ConstraintsLike
@@ -338,7 +346,7 @@ class SiameseClu:
         with jax.enable_x64(new_val=False), Progress("results", show=False) as bar:
             data = device_data(prepared.prepared)
             state = jax.tree.map(_in_single, state)
-            fit = stages.Fit(state, data, steps, None, findings)
+            fit = stages.Fit(state, data, steps, None, None, findings)
             seed, given = as_seed(rng), prepared.given
             model._keep(method, fit, prepared.prepared, given, None, seed=seed, bar=bar)
         return model
@@ -362,7 +370,7 @@ class SiameseClu:
         proba, embedding = (np.asarray(a)[:n] for a in (method.assign(state, z).proba, z))
         back = np.argsort(prepared.order)
         proba = constraints.constrain(proba, prepared.constraints)
-        labels, rank = reference.by_size(proba.argmax(axis=1), k)
+        labels, rank = by_size(proba.argmax(axis=1), k)
         reference.check_sizes(labels, k, findings["warnings"])
         findings |= constraints.kept(labels, prepared.constraints)
         findings["losses"] = {name: float(weight) for name, weight in fit.state.weights.items()}
@@ -380,6 +388,8 @@ class SiameseClu:
             "votes": votes,
             "calibration": None if votes is None else calibrate(proba, votes),
             "stability": None,
+            "pool": None if fit.pool is None else fit.pool.of_cells(back),
+            "answers": [],
             "manifest": manifest(
                 prepared,
                 k,
@@ -446,6 +456,132 @@ class SiameseClu:
         done = {"n_resamples": int(n_resamples), "confidence": "calibrated by refits, too"}
         self._results["manifest"] = self.manifest | done
         return self
+
+    def questions(self, adata: AnnData, n: int = 5) -> pd.DataFrame:
+        """Return the questions whose answers would say most about which partition is right.
+
+        Of the candidates of a fit the counts do not say which is the right one; a user who looks
+        at the genes of two groups of cells may. Each question is whether two groups are of one
+        type. Fill in the column ``answer`` with yes, no or unsure, and hand the table to
+        :meth:`answer`. Asked one at a time, each question heeds the answers before.
+
+        Parameters
+        ----------
+        adata
+            The cells of the fit, in the same order, with raw counts, for the genes.
+        n
+            How many questions. There are fewer, or none, if the candidates agree.
+
+        Returns
+        -------
+        A row for each question, the one that says most first:
+
+        ``cells_a``, ``cells_b``
+            Names of the cells of each group; of more than 100, those nearest to its centre.
+        ``n_a``, ``n_b``
+            How many cells it has.
+        ``clusters_a``, ``clusters_b``
+            Clusters that they are in now.
+        ``genes_a``, ``genes_b``
+            Genes that are higher there, with the shares of cells of this and of the other group
+            that express them.
+        ``together``
+            Share of the candidates, by weight, that put both into one cluster, 0 to 1.
+        ``n_hinge``, ``if_yes``, ``if_no``
+            Number of cells whose cluster depends on the answer; that would move if it is yes, and
+            if it is no.
+        ``answer``
+            Empty.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not fitted, or has no candidates: of a model that was loaded from an
+            older version, or made by :meth:`from_state`.
+        ValueError, KeyError, TypeError
+            If the cells are not those of the fit, or have no raw counts.
+        """
+        pool = self._pool()
+        check_cells(adata, self.manifest, counts=True)
+        given = as_given(self.manifest, adata)
+        names = self.labels.astype(str)
+        embedding, answers = self.get_latent_representation(), self.answers
+        layer = given["layer"]
+        return question_table(adata, pool, embedding, names, answers, layer=layer, n=n)
+
+    def answer(self, adata: AnnData, answers: pd.DataFrame | None, *, keep: bool = True) -> Self:
+        """Choose again among the candidates of the fit, by what the user knows.
+
+        Takes about a second: networks, embedding, and how novel cells are judged, stay as they
+        are. Clusters are numbered anew by size, what :meth:`assess` found is forgotten, and
+        :meth:`predict` and :meth:`save` follow.
+
+        Parameters
+        ----------
+        adata
+            The cells of the fit, in the same order.
+        answers
+            A table of :meth:`questions`, answered; rows without an answer do not count.
+        keep
+            Whether earlier answers count as well; of a question that is answered again, the last
+            answer does. ``answer(adata, None, keep=False)`` takes all of them back.
+
+        Raises
+        ------
+        RuntimeError
+            See :meth:`questions`.
+        TypeError, KeyError, ValueError
+            If this is no such table, names other cells, or has other answers; if the cells are not
+            those of the fit.
+        """
+        pool = self._pool()
+        order = check_cells(adata, self.manifest, counts=False)
+        tables = [self.answers] if keep else []
+        tables += [] if answers is None else [answers]
+        found = [constraints.find_answers(adata, table) for table in tables]
+        table = constraints.joined_answers(adata, found)
+        known = {name: self.manifest["input"].get(name) for name in constraints.OPTIONS}
+        embedding, method = self.get_latent_representation(), self.method()
+        options: dict[str, Any] = {"order": order, "known": known}
+        again = cluster_by_answers(adata, pool, embedding, table, method, **options)
+        notes: list[str] = []
+        reference.check_sizes(again.clusters, method.n_clusters, notes)
+        torn = contradiction(adata, table)
+        if torn is not None:
+            notes.append(torn)
+            logger.warning(torn)
+        old = {"answers", "n_resamples", "confidence", *constraints.OPTIONS}
+        record = {name: value for name, value in self.manifest.items() if name not in old}
+        self._reference = reference.with_clusters(self._kept("answer"), again.state, again.rank)
+        self._results |= {
+            "labels": again.clusters,
+            "proba": again.proba,
+            "votes": again.votes,
+            "calibration": again.calibration,
+            "stability": None,
+            "answers": table.to_dict("records"),
+            "manifest": record
+            | again.findings
+            | {"confidence": "calibrated by its votes", "warnings": notes},
+        }
+        return self
+
+    @property
+    def answers(self) -> pd.DataFrame:
+        """Answers that the clusters heed: ``cells_a`` and ``cells_b`` (JSON text), ``answer``."""
+        columns = ["cells_a", "cells_b", "answer"]
+        return pd.DataFrame(self._result("answers"), columns=columns, dtype=object)
+
+    def _pool(self) -> Pool:
+        """Return the candidates of the fit."""
+        pool = self._result("pool")
+        if pool is None:
+            msg = (
+                "Expected the candidate partitions of a fit to ask about, found none: the model "
+                "came from an own loop, an older version, or cells of too few kinds; call `fit`."
+            )
+            raise RuntimeError(msg)
+        return pool
 
     def check_cells(self, adata: AnnData) -> None:
         """Raise ValueError for more or fewer cells than the fit had, or its own reordered."""
@@ -514,11 +650,19 @@ class SiameseClu:
             "stage": history.pop("stage").tolist(),
             "choices": self._own_choices(),
         }
+        settings["answers"] = self._results["answers"]
+        pool: Pool | None = self._results["pool"]
+        if pool is not None:
+            settings["candidates"] = pool.names
         if self.estimate is not None:
             settings["estimate"] = estimation.to_plain(self.estimate)
         arrays |= {f"history/{name}": values for name, values in history.items()}
         arrays |= {f"results/{name}": self._results[name] for name in _CELL_RESULTS}
         arrays |= stability.to_arrays(self._results)
+        if pool is not None:
+            fields = {name: np.asarray(value) for name, value in pool._asdict().items()}
+            fields.pop("names")
+            arrays |= {f"candidates/{name}": value for name, value in fields.items()}
         files.write_model(directory, settings, arrays, overwrite=overwrite)
 
     def _own_choices(self) -> dict[str, str]:
@@ -587,6 +731,12 @@ class SiameseClu:
         model._results["history"] = history | {"stage": np.array(settings["stage"])}
         model._results["manifest"] = settings["manifest"]
         model._results |= stability.from_arrays(arrays)
+        model._results["answers"] = settings.get("answers", [])
+        found = reference.group(arrays, "candidates/")
+        if found:
+            found["lead"] = found["lead"].item()
+            found["names"] = settings["candidates"]
+        model._results["pool"] = Pool(**found) if found else None
         plain = settings.get("estimate")
         model._results["estimate"] = None if plain is None else estimation.from_plain(plain)
         model._reference = reference.from_arrays(settings, arrays)

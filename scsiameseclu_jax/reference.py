@@ -115,6 +115,21 @@ def keep(
     )
 
 
+def with_clusters(
+    reference: Reference, clusters: F.TrainState, rank: np.ndarray
+) -> Reference:
+    """Return what was kept with the clusters of another state, and the names [k] of those.
+
+    How novel a cell is, is judged by the cells of the fit as before.
+    """
+    state = reference.state._replace(
+        params={**reference.state.params, "centers": clusters.params["centers"]},
+        proportions=clusters.proportions,
+        plan=reference.state.plan._replace(potential=clusters.plan.potential),
+    )
+    return reference._replace(state=state, rank=rank)
+
+
 @in_float32
 def predict(
     reference: Reference,
@@ -172,15 +187,6 @@ def predict(
         is_novel=surprise > 1 - alpha,
         missing_genes=new.missing,
     )
-
-
-def by_size(clusters: np.ndarray, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rename clusters so that 0 is the largest; return them and the old names in new order."""
-    sizes = np.bincount(clusters, minlength=n_clusters)
-    rank = np.argsort(-sizes, kind="stable")
-    new = np.empty(n_clusters, int)
-    new[rank] = np.arange(n_clusters)
-    return new[clusters], rank
 
 
 def check_sizes(clusters: np.ndarray, n_clusters: int, notes: list[str]) -> None:

@@ -23,7 +23,7 @@ from scsiameseclu_jax.certainty.calibration import (
     expected_error,
 )
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.partition.consensus import match, overlap
+from scsiameseclu_jax.partition.voting import match, overlap
 from scsiameseclu_jax.preprocessing.counts import in_memory
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors, unit_row
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans
 
-_MICRO = 60  # groups that merging starts from
+MICRO = 60  # groups that merging starts from
 _RESOLUTION = 0.5  # of modularity; 1 favours balanced sizes more
 _SMALLEST = 1e-3  # of the cells, at least 2; fewer are outliers rather than a cluster
 _FEW = round(2 / _SMALLEST)  # cells; of fewer, 0.1 % is less than two
@@ -262,7 +262,7 @@ def _without_singles(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return np.unique(joins[groups], return_inverse=True)[1]
 
 
-def _heeding(
+def heeding(
     distances: np.ndarray, ties: np.ndarray, tree: np.ndarray, n_clusters: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Merge groups by distances [g, g] and constraints [2, g, g]; yield levels, and clusters [g].
@@ -297,7 +297,7 @@ def _candidates_of(
     from scipy.spatial.distance import pdist, squareform
 
     candidates = {f"k-means, {name}": kmeans(x, n_clusters, seed, n_starts=n_starts)}
-    n_groups = min(max(_MICRO, 3 * n_clusters), len(x) // 3)
+    n_groups = min(max(MICRO, 3 * n_clusters), len(x) // 3)
     if n_groups <= n_clusters:
         return candidates
     groups = np.unique(kmeans(x, n_groups, seed, n_starts=n_starts), return_inverse=True)[1]
@@ -316,7 +316,7 @@ def _candidates_of(
         cut = fcluster(tree, n_clusters, criterion="maxclust")
         candidates[f"merged by distance, {name}"] = cut[groups]
         if ties is not None:
-            for size, cut in _heeding(squareform(distances), ties(groups), tree, n_clusters):
+            for size, cut in heeding(squareform(distances), ties(groups), tree, n_clusters):
                 candidates[f"merged by constraints of {size} groups, {name}"] = cut[groups]
     candidates[f"merged centres, {name}"] = merged.fit_predict(centers, sample_weight=weights)[
         groups

@@ -1,4 +1,4 @@
-"""One partition from several: matched by their overlap, cells by the majority.
+"""The first partition from candidates of several random draws of the cells.
 
 A single choice among candidates is noisy: which groups it merges and splits turns on a few cells,
 and the first of the ranking is not better than those just behind it. So candidates are ranked on
@@ -22,6 +22,7 @@ from scsiameseclu_jax.partition.candidates import (
     representation,
     sum_of_ranks,
 )
+from scsiameseclu_jax.partition.questions import Pool, choose, small_groups
 from scsiameseclu_jax.partition.workers import in_workers
 from scsiameseclu_jax.preprocessing.constraints import Constraints, broken
 from scsiameseclu_jax.preprocessing.neighbors import unit_rows
@@ -30,7 +31,6 @@ _DRAWS = 3  # more do not raise the accuracy
 _PLAUSIBLE = 0.25  # of the candidates, best first: those that might as well be chosen
 _SHARE = 0.8  # of the cells in a draw, at most
 _STARTS = 2  # of k-means; the draws make up for more
-_ROUNDS = 3
 
 
 class Consensus(NamedTuple):
@@ -42,6 +42,8 @@ class Consensus(NamedTuple):
     """[n, k] share of the candidates that put a cell into each cluster; None if one decided."""
     name: str
     """How it was found."""
+    pool: Pool | None = None
+    """All candidates, of which some voted; None if one decided."""
 
 
 def first_partition(
@@ -93,12 +95,14 @@ def first_partition(
     return partition or draws.of_all_cells()
 
 
-class _Plausible(NamedTuple):
-    """A candidate that might as well be chosen."""
+class _Candidate(NamedTuple):
+    """A candidate partition of a draw."""
 
     name: str
     clusters: np.ndarray
-    """[n] cluster of each cell, int32, none empty."""
+    """[n] cluster of each cell, none empty."""
+    plausible: bool
+    """Whether it might as well be chosen."""
 
 
 class _Draws(NamedTuple):
@@ -127,8 +131,8 @@ class _Draws(NamedTuple):
         spaces = [representation(x[rows], self.n_neighbors, codes) for x in self.features]
         return rows, spaces, int(rng.integers(2**31))
 
-    def plausible(self, draw: int, *, size: int) -> list[_Plausible]:
-        """Return the best quarter of a draw's candidates, the best first, with all cells in them.
+    def candidates(self, draw: int, *, size: int) -> list[_Candidate]:
+        """Return a draw's candidates, the best first, with all cells in them.
 
         Empty if there are too few kinds of cells among those drawn.
         """
@@ -140,17 +144,17 @@ class _Draws(NamedTuple):
             ranked = ranked_candidates(z[rows], spaces, k, seed=seed, n_starts=_STARTS, ties=ties)
         except TooFewKindsError:
             return []
-        few = tried = max(1, round(_PLAUSIBLE * len(ranked.scores)))
+        few = max(1, round(_PLAUSIBLE * len(ranked.scores)))
         if constraints is not None:
-            tried = len(ranked.scores)  # any of them may break the fewest constraints
             few = max(1, few // 2)  # constraints double the candidates, not the good ones
-        plausible = []
-        for name, drawn in zip(list(ranked.scores)[:tried], ranked.clusters, strict=False):
+        small, found = np.min_scalar_type(k - 1), []
+        for name, drawn in zip(ranked.scores, ranked.clusters, strict=True):
             centers = unit_rows(centers_of(z[rows], drawn, k))
-            clusters = np.argmax(self.unit @ centers.T, axis=1).astype(np.int32)
+            clusters = np.argmax(self.unit @ centers.T, axis=1).astype(small)
             clusters[rows] = drawn
-            plausible.append(_Plausible(name, clusters))
-        return sorted(plausible, key=lambda one: self.broken(one.clusters))[:few]
+            found.append((name, clusters))
+        found.sort(key=lambda one: self.broken(one[1]))  # any of them may break the fewest
+        return [_Candidate(*one, i < few) for i, one in enumerate(found)]
 
     def ties(self, rows: np.ndarray, constraints: Constraints, groups: np.ndarray) -> np.ndarray:
         """Count the constraints [2, g, g] that keep groups of drawn cells apart, and that tie them.
@@ -172,31 +176,40 @@ class _Draws(NamedTuple):
         return 0 if self.constraints is None else int(broken(clusters, self.constraints).sum())
 
     def consensus(self) -> Consensus | None:
-        """Let the best candidates of all draws vote; None if that leaves too few clusters."""
+        """Let the best candidates of all draws vote; None if there are none."""
         size = min(round(_SHARE * len(self.embedding)), self.most)
         calls: list[Callable[[], Any]] = [
-            *(partial(self.plausible, draw, size=size) for draw in range(_DRAWS)),
+            *(partial(self.candidates, draw, size=size) for draw in range(_DRAWS)),
             partial(self.sample, _DRAWS, self.most),
+            partial(small_groups, self.unit, self.n_clusters, self.seed),
         ]
-        *every, (rows, spaces, _) = in_workers(lambda call: call(), calls)
-        draws = [plausible for plausible in every if plausible]
+        *every, (rows, spaces, _), (groups, distances) = in_workers(lambda call: call(), calls)
+        draws = [candidates for candidates in every if candidates]
         if not draws:
             return None
-        firsts = [plausible[0].clusters for plausible in draws]
+        firsts = [candidates[0].clusters for candidates in draws]
         wrong = np.array([self.broken(first) for first in firsts])
         least = np.flatnonzero(wrong == wrong.min())
         best = int(least[_best([firsts[i] for i in least], rows, spaces)])
-        lead = sum(len(plausible) for plausible in draws[:best])
-        voters = [one.clusters for plausible in draws for one in plausible]
-        clusters, votes = majority(voters, self.n_clusters, lead=lead)
-        if len(np.unique(clusters)) < self.n_clusters:  # the lead has an empty one
-            return None
+        candidates = [one for draw in draws for one in draw]
+        voters = np.flatnonzero([one.plausible for one in candidates])
+        pool = Pool(
+            names=[f"{one.name}, draw {i + 1}" for i, draw in enumerate(draws) for one in draw],
+            clusters=np.array([one.clusters for one in candidates]),
+            ranks=np.concatenate([(np.arange(len(d)) + 0.5) / len(d) for d in draws], dtype="f4"),
+            voters=voters,
+            lead=sum(one.plausible for draw in draws[:best] for one in draw),
+            groups=groups,
+            distances=distances,
+        )
+        clusters, votes, _ = choose(pool)
         name = f"consensus of {len(voters)} candidates in {len(draws)} draws"
-        return Consensus(clusters, votes, name)
+        return Consensus(clusters, votes, name, pool)
 
     def candidate(self) -> Consensus | None:
         """Pick one of the best candidates of one draw; None if there are none."""
-        (plausible,) = in_workers(partial(self.plausible, size=self.most), [0])
+        (found,) = in_workers(partial(self.candidates, size=self.most), [0])
+        plausible = [one for one in found if one.plausible]
         if not plausible:
             return None
         one = plausible[np.random.default_rng([self.seed, _DRAWS]).integers(len(plausible))]
@@ -216,65 +229,3 @@ def _best(partitions: list[np.ndarray], rows: np.ndarray, spaces: list[Represent
     parts = [np.unique(clusters[rows], return_inverse=True)[1] for clusters in partitions]
     scores = {str(i): criteria(part, units, spaces) for i, part in enumerate(parts)}
     return int(np.argmax(sum_of_ranks(scores)))
-
-
-def match(clusters: np.ndarray, other: np.ndarray, n_clusters: int) -> np.ndarray:
-    """Return for each cluster [k] of `other` [n] the one of `clusters` [n] it overlaps most.
-
-    One to one, by the largest sum of overlaps.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    rows, columns = linear_sum_assignment(overlap(clusters, other, n_clusters), maximize=True)
-    matched = np.empty(n_clusters, int)
-    matched[columns] = rows
-    return matched
-
-
-def overlap(clusters: np.ndarray, other: np.ndarray, n_clusters: int) -> np.ndarray:
-    """Return the number of cells [k, k] that each cluster shares with each of another partition."""
-    pairs = np.bincount(clusters * n_clusters + other, minlength=n_clusters**2)
-    return pairs.reshape(n_clusters, n_clusters).astype(float)
-
-
-def majority(
-    partitions: list[np.ndarray], n_clusters: int, *, lead: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cluster [n] that most of the partitions, each [n], put a cell into; all shares.
-
-    They are matched to the leading one, then to the majority itself, which breaks ties. Where they
-    differ so much that a cluster is lost (its majority has less than half the cells it has in most
-    of them), the half that agrees best with the leading one decides. The shares [n, k] of the
-    clusters, float32, are of all partitions, whether they decided or not.
-    """
-    reference = partitions[lead]
-    agreement = [_shared(reference, other, n_clusters) for other in partitions]
-    voters = [partitions[i] for i in np.argsort(agreement, kind="stable")[::-1]]
-    cells = np.arange(len(reference))
-    while True:
-        clusters = reference
-        for _ in range(_ROUNDS):
-            votes, sizes = _count(clusters, voters, n_clusters)
-            votes[cells, clusters] += 0.5
-            clusters = np.argmax(votes, axis=1)
-        usual = np.median(sizes, axis=0)
-        if len(voters) == 1 or np.all(np.bincount(clusters, minlength=n_clusters) >= usual / 2):
-            votes, _ = _count(clusters, partitions, n_clusters)
-            return clusters, votes / len(partitions)
-        voters = voters[: len(voters) // 2]
-
-
-def _count(
-    clusters: np.ndarray, partitions: list[np.ndarray], n_clusters: int
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Match partitions to clusters [n]; return votes for each [n, k], and sizes [k] in each."""
-    votes, sizes = np.zeros((len(clusters), n_clusters), np.float32), []
-    for other in partitions:
-        named = match(clusters, other, n_clusters)[other]
-        votes[np.arange(len(clusters)), named] += 1
-        sizes.append(np.bincount(named, minlength=n_clusters))
-    return votes, sizes
-
-
-def _shared(clusters: np.ndarray, other: np.ndarray, n_clusters: int) -> int:
-    return int((match(clusters, other, n_clusters)[other] == clusters).sum())

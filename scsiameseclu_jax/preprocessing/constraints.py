@@ -1,10 +1,12 @@
-"""Constraints: pairs of cells that the user knows to be of one cluster, or of two.
+"""Constraints: cells that the user knows to be of one cluster, or of two.
 
-The only door through which such knowledge enters; nothing is drawn from labels.
+Pairs of cells, and answers to questions about groups of cells. The only door through which such
+knowledge enters; nothing is drawn from labels.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -28,6 +30,22 @@ class Constraints(NamedTuple):
     """[m, 2] rows of the two cells."""
     linked: np.ndarray
     """[m] True for cells of one cluster, False for cells of two."""
+
+
+YES, NO, UNSURE = "yes", "no", "unsure"
+_ANSWERS = {YES: 1, "y": 1, "true": 1, NO: 0, "n": 0, "false": 0, UNSURE: -1, "u": -1}
+_OPEN = ("", "nan", "none", "<na>")
+
+
+class Answers(NamedTuple):
+    """What the user said of pairs of groups of cells: are they of one type?"""
+
+    first: list[np.ndarray]
+    """Rows of the cells of the one group of each question."""
+    second: list[np.ndarray]
+    """Those of the other."""
+    same: np.ndarray
+    """[q] 1 if they are of one type, 0 if not, -1 if the user was not sure; int8."""
 
 
 def find_constraints(
@@ -175,3 +193,129 @@ def kept(clusters: np.ndarray, constraints: Constraints | None) -> dict[str, dic
         for name, these in kinds.items()
         if these.any()
     }
+
+
+def find_answers(adata: AnnData, table: pd.DataFrame) -> Answers:
+    """Find the cells of answered questions by their names; the last answer to a question counts.
+
+    Parameters
+    ----------
+    adata
+        The cells; only ``obs_names`` are looked at.
+    table
+        A row for each question, with the columns ``cells_a`` and ``cells_b`` (names of the cells of
+        either group, a list or JSON text of one) and ``answer``: yes, no, unsure, or nothing, as
+        long as it is not answered.
+
+    Raises
+    ------
+    TypeError
+        If it is no table.
+    KeyError
+        If columns are missing, or cells are named that there are not.
+    ValueError
+        If an answer is none of these; if a group has no cells, or both have one in common.
+    """
+    given: object = table
+    if not isinstance(given, pd.DataFrame):
+        msg = f"Expected answers as a pandas DataFrame, found {type(given).__name__}."
+        raise TypeError(msg)
+    missing = [name for name in ("cells_a", "cells_b", "answer") if name not in table]
+    if missing:
+        msg = (
+            f"Expected the columns 'cells_a', 'cells_b' and 'answer' in the answers, found no "
+            f"{missing}; `scs.tl.questions` makes such a table."
+        )
+        raise KeyError(msg)
+    found: dict[tuple[tuple[int, ...], ...], tuple[np.ndarray, np.ndarray, int]] = {}
+    for row, answer in enumerate(table["answer"]):
+        word = str(answer).strip().lower()
+        if word in _OPEN:
+            continue
+        if word not in _ANSWERS:
+            msg = (
+                f"Expected answers to be yes, no, unsure or empty, found {answer!r} in row {row} "
+                "of the table."
+            )
+            raise ValueError(msg)
+        groups = [_group(adata, table[name].iloc[row], row) for name in ("cells_a", "cells_b")]
+        if np.intersect1d(*groups).size:
+            name = adata.obs_names[np.intersect1d(*groups)[0]]
+            msg = f"Expected two groups without common cells, found {name!r} in both, row {row}."
+            raise ValueError(msg)
+        question = tuple(sorted(tuple(group) for group in groups))
+        found.pop(question, None)
+        found[question] = (groups[0], groups[1], _ANSWERS[word])
+    first, second, same = zip(*found.values(), strict=True) if found else ([], [], [])
+    return Answers(list(first), list(second), np.array(same, np.int8))
+
+
+def _group(adata: AnnData, cells: Any, row: int) -> np.ndarray:
+    """Return the rows of named cells, ascending."""
+    if isinstance(cells, str):
+        try:
+            cells = json.loads(cells)
+        except json.JSONDecodeError:
+            cells = [cells]
+    names = [] if cells is None else [str(name) for name in np.atleast_1d(cells)]
+    if not names:
+        msg = f"Expected names of cells in both groups, found none in row {row} of the table."
+        raise ValueError(msg)
+    rows = adata.obs_names.get_indexer(names)
+    if (rows < 0).any():
+        unknown = sorted({name for name, at in zip(names, rows, strict=True) if at < 0})
+        msg = (
+            f"Expected the answers to name cells in obs_names of those that are clustered, found "
+            f"{len(unknown)} others in row {row}: {unknown[:5]}."
+        )
+        raise KeyError(msg)
+    return np.unique(rows)
+
+
+def answers_table(adata: AnnData, answers: Answers) -> pd.DataFrame:
+    """Return answers as the table that :func:`find_answers` reads, cells as JSON text."""
+    sides = [[_as_text(adata, rows) for rows in side] for side in (answers.first, answers.second)]
+    words = {1: YES, 0: NO, -1: UNSURE}
+    said = [words[int(same)] for same in answers.same]
+    return pd.DataFrame({"cells_a": sides[0], "cells_b": sides[1], "answer": said}, dtype=object)
+
+
+def joined_answers(adata: AnnData, parts: Sequence[Answers]) -> pd.DataFrame:
+    """Return the table of several answers; of a question that was answered twice, the last."""
+    tables = [answers_table(adata, part) for part in parts]
+    empty = answers_table(adata, Answers([], [], np.zeros(0, np.int8)))
+    table = pd.concat([empty, *tables], ignore_index=True)
+    return answers_table(adata, find_answers(adata, table))
+
+
+def _as_text(adata: AnnData, rows: np.ndarray) -> str:
+    return json.dumps([str(name) for name in adata.obs_names[rows]], ensure_ascii=False)
+
+
+def add_answer(
+    answers: Answers, first: np.ndarray, second: np.ndarray, *, same: bool
+) -> Answers:
+    """Return answers with one more."""
+    more = np.append(answers.same, np.int8(same))
+    return Answers([*answers.first, first], [*answers.second, second], more)
+
+
+def contradictions(answers: Answers) -> list[int]:
+    """Return which answers say no of two groups that others, of yes, tie together.
+
+    Groups with cells in common count as one.
+    """
+    n = 1 + max((int(rows.max()) for rows in (*answers.first, *answers.second)), default=0)
+    chains = [rows for side in (answers.first, answers.second) for rows in side]
+    chains += [
+        np.r_[a[:1], b[:1]]
+        for a, b, same in zip(*answers, strict=True)
+        if same == 1
+    ]
+    ends = [np.column_stack([rows[:-1], rows[1:]]) for rows in chains]
+    tied = _tied(np.concatenate([*ends, np.zeros((0, 2), int)]), n)
+    return [
+        i
+        for i, (a, b, same) in enumerate(zip(*answers, strict=True))
+        if same == 0 and tied[a[0]] == tied[b[0]]
+    ]

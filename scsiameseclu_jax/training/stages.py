@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.config import Config, Weights
 from scsiameseclu_jax.partition.candidates import centers_of
 from scsiameseclu_jax.partition.consensus import first_partition
+from scsiameseclu_jax.partition.questions import Pool
 from scsiameseclu_jax.preprocessing.prepare import Prepared
 from scsiameseclu_jax.training.device import (
     bound_programs,
@@ -36,6 +38,8 @@ class Fit(NamedTuple):
     """Loss terms and monitors, a value for each step."""
     votes: np.ndarray | None
     """[n, k] share of the votes for each cluster that the first partition came from, if it did."""
+    pool: Pool | None
+    """The candidates that it was chosen from, if there were several."""
     findings: dict[str, Any]
     """What was decided on the way, and warnings; plain types."""
 
@@ -162,7 +166,40 @@ def fit(prepared: Prepared, method: F.Method, *, seed: int, bar: Progress) -> Fi
     }
     if votes is not None:
         findings["votes_agree"] = round(float(votes.max(axis=1).mean()), 4)
-    return Fit(state, data, _stack(run.rows), votes, findings)
+    return Fit(state, data, _stack(run.rows), votes, partition.pool, findings)
+
+
+@in_float32
+def cluster_again(
+    method: F.Method, embedding: np.ndarray, clusters: np.ndarray
+) -> tuple[F.TrainState, np.ndarray]:
+    """Transport cells to clusters that start elsewhere; the networks are not touched.
+
+    Parameters
+    ----------
+    method
+        The method; its networks are of no account.
+    embedding
+        [n, d] fused embedding.
+    clusters
+        [n] the partition to start from, 0 to k - 1, none empty.
+
+    Returns
+    -------
+    A state, whose centres, proportions and potential are those of the clusters, and the soft
+    assignments [n, k].
+    """
+    k, n = method.n_clusters, len(embedding)
+    data = F.cell_data(embedding, None, np.arange(n)[:, None])
+    z = data.features
+    centers = centers_of(embedding, clusters, k).astype(np.float32)
+    sizes = np.bincount(clusters, minlength=k).astype(np.float32)
+    config = replace(method.config, losses=Weights())  # may name terms that are not here
+    plain = F.siameseclu(k, config=config, transport=method.transport)
+    state = plain.init(jax.random.key(0), data)
+    state = plain.start_clustering(state, data, z, centers, sizes)
+    state = plain.fill_empty_clusters(state, data, z)
+    return state, np.asarray(plain.assign(state, z).proba)[:n]
 
 
 @in_float32

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from scsiameseclu_jax.partition import consensus
+from scsiameseclu_jax.partition import consensus, voting
 from scsiameseclu_jax.partition.candidates import TooFewKindsError, ranked_candidates
 from scsiameseclu_jax.partition.workers import in_workers
 from scsiameseclu_jax.preprocessing.neighbors import unit_rows
@@ -105,7 +105,7 @@ def test_draws_with_too_few_kinds_do_not_vote():
     x = np.repeat(np.eye(3, 12), [40, 40, 1], axis=0)
     draws = consensus._Draws(x, x, [x], 3, 1, None, None, seed=0)
     kinds = [len(np.unique(x[draws.sample(i, 65)[0]], axis=0)) for i in range(20)]
-    votes = [bool(draws.plausible(i, size=65)) for i in range(20)]
+    votes = [bool(draws.candidates(i, size=65)) for i in range(20)]
     assert votes == [number == 3 for number in kinds]
     assert 0 < sum(votes) < 20
 
@@ -125,8 +125,8 @@ def test_match_undoes_renaming():
     rng = np.random.default_rng(0)
     clusters = rng.integers(0, 5, 200)
     names = rng.permutation(5)
-    np.testing.assert_array_equal(consensus.match(clusters, names[clusters], 5)[names], range(5))
-    table = consensus.overlap(clusters, names[clusters], 5)
+    np.testing.assert_array_equal(voting.match(clusters, names[clusters], 5)[names], range(5))
+    table = voting.overlap(clusters, names[clusters], 5)
     assert table.sum() == 200
     assert (table > 0).sum() == 5
 
@@ -140,7 +140,7 @@ def test_majority_of_renamed_partitions():
         moved = rng.random(300) < 0.2
         one[moved] = rng.integers(0, 4, moved.sum())
         noisy.append(rng.permutation(4)[one])
-    made, votes = consensus.majority(noisy, 4, lead=2)
+    made, votes = voting.majority(noisy, 4, lead=2)
     assert adjusted_rand_score(truth, made) > 0.97
     assert max(adjusted_rand_score(truth, one) for one in noisy) < 0.8
     assert votes.max(axis=1).mean() == pytest.approx(0.85, abs=0.03)
@@ -155,7 +155,7 @@ def test_no_cluster_is_lost():
         one = truth.copy()
         one[np.flatnonzero(truth == group)[:20]] = 3
         halves.append(one)
-    made, votes = consensus.majority(halves, 4, lead=0)
+    made, votes = voting.majority(halves, 4, lead=0)
     assert set(made) == {0, 1, 2, 3}
     # The lead decided alone, but all voted.
     np.testing.assert_allclose(votes.sum(axis=1), 1, rtol=1e-6)
@@ -171,5 +171,5 @@ def test_the_best_partition_leads_though_others_are_more():
         split[truth == 3] = 2
         split[start : start + 40] = 3
         partitions.append(split)
-    made, _ = consensus.majority(partitions, 4, lead=1)
+    made, _ = voting.majority(partitions, 4, lead=1)
     assert adjusted_rand_score(truth, made) == 1

@@ -1,0 +1,229 @@
+"""Questions to the user about small groups of cells, as a table, and what answers change."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+import scsiameseclu_jax.functional as F
+from scsiameseclu_jax.certainty.calibration import Calibration, calibrate
+from scsiameseclu_jax.partition.questions import Pool, ask, choose, kept
+from scsiameseclu_jax.partition.voting import by_size
+from scsiameseclu_jax.preprocessing import constraints
+from scsiameseclu_jax.preprocessing.constraints import Answers, add_answer
+from scsiameseclu_jax.preprocessing.counts import counts
+from scsiameseclu_jax.preprocessing.neighbors import unit_rows
+from scsiameseclu_jax.preprocessing.normalization import logarithm
+from scsiameseclu_jax.training.stages import cluster_again
+
+_CELLS = 100  # of a group that are named: those nearest to its centre
+_GENES = 5  # that tell a group from the other
+_LEAST = 0.05  # share of a cluster in a group from which it is named
+
+
+class Again(NamedTuple):
+    """The clusters after answers."""
+
+    state: F.TrainState
+    """Holds the centres, proportions and potential of the clusters, and nothing else of use."""
+    clusters: np.ndarray
+    """[n] cluster of each cell, 0 the largest."""
+    proba: np.ndarray
+    """[n, k] soft assignments, float32, rows sum to 1."""
+    rank: np.ndarray
+    """[k] cluster of the state that has each name."""
+    votes: np.ndarray
+    """[n, k] share of the voters for each cluster, float32."""
+    calibration: Calibration
+    """What turns soft assignments into confidence."""
+    findings: dict[str, Any]
+    """What was decided, in plain types."""
+
+
+def question_table(
+    adata: AnnData,
+    pool: Pool,
+    embedding: np.ndarray,
+    names: np.ndarray,
+    answers: pd.DataFrame,
+    *,
+    layer: str | None,
+    n: int,
+) -> pd.DataFrame:
+    """Return the next questions, a row each, the one that says most first.
+
+    Parameters
+    ----------
+    adata
+        The cells of the fit, with raw counts.
+    pool
+        Its candidates, cells in the same order.
+    embedding
+        [n, d] their embedding.
+    names
+        [n] name of the present cluster of each cell.
+    answers
+        Those that were given before, as :func:`constraints.find_answers` reads them.
+    layer
+        Where the counts are.
+    n
+        How many questions, at least 1.
+
+    Returns
+    -------
+    ``cells_a`` and ``cells_b``, names of the cells of each group, of more than 100 those nearest to
+    its centre; ``n_a`` and ``n_b``, how many it has; ``clusters_a`` and ``clusters_b``, where they
+    are now; ``genes_a`` and ``genes_b``, genes that are higher in that group, with the share of its
+    cells that express it and that of the other's, in %; ``together``, the share of the weight of
+    the candidates that put both together; ``n_hinge``, cells whose cluster depends on the answer;
+    ``if_yes`` and ``if_no``, cells that would move; ``answer``, empty.
+    """
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        msg = f"Expected `n` to be a number of questions, at least 1, found {n!r}."
+        raise ValueError(msg)
+    known = constraints.find_answers(adata, answers)
+    raw, unit = counts(adata, layer=layer), unit_rows(embedding)
+    present = choose(pool, known).clusters
+    rows = []
+    for question in ask(pool, known, n=n):
+        one, two = (_typical(unit, cells) for cells in question.cells)
+        genes = _telling_apart(raw[np.r_[one, two]], len(one), adata.var_names)
+        if_yes, if_no = question.if_same, question.if_different
+        rows.append(
+            {
+                "cells_a": adata.obs_names[one].tolist(),
+                "cells_b": adata.obs_names[two].tolist(),
+                "n_a": len(question.cells[0]),
+                "n_b": len(question.cells[1]),
+                "clusters_a": _where(names[question.cells[0]]),
+                "clusters_b": _where(names[question.cells[1]]),
+                "genes_a": genes[0],
+                "genes_b": genes[1],
+                "together": round(question.together, 3),
+                "n_hinge": int((if_yes != if_no).sum()),
+                "if_yes": int((if_yes != present).sum()),
+                "if_no": int((if_no != present).sum()),
+                "answer": "",
+            }
+        )
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+_COLUMNS = ["cells_a", "cells_b", "n_a", "n_b", "clusters_a", "clusters_b", "genes_a", "genes_b"]
+_COLUMNS += ["together", "n_hinge", "if_yes", "if_no", "answer"]
+
+
+def cluster_by_answers(
+    adata: AnnData,
+    pool: Pool,
+    embedding: np.ndarray,
+    answers: pd.DataFrame,
+    method: F.Method,
+    *,
+    order: np.ndarray,
+    known: dict[str, Any],
+) -> Again:
+    """Choose among the candidates by answers, and transport the cells anew.
+
+    Parameters
+    ----------
+    adata
+        The cells of the fit; only ``obs_names`` are looked at.
+    pool, embedding
+        Its candidates and embedding [n, d].
+    answers
+        All that count; none is the partition without any.
+    method
+        The method of the fit.
+    order
+        [n] the order of the cells in which the fit saw them: results are then the same to the bit.
+    known
+        ``must_link`` and ``cannot_link`` of the fit.
+    """
+    given = everything = constraints.find_answers(adata, answers)
+    pairs = constraints.find_constraints(adata, **known)
+    if pairs is not None and (given.same >= 0).any():  # pairs of cells are groups of one
+        for (one, two), linked in zip(pairs.rows, pairs.linked, strict=True):
+            everything = add_answer(everything, one[None], two[None], same=bool(linked))
+    back = np.argsort(order)
+    choice = choose(pool.of_cells(order), _moved(everything, back))
+    state, proba = cluster_again(method, embedding[order], choice.clusters)
+    if pairs is not None:
+        proba = constraints.constrain(proba, pairs._replace(rows=back[pairs.rows]))
+    found, rank = by_size(proba.argmax(axis=1), method.n_clusters)
+    clusters = found[back]
+    proba = proba[:, rank][back].astype(np.float32)
+    votes = choice.votes[:, rank][back]
+    findings: dict[str, Any] = {
+        "first_partition": f"consensus of {choice.n_voters} candidates",
+        "votes_agree": round(float(votes.max(axis=1).mean()), 4),
+        **constraints.kept(clusters, pairs),
+    }
+    if len(given.same):
+        held, sure = kept(clusters, given), given.same >= 0
+        findings["answers"] = {"given": int(sure.sum()), "kept": int(held[sure].sum())}
+        findings["first_partition"] += f" by {int(sure.sum())} answers"
+    return Again(state, clusters, proba, rank, votes, calibrate(proba, votes), findings)
+
+
+def contradiction(adata: AnnData, answers: pd.DataFrame) -> str | None:
+    """Say which answers contradict each other; None if there are none."""
+    given = constraints.find_answers(adata, answers)
+    torn = constraints.contradictions(given)
+    if not torn:
+        return None
+    one, two = (adata.obs_names[side[torn[0]][0]] for side in (given.first, given.second))
+    return (
+        f"{len(torn)} of the answers say no of two groups of cells that others, of yes, tie "
+        f"together; the first such groups are those of {one!r} and {two!r}. Look at them again, "
+        "or answer them with unsure."
+    )
+
+
+def _moved(answers: Answers, back: np.ndarray) -> Answers:
+    """Return answers about the same cells in other rows."""
+    first, second = ([back[rows] for rows in side] for side in (answers.first, answers.second))
+    return answers._replace(first=first, second=second)
+
+
+def _typical(unit: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Return the rows of a group's cells that are nearest to its centre, ascending."""
+    near = unit[cells] @ unit[cells].mean(axis=0)
+    return np.sort(cells[np.argsort(-near, kind="stable")[:_CELLS]])
+
+
+def _where(names: np.ndarray) -> str:
+    """Return the clusters that cells are in, with shares if there are several."""
+    clusters, sizes = np.unique(names.astype(str), return_counts=True)
+    shares = sizes / sizes.sum()
+    few = [i for i in np.argsort(-shares, kind="stable") if shares[i] >= _LEAST]
+    if len(few) == 1:
+        return str(clusters[few[0]])
+    return ", ".join(f"{clusters[i]} ({shares[i]:.0%})" for i in few)
+
+
+def _telling_apart(raw: Any, n_first: int, genes: pd.Index) -> tuple[str, str]:
+    """Name the genes that differ most between the first cells and the others, by Welch's t.
+
+    Each with the share of cells, in %, that express it in its own and in the other group.
+    """
+    totals = np.maximum(np.asarray(raw.sum(axis=1), float).ravel(), 1)
+    logged = logarithm(raw, totals / np.median(totals))
+    parts = logged[:n_first], logged[n_first:]
+    means = [np.asarray(part.mean(axis=0)).ravel() for part in parts]
+    squares = [np.asarray(part.multiply(part).mean(axis=0)).ravel() for part in parts]
+    shares = [part.getnnz(axis=0) / part.shape[0] for part in parts]
+    errors = [
+        np.maximum(square - mean**2, 0) / max(part.shape[0] - 1, 1)
+        for part, mean, square in zip(parts, means, squares, strict=True)
+    ]
+    # a little variance for genes that do not vary among few cells
+    t = (means[0] - means[1]) / np.sqrt(errors[0] + errors[1] + 1e-2 / len(totals))
+    texts = []
+    for sign, own, other in ((1, *shares), (-1, *shares[::-1])):
+        best = [i for i in np.argsort(-sign * t, kind="stable")[:_GENES] if sign * t[i] > 0]
+        texts.append(", ".join(f"{genes[i]} ({own[i]:.0%}, {other[i]:.0%})" for i in best))
+    return texts[0], texts[1]
