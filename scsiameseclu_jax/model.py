@@ -572,9 +572,14 @@ class SiameseClu:
         columns = ["cells_a", "cells_b", "answer"]
         return pd.DataFrame(self._result("answers"), columns=columns, dtype=object)
 
+    @property
+    def candidates(self) -> Pool | None:
+        """Candidate partitions of the cells that the clusters were chosen from, or None."""
+        return self._result("pool")
+
     def _pool(self) -> Pool:
-        """Return the candidates of the fit."""
-        pool = self._result("pool")
+        """Return the candidates of the fit, which there have to be."""
+        pool = self.candidates
         if pool is None:
             msg = (
                 "Expected the candidate partitions of a fit to ask about, found none: the model "

@@ -115,9 +115,7 @@ def keep(
     )
 
 
-def with_clusters(
-    reference: Reference, clusters: F.TrainState, rank: np.ndarray
-) -> Reference:
+def with_clusters(reference: Reference, clusters: F.TrainState, rank: np.ndarray) -> Reference:
     """Return what was kept with the clusters of another state, and the names [k] of those.
 
     How novel a cell is, is judged by the cells of the fit as before.

@@ -162,7 +162,7 @@ def test_what_is_written(adata, written, model):
     assert written.obs["siameseclu_confidence"].dtype == np.float32
     assert written.obsm["X_siameseclu"].shape == (240, 20)
     assert written.obsm["siameseclu_proba"].shape == (240, 4)
-    assert set(written.uns["siameseclu"]) == {"params", "history", "manifest"}
+    assert set(written.uns["siameseclu"]) == {"params", "history", "manifest", "candidates"}
     assert "siameseclu_colors" not in written.uns
     assert written.uns["neighbors"] == {"mine": 1}
     assert (written.X != adata.X).nnz == 0

@@ -81,7 +81,8 @@ def question_table(
     the candidates that put both together; ``n_hinge``, cells whose cluster depends on the answer;
     ``if_yes`` and ``if_no``, cells that would move; ``answer``, empty.
     """
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+    number: object = n
+    if isinstance(number, bool) or not isinstance(number, int | np.integer) or n < 1:
         msg = f"Expected `n` to be a number of questions, at least 1, found {n!r}."
         raise ValueError(msg)
     known = constraints.find_answers(adata, answers)

@@ -29,6 +29,8 @@ _PRIOR = 2.0  # by how much the logarithm of the weight falls from the first to 
 _VOTE = 12  # one in so many candidates votes, the best
 _MOST_GROUPS = 150
 _TIE = 3  # distances between groups that an answer counts as
+_FEWEST = 5  # cells that a user can judge by their genes
+_NOTHING = 1e-6  # of p (1 - p): the candidates agree
 _AGREED = 0.9  # weight of the candidates, beside the distance in the embedding, in merging
 
 
@@ -72,7 +74,7 @@ class Choice(NamedTuple):
 
 
 class Question(NamedTuple):
-    """Are these cells of one type?"""
+    """Whether the cells of two small groups are of one type."""
 
     cells: tuple[np.ndarray, np.ndarray]
     """Rows of the cells of either group."""
@@ -206,7 +208,8 @@ class _Weighted:
 
     def informative_pairs(self, n: int) -> list[tuple[int, int, float]]:
         """Return pairs of groups to ask about, and the share of weight that has them together."""
-        first, second = np.nonzero(np.triu(~self.asked))
+        large = self.sizes >= min(_FEWEST, np.median(self.sizes))
+        first, second = np.nonzero(np.triu(~self.asked) & large & large[:, None])
         weights = _shares(self._logs)
         together = (self._of_groups[:, first] == self._of_groups[:, second]).astype(np.float32)
         share = weights @ together
@@ -233,9 +236,6 @@ class _Weighted:
         return together
 
 
-_NOTHING = 1e-6  # of p (1 - p): the candidates agree
-
-
 def _shares(logs: np.ndarray) -> np.ndarray:
     weights = np.exp(logs - logs.max())
     return weights / weights.sum()
@@ -248,7 +248,7 @@ def _of_groups(clusters: np.ndarray, groups: np.ndarray, n_groups: int, k: int) 
 
 
 def _merged(distances: np.ndarray, ties: np.ndarray, k: int) -> list[np.ndarray]:
-    """Merge groups by distances [g, g] with regard to ties [2, g, g]; return those of k clusters."""
+    """Merge groups by distances [g, g] and ties [2, g, g]; return what has k clusters."""
     from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform
 

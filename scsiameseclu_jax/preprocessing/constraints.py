@@ -6,6 +6,7 @@ knowledge enters; nothing is drawn from labels.
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -38,7 +39,7 @@ _OPEN = ("", "nan", "none", "<na>")
 
 
 class Answers(NamedTuple):
-    """What the user said of pairs of groups of cells: are they of one type?"""
+    """What the user said of pairs of groups of cells: whether they are of one type."""
 
     first: list[np.ndarray]
     """Rows of the cells of the one group of each question."""
@@ -253,9 +254,9 @@ def find_answers(adata: AnnData, table: pd.DataFrame) -> Answers:
 def _group(adata: AnnData, cells: Any, row: int) -> np.ndarray:
     """Return the rows of named cells, ascending."""
     if isinstance(cells, str):
-        try:
-            cells = json.loads(cells)
-        except json.JSONDecodeError:
+        try:  # a list in a table that pandas wrote is Python's text of it
+            cells = ast.literal_eval(cells) if cells.startswith("['") else json.loads(cells)
+        except (ValueError, SyntaxError):
             cells = [cells]
     names = [] if cells is None else [str(name) for name in np.atleast_1d(cells)]
     if not names:
@@ -292,9 +293,7 @@ def _as_text(adata: AnnData, rows: np.ndarray) -> str:
     return json.dumps([str(name) for name in adata.obs_names[rows]], ensure_ascii=False)
 
 
-def add_answer(
-    answers: Answers, first: np.ndarray, second: np.ndarray, *, same: bool
-) -> Answers:
+def add_answer(answers: Answers, first: np.ndarray, second: np.ndarray, *, same: bool) -> Answers:
     """Return answers with one more."""
     more = np.append(answers.same, np.int8(same))
     return Answers([*answers.first, first], [*answers.second, second], more)
@@ -307,11 +306,7 @@ def contradictions(answers: Answers) -> list[int]:
     """
     n = 1 + max((int(rows.max()) for rows in (*answers.first, *answers.second)), default=0)
     chains = [rows for side in (answers.first, answers.second) for rows in side]
-    chains += [
-        np.r_[a[:1], b[:1]]
-        for a, b, same in zip(*answers, strict=True)
-        if same == 1
-    ]
+    chains += [np.r_[a[:1], b[:1]] for a, b, same in zip(*answers, strict=True) if same == 1]
     ends = [np.column_stack([rows[:-1], rows[1:]]) for rows in chains]
     tied = _tied(np.concatenate([*ends, np.zeros((0, 2), int)]), n)
     return [

@@ -6,6 +6,7 @@ from scsiameseclu_jax.tl.classification import classify
 from scsiameseclu_jax.tl.clusters import add_clusters, predict, siameseclu
 from scsiameseclu_jax.tl.markers import markers
 from scsiameseclu_jax.tl.number import estimate_n_clusters
+from scsiameseclu_jax.tl.questions import answer, questions
 from scsiameseclu_jax.tl.trajectory import trajectory
 from scsiameseclu_jax.tl.transfer import transfer_labels
 from scsiameseclu_jax.tl.umap import umap
@@ -13,11 +14,13 @@ from scsiameseclu_jax.tl.umap import umap
 __all__ = [
     "add_clusters",
     "annotate_markers",
+    "answer",
     "celltypist",
     "classify",
     "estimate_n_clusters",
     "markers",
     "predict",
+    "questions",
     "siameseclu",
     "trajectory",
     "transfer_labels",

@@ -6,18 +6,21 @@ import logging
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.checks import check_key, check_share
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.model import SiameseClu
-from scsiameseclu_jax.preprocessing.constraints import OPTIONS, ConstraintsLike
+from scsiameseclu_jax.preprocessing.constraints import OPTIONS, ConstraintsLike, find_answers
 from scsiameseclu_jax.preprocessing.counts import in_memory
+from scsiameseclu_jax.tl.questions import answer, is_fitted
 from scsiameseclu_jax.tl.record import (
     UNASSIGNED,
     RestrictTo,
     add,
+    add_pool,
     check_writable,
     restricted,
     split_of,
@@ -39,6 +42,7 @@ def siameseclu(
     batch_key: str | None = None,
     must_link: ConstraintsLike | None = None,
     cannot_link: ConstraintsLike | None = None,
+    answers: pd.DataFrame | None = None,
     restrict_to: RestrictTo | None = None,
     n_resamples: int = 0,
     min_confidence: float | None = None,
@@ -69,6 +73,10 @@ def siameseclu(
     must_link, cannot_link
         Pairs of names in ``obs_names``, of cells that belong to one cluster, or to two: what is
         known of cells, from a lineage barcode, say. See :meth:`scsiameseclu_jax.SiameseClu.fit`.
+    answers
+        Answered questions, a table of :func:`questions`: the clusters are chosen by them. Where
+        `adata` holds the same clustering already, it is not fitted again: then these answers
+        replace earlier ones, as ``answer(adata, answers, keep=False)`` has it.
     restrict_to
         Column of ``obs`` and groups in it: only their cells are clustered, the others keep their
         group. New clusters are called ``"3-5,0"``, say; results for other cells are NaN.
@@ -104,8 +112,13 @@ def siameseclu(
     ``adata.obsm[f"{key_added}_proba"]``
         Soft assignments [n, k], float32, rows sum to 1.
     ``adata.uns[key_added]``
-        ``params``, ``history`` (one array for each loss term) and ``manifest``, which counts the
-        pairs that are kept; with ``"auto"``, ``estimate``, the evidence for the number of clusters.
+        ``params``, ``history`` (one array for each loss term), ``manifest``, which counts the
+        pairs and answers that are kept, ``candidates`` and ``answers``, if there are any; with
+        ``"auto"``, ``estimate``, the evidence for the number of clusters.
+
+    ``adata.obsm[f"{key_added}_candidates"]``, ``adata.obsm[f"{key_added}_groups"]``
+        The candidate partitions [n, m] that the clusters were chosen from, and the small groups
+        [n, 1] that :func:`questions` are about, unsigned integers; not with `restrict_to`.
 
     What earlier results under the same name say of other clusters is removed: colors, markers,
     annotation, pseudotime, agreement, novelty.
@@ -138,17 +151,17 @@ def siameseclu(
     model = SiameseClu(n_clusters, config=config)
     if n_resamples:
         stability.check(n_resamples, cells.n_obs, n_clusters, model.config)
-    model.fit(
-        cells,
-        layer=layer,
-        use_rep=use_rep,
-        neighbors_key=neighbors_key,
-        batch_key=batch_key,
-        must_link=must_link,
-        cannot_link=cannot_link,
-        rng=rng,
-        progress=progress,
-    )
+    options: dict[str, Any] = {"use_rep": use_rep, "neighbors_key": neighbors_key}
+    options |= {"batch_key": batch_key, "must_link": must_link, "cannot_link": cannot_link}
+    if answers is not None:
+        find_answers(cells, answers)  # says what is wrong with them
+        if restrict_to is None and not n_resamples and not isinstance(rng, np.random.Generator):
+            asked = options | {"layer": layer or "X", "min_confidence": min_confidence}
+            if is_fitted(adata, key_added, n_clusters, model.config, rng, asked):
+                return answer(adata, answers, key=key_added, keep=False, copy=copy)
+    model.fit(cells, layer=layer, **options, rng=rng, progress=progress)
+    if answers is not None:
+        model.answer(cells, answers)
     if n_resamples:
         model.assess(cells, n_resamples=n_resamples, rng=model.manifest["seed"], progress=progress)
     return write_clusters(
@@ -240,6 +253,10 @@ def write_clusters(
         "manifest": storable(manifest),
     } | ({} if model.estimate is None else {"estimate": model.estimate._asdict()})
     adata.uns[key_added] |= stability_of(model)
+    if model.candidates is not None and restrict_to is None:
+        adata.uns[key_added]["candidates"] = add_pool(adata, key_added, model.candidates)
+    if len(model.answers):
+        adata.uns[key_added]["answers"] = model.answers
     n = len(adata.obs[key_added].cat.categories.drop(UNASSIGNED, errors="ignore"))
     logger.info("found %d clusters and added %r (adata.obs, categorical)", n, key_added)
     return adata if copy else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -11,9 +11,9 @@ from anndata import AnnData
 
 from scsiameseclu_jax.certainty.stability import hints
 from scsiameseclu_jax.model import SiameseClu
+from scsiameseclu_jax.partition.questions import Pool
 from scsiameseclu_jax.preprocessing.count_splitting import FIT, TEST
 from scsiameseclu_jax.preprocessing.counts import in_memory
-from scsiameseclu_jax.reference import Predicted
 
 UNASSIGNED = "Unassigned"
 # Columns that a clustering or a prediction writes beside the clusters, named after them.
@@ -22,6 +22,25 @@ RESULTS = ("confidence", "agreement", "consensus", "novelty", "is_novel")
 _DERIVED = (*RESULTS[1:], "pseudotime")  # confidence is always written anew
 _ANNOTATED = ("annotation", "annotation_cell", "annotation_cell_score")
 RestrictTo = tuple[str, Sequence[str]]
+
+
+class Clusters(Protocol):
+    """Clusters of cells, from a model, a prediction, or answers."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """[n] cluster of each cell."""
+        ...
+
+    @property
+    def proba(self) -> np.ndarray:
+        """[n, k] soft assignment."""
+        ...
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """[n] chance that another plausible fit agrees."""
+        ...
 
 
 def restricted(adata: AnnData, restrict_to: RestrictTo) -> np.ndarray:
@@ -86,7 +105,7 @@ def writable(adata: AnnData, *, copy: bool) -> AnnData:
 def add(
     adata: AnnData,
     key: str,
-    result: SiameseClu | Predicted,
+    result: Clusters,
     embedding: np.ndarray,
     *,
     min_confidence: float | None,
@@ -123,13 +142,59 @@ def add(
     adata.obs = adata.obs.drop(columns=[name for name in old if name in adata.obs])
     for name in ("colors", "markers", "top_markers", "annotation", "paga"):  # of other clusters
         adata.uns.pop(f"{key}_{name}", None)
-    for name in ("umap", "diffmap"):  # of another embedding
-        adata.obsm.pop(f"X_{key}_{name}", None)
+    for name in (f"X_{key}_umap", f"X_{key}_diffmap", f"{key}_candidates", f"{key}_groups"):
+        adata.obsm.pop(name, None)  # of another embedding
     if isinstance(result, SiameseClu) and result.stability is not None:
         adata.obs[f"{key}_agreement"] = _spread(result.stability.agreement, part)
         consensus = np.full(adata.n_obs, None, object)
         consensus[part] = names[result.stability.consensus]
         adata.obs[f"{key}_consensus"] = pd.Categorical(consensus, categories=list(names))
+
+
+def add_pool(adata: AnnData, key: str, pool: Pool) -> dict[str, Any]:
+    """Write the candidates of a fit, and return what ``uns`` holds of them."""
+    adata.obsm[f"{key}_candidates"] = pool.clusters.T.copy()
+    adata.obsm[f"{key}_groups"] = pool.groups[:, None].copy()
+    return {
+        "names": np.array(pool.names),
+        "ranks": pool.ranks,
+        "voters": pool.voters,
+        "lead": pool.lead,
+        "distances": pool.distances,
+    }
+
+
+def pool_of(adata: AnnData, key: str) -> Pool:
+    """Return the candidates of a clustering.
+
+    Raises
+    ------
+    KeyError
+        If the object has none.
+    """
+    kept = adata.uns[key].get("candidates")
+    clusters, groups = (adata.obsm.get(f"{key}_{name}") for name in ("candidates", "groups"))
+    if kept is None or clusters is None or groups is None:
+        msg = (
+            f"Expected the candidates of clustering {key!r} in obsm and uns, found none; they are "
+            "there after `scs.tl.siameseclu` without `restrict_to`."
+        )
+        raise KeyError(msg)
+    return Pool(
+        names=[str(name) for name in kept["names"]],
+        clusters=np.asarray(clusters).T,
+        ranks=np.asarray(kept["ranks"]),
+        voters=np.asarray(kept["voters"]),
+        lead=int(kept["lead"]),
+        groups=np.asarray(groups)[:, 0],
+        distances=np.asarray(kept["distances"]),
+    )
+
+
+def answers_of(record: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the answers that a clustering heeds; an empty table of none."""
+    columns = ["cells_a", "cells_b", "answer"]
+    return pd.DataFrame(record.get("answers", {}), columns=columns, dtype=object)
 
 
 def split_of(adata: AnnData, layer: str) -> dict[str, int]:
