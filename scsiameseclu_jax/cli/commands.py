@@ -13,7 +13,7 @@ import pandas as pd
 
 import scsiameseclu_jax as scs
 from scsiameseclu_jax.certainty import stability
-from scsiameseclu_jax.checks import check_key, check_share
+from scsiameseclu_jax.checks import check_key, check_n_clusters, check_share
 from scsiameseclu_jax.cli.cache import keep_programs
 from scsiameseclu_jax.files import (
     OUTPUTS,
@@ -66,19 +66,25 @@ def cluster(args: argparse.Namespace) -> None:
     key = args.key_added
     check_key(key)
     adata, config = _read(args), _config(args)
+    for k in args.levels or []:
+        check_n_clusters(k, adata.n_obs)
     with _put_aside(adata, args.labels) as labels:
         model, seconds = _fit_model(adata, args, config)
         write_clusters(adata, model, min_confidence=args.min_confidence, key_added=key)
-    write_anndata(args.out, adata)
-    _print_table(adata, adata.obs[key], _why(args), labels, seconds)
-    print(f"wrote {args.out}")
-    if args.save is not None:
-        _keep(model, args)
-    if args.plot is not None:
-        scs.tl.umap(adata, key)
-        panels = scs.pl.overview(adata, key, labels=args.labels)
-        write_whole(args.plot, lambda path: panels[0].figure.savefig(path, dpi=150))
-        print(f"wrote {args.plot}")
+    try:
+        if args.levels:
+            scs.tl.cluster_tree(adata, args.levels, key)
+    finally:  # how many levels there are is not known before; the fit is kept in any case
+        write_anndata(args.out, adata)
+        _print_table(adata, adata.obs[key], _why(args), labels, seconds)
+        print(f"wrote {args.out}")
+        if args.save is not None:
+            _keep(model, args)
+        if args.plot is not None:
+            scs.tl.umap(adata, key)
+            panels = scs.pl.overview(adata, key, labels=args.labels)
+            write_whole(args.plot, lambda path: panels[0].figure.savefig(path, dpi=150))
+            print(f"wrote {args.plot}")
 
 
 def fit(args: argparse.Namespace) -> None:

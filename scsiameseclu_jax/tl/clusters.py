@@ -108,7 +108,7 @@ def siameseclu(
         pairs that are kept; with ``"auto"``, ``estimate``, the evidence for the number of clusters.
 
     What earlier results under the same name say of other clusters is removed: colors, markers,
-    annotation, pseudotime, agreement, novelty.
+    annotation, pseudotime, agreement, novelty, tree and levels.
 
     With `n_resamples` also
 

@@ -80,7 +80,7 @@ def test_structure_for_those_who_hear_it(page):
 
 def test_images_are_inside_and_described(page):
     images = page.named("img")
-    assert len(images) == 10
+    assert len(images) == 11
     for image in images:
         assert len(image["alt"]) > 10
         kind, _, data = image["src"].partition(";base64,")
