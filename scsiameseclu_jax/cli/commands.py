@@ -13,7 +13,7 @@ import pandas as pd
 
 import scsiameseclu_jax as scs
 from scsiameseclu_jax.certainty import stability
-from scsiameseclu_jax.checks import check_key, check_n_clusters, check_share
+from scsiameseclu_jax.checks import check_key, check_share
 from scsiameseclu_jax.cli.cache import keep_programs
 from scsiameseclu_jax.files import (
     OUTPUTS,
@@ -66,8 +66,10 @@ def cluster(args: argparse.Namespace) -> None:
     key = args.key_added
     check_key(key)
     adata, config = _read(args), _config(args)
-    for k in args.levels or []:
-        check_n_clusters(k, adata.n_obs)
+    wrong = [k for k in args.levels or [] if not 2 <= k < adata.n_obs]
+    if wrong:
+        msg = f"Expected --levels between 2 and n_obs - 1 ({adata.n_obs - 1}), found {wrong[0]}."
+        raise ValueError(msg)
     with _put_aside(adata, args.labels) as labels:
         model, seconds = _fit_model(adata, args, config)
         write_clusters(adata, model, min_confidence=args.min_confidence, key_added=key)

@@ -113,8 +113,8 @@ def _add_cluster(parsers: Any) -> None:
         "--levels",
         type=_numbers,
         metavar="K,K,...",
-        help="other numbers of clusters to write, from the same fit, by merging and splitting its "
-        "clusters: one column each",
+        help="other numbers of clusters to write as well, as columns NAME_K: those of the fit are "
+        "merged and split",
     )
     cluster.add_argument("--save", type=Path, metavar="DIR", help="keep the model there, too")
     cluster.add_argument("--plot", type=Path, metavar="FILE", help=".png, .pdf or .svg to draw to")
