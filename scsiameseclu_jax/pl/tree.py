@@ -12,7 +12,6 @@ from scsiameseclu_jax.partition.tree import Tree, leaf_clusters
 from scsiameseclu_jax.pl.cells import palette
 from scsiameseclu_jax.pl.evidence import axes
 from scsiameseclu_jax.preprocessing.expression import groups
-from scsiameseclu_jax.tl.record import UNASSIGNED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,11 +103,14 @@ def _stored(adata: AnnData, key: str) -> tuple[Tree, pd.Categorical, dict[str, s
         )
         raise KeyError(msg)
     record, leaves = adata.uns[name], adata.obs[leaf].to_numpy()
-    clusters = groups(adata, str(record["params"]["key"]))
+    of = str(record["params"]["key"])
+    clusters, embedding = groups(adata, of), adata.obsm.get(f"X_{of}")
     here = leaves >= 0
+    # What `overview` draws, so that colours are the same: cells left unassigned have one, too.
+    drawn = here if embedding is None else np.isfinite(np.asarray(embedding)).all(axis=1)
     tree = Tree(leaves[here], np.asarray(record["linkage"]), int(record["n_clusters"]))
-    shown = clusters[here | (clusters == UNASSIGNED)].remove_unused_categories().categories
-    colors = dict(zip(map(str, shown), palette(len(shown)), strict=True))  # as in `overview`
+    shown = clusters[drawn].remove_unused_categories().categories
+    colors = dict(zip(map(str, shown), palette(len(shown)), strict=True))
     return tree, clusters[here], colors, [int(level) for level in record["levels"]]
 
 

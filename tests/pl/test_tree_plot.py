@@ -85,6 +85,24 @@ def test_unassigned_cells_are_not_in_it():
     assert set(named(scs.pl.cluster_tree(adata))) == {f"{i}  (30 cells)" for i in range(3)}
 
 
+def test_colors_are_those_of_the_overview():
+    adata = result(5)
+    names = adata.obs["siameseclu"].cat.rename_categories({"0": "Unassigned"})
+    adata.obs["siameseclu"] = names
+    adata.obsm["X_siameseclu"][names == "1"] = np.nan  # as after `restrict_to`
+    scs.tl.cluster_tree(adata)
+    scs.tl.umap(adata)
+    _, colors = branches(scs.pl.cluster_tree(adata))
+    (panel,) = scs.pl.overview(adata)
+    handles = panel.get_legend().legend_handles
+    legend = {
+        text.get_text().split()[-1]: to_hex(handle.get_facecolor()[0])
+        for text, handle in zip(panel.get_legend().texts, handles, strict=True)
+    }
+    assert list(legend) == ["Unassigned", "2", "3", "4"]
+    assert {legend[name] for name in "234"} == set(colors) - {to_hex("0.3")}
+
+
 def test_other_levels_are_dotted():
     ax = scs.pl.cluster_tree(treed(4, levels=[3, 4, 9]))
     dotted = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":"]
