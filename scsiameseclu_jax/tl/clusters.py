@@ -121,7 +121,7 @@ def siameseclu(
         [n, 1] that :func:`questions` are about, unsigned integers; not with `restrict_to`.
 
     What earlier results under the same name say of other clusters is removed: colors, markers,
-    annotation, pseudotime, agreement, novelty.
+    annotation, pseudotime, agreement, novelty, tree and levels.
 
     With `n_resamples` also
 

@@ -140,6 +140,7 @@ def add(
         old += [f"{key}_{name}" for name in _ANNOTATED]
         adata.uns.pop(f"{key}_annotation_colors", None)
     adata.obs = adata.obs.drop(columns=[name for name in old if name in adata.obs])
+    drop_tree(adata, key)
     for name in ("colors", "markers", "top_markers", "annotation", "paga"):  # of other clusters
         adata.uns.pop(f"{key}_{name}", None)
     for name in (f"X_{key}_umap", f"X_{key}_diffmap", f"{key}_candidates", f"{key}_groups"):
@@ -195,6 +196,23 @@ def answers_of(record: Mapping[str, Any]) -> pd.DataFrame:
     """Return the answers that a clustering heeds; an empty table of none."""
     columns = ["cells_a", "cells_b", "answer"]
     return pd.DataFrame(record.get("answers", {}), columns=columns, dtype=object)
+
+
+def drop_tree(adata: AnnData, key: str) -> None:
+    """Remove a tree of clusters and the columns of its levels, if there is one."""
+    old = tree_columns(adata, key)
+    if old:  # else what has this name is the user's own
+        adata.obs = adata.obs.drop(columns=[name for name in old if name in adata.obs])
+        for name in (f"{key}_tree", *(f"{name}_colors" for name in old)):
+            adata.uns.pop(name, None)
+
+
+def tree_columns(adata: AnnData, key: str) -> list[str]:
+    """Return the columns of a tree of clusters: its leaves and levels; none without a tree."""
+    tree = adata.uns.get(f"{key}_tree")
+    if not isinstance(tree, Mapping) or "levels" not in tree:
+        return []
+    return [f"{key}_{name}" for name in ("leaf", *map(int, tree["levels"]))]
 
 
 def split_of(adata: AnnData, layer: str) -> dict[str, int]:
