@@ -14,13 +14,10 @@ import pandas as pd
 
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax import files, reference
+from scsiameseclu_jax.answers import cluster_by_answers
 from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.certainty.calibration import calibrate, confidence
-from scsiameseclu_jax.certainty.questions import (
-    cluster_by_answers,
-    contradiction,
-    question_table,
-)
+from scsiameseclu_jax.certainty.questions import contradiction, question_table
 from scsiameseclu_jax.certainty.stability import Stability
 from scsiameseclu_jax.checks import as_seed, check_n_clusters
 from scsiameseclu_jax.config import Config, Weights

@@ -12,12 +12,9 @@ from anndata import AnnData
 
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax import reference
+from scsiameseclu_jax.answers import cluster_by_answers
 from scsiameseclu_jax.certainty.calibration import confidence
-from scsiameseclu_jax.certainty.questions import (
-    cluster_by_answers,
-    contradiction,
-    question_table,
-)
+from scsiameseclu_jax.certainty.questions import contradiction, question_table
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.manifest import check_cells
 from scsiameseclu_jax.partition.questions import Pool
