@@ -359,7 +359,8 @@ class SiameseClu:
         n = len(prepared.order)
         z = method.embed(fit.state, fit.data)
         state = method.fill_empty_clusters(fit.state, fit.data, z)
-        proba, embedding = (np.asarray(a)[:n] for a in (method.assign(state, z).proba, z))
+        learned = method.represent(state, fit.data.features, z)
+        proba, embedding = (np.asarray(a)[:n] for a in (method.assign(state, z).proba, learned))
         back = np.argsort(prepared.order)
         proba = constraints.constrain(proba, prepared.constraints)
         labels, rank = reference.by_size(proba.argmax(axis=1), k)
@@ -603,10 +604,12 @@ class SiameseClu:
 
     def _check_trained(self) -> None:
         """Raise ValueError if what only training uses was handed in, and nothing is trained."""
-        steps = self.config.training
-        if any((steps.feature_steps, steps.graph_steps, steps.joint_steps, steps.steps)):
-            return
-        used = sorted(self._own_choices().keys() & {"terms", "encoder", "optimizer"})
+        stages = {stage for stage, count in self.config.training.steps_of().items() if count}
+        own = [term for term in self._choices["terms"] if term not in F.TERMS]
+        idle = {"encoder"} if stages <= {"contrast"} else set()
+        idle |= set() if stages else {"optimizer"}
+        idle |= set() if any(stages & {*term.stages} for term in own) else {"terms"}
+        used = sorted(self._own_choices().keys() & idle)
         if used:
             msg = (
                 f"Expected steps of training for your {' and '.join(used)}, found none: by default "
@@ -616,7 +619,12 @@ class SiameseClu:
             raise ValueError(msg)
 
     def get_latent_representation(self) -> np.ndarray:
-        """Return the fused embedding [n, d] of the fitted cells; rows have length sqrt(d)."""
+        """Return the embedding [n, d] of the fitted cells.
+
+        It is the projection that contrast between neighbours taught; without it
+        (:meth:`Config.fast`) the fused embedding, in which cells are clustered in any case, and
+        whose rows have length sqrt(d).
+        """
         return self._result("embedding")
 
     @property

@@ -18,7 +18,7 @@ from scsiameseclu_jax.training import device, stages
 from scsiameseclu_jax.training.progress import Progress
 
 SHORT = scs.Config.from_dict(
-    {"training": {"feature_steps": 10, "graph_steps": 4, "joint_steps": 0, "steps": 10}}
+    {"training": {"contrast_steps": 0, "feature_steps": 10, "graph_steps": 4, "steps": 10}}
 )
 
 
@@ -109,8 +109,7 @@ def test_results_are_ordered_and_normalised(adata, model):
 
 
 def test_history_and_manifest(model):
-    steps = SHORT.training
-    total = steps.feature_steps + steps.graph_steps + steps.joint_steps + steps.steps
+    total = sum(SHORT.training.steps_of().values())
     assert {len(v) for v in model.history.values()} == {total}
     assert np.isnan(model.history["clustering"][model.history["stage"] != "train"]).all()
     assert np.isfinite(model.history["clustering"][model.history["stage"] == "train"]).all()
@@ -230,7 +229,7 @@ def test_a_fixed_gate_is_saved(adata, tmp_path):
     """It has no parameters, and files have no empty groups."""
     config = SHORT.to_dict()
     config["fusion"]["gate"] = "fixed"
-    config["training"] |= {"graph_steps": 0, "joint_steps": 0, "steps": 0}
+    config["training"] |= {"graph_steps": 0, "steps": 0}
     made = scs.SiameseClu(4, config=scs.Config.from_dict(config)).fit(adata, progress=False)
     made.save(tmp_path / "model")
     loaded = scs.SiameseClu.load(tmp_path / "model")
@@ -279,9 +278,7 @@ def test_settings_of_a_model_are_fixed(model):
 
 
 def test_without_any_step(adata, tmp_path):
-    nothing = {"feature_steps": 0, "graph_steps": 0, "joint_steps": 0, "steps": 0}
-    config = scs.Config.from_dict({"training": nothing})
-    made = scs.SiameseClu(4, config=config).fit(adata, progress=False)
+    made = scs.SiameseClu(4, config=scs.Config.fast()).fit(adata, progress=False)
     assert adjusted_rand_score(adata.obs["cell_type"], made.labels) > 0.8
     made.save(tmp_path / "model")
     assert len(scs.SiameseClu.load(tmp_path / "model").history["stage"]) == 0
@@ -332,8 +329,7 @@ def test_a_model_of_an_own_loop_is_a_model(adata, model, tmp_path):
     cells, method = blank.prepare(adata), blank.method()
     data, steps = cells.data, SHORT.training
     state = method.init(jax.random.key(0), data)
-    for stage in F.STAGES[:2]:
-        n_steps = {"features": steps.feature_steps, "graph": steps.graph_steps}[stage]
+    for stage, n_steps in (("features", steps.feature_steps), ("graph", steps.graph_steps)):
         state, _ = method.fit(method.start_stage(state, stage), data, n_steps=n_steps, stage=stage)
     state = method.prune_graph(state, data, method.embed(state, data))
     z = method.embed(state, data)
