@@ -78,6 +78,8 @@ class Network:
     """Hidden widths of the graph encoder; its decoder mirrors them. The paper's are (128, 256)."""
     projection_layers: tuple[int, ...] = (256,)
     """Hidden widths of the projection, which learns by contrast between neighbours."""
+    contrast_layers: tuple[int, ...] = (128,)
+    """Hidden widths of a network behind the projection, whose output is contrasted."""
     n_latent: int = 20
     """Latent dimensions ``d``."""
     negative_slope: float = 0.2
@@ -87,7 +89,7 @@ class Network:
     the leading components and lose nothing that their input had."""
 
     def __post_init__(self) -> None:
-        for name in ("feature_layers", "graph_layers", "projection_layers"):
+        for name in ("feature_layers", "graph_layers", "projection_layers", "contrast_layers"):
             # a list from a TOML file would make the config unhashable
             object.__setattr__(self, name, tuple(getattr(self, name)))
             widths = getattr(self, name)

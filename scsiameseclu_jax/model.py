@@ -604,16 +604,18 @@ class SiameseClu:
 
     def _check_trained(self) -> None:
         """Raise ValueError if what only training uses was handed in, and nothing is trained."""
-        stages = {stage for stage, count in self.config.training.steps_of().items() if count}
+        taken = {stage for stage, count in self.config.training.steps_of().items() if count}
         own = [term for term in self._choices["terms"] if term not in F.TERMS]
-        idle = {"encoder"} if stages <= {"contrast"} else set()
-        idle |= set() if stages else {"optimizer"}
-        idle |= set() if any(stages & {*term.stages} for term in own) else {"terms"}
-        used = sorted(self._own_choices().keys() & idle)
+        trained = {
+            "encoder": bool(taken - {"contrast"}),
+            "optimizer": bool(taken),
+            "terms": any(taken & {*term.stages} for term in own),
+        }
+        used = sorted(name for name in self._own_choices() if not trained.get(name, True))
         if used:
             msg = (
                 f"Expected steps of training for your {' and '.join(used)}, found none: by default "
-                "nothing is trained; set `config.training`, for example "
+                "contrast alone is trained; set `config.training`, for example "
                 "`Config.from_dict({'training': {'steps': 200}})`."
             )
             raise ValueError(msg)

@@ -1,5 +1,7 @@
 """The model and the AnnData floor: labels, order, resumption, round trips."""
 
+from functools import partial
+
 import anndata as ad
 import jax
 import jax.numpy as jnp
@@ -393,12 +395,17 @@ def test_an_own_encoder_is_handed_to_load(adata, tmp_path):
 
 def test_own_choices_that_only_training_uses_need_steps(adata):
     term = F.Term("small", lambda context: (context.embeddings.fused**2).mean())
-    for choice in ({"terms": (*F.TERMS, term)}, {"optimizer": optax.adam(1e-3)}):
-        with pytest.raises(ValueError, match=f"steps of training for your {next(iter(choice))}"):
-            scs.SiameseClu(4, **choice).fit(adata, progress=False)
+    usual, nothing = scs.Config(), scs.Config.fast()
+    own = {"terms": (*F.TERMS, term), "encoder": F.Encoder(*map(partial, F.graph_convolutions))}
+    own["optimizer"] = optax.adam(1e-3)
+    for name, config in (("terms", usual), ("encoder", usual), ("optimizer", nothing)):
+        with pytest.raises(ValueError, match=f"steps of training for your {name}"):
+            scs.SiameseClu(4, config=config, **{name: own[name]}).fit(adata, progress=False)
 
 
-def test_by_default_nothing_is_trained(adata):
+def test_by_default_contrast_alone_is_trained(adata):
     model = scs.SiameseClu(4).fit(adata, progress=False)
-    assert "loss" not in model.history
-    assert np.bincount(model.labels).min() > 0
+    steps = scs.Config().training.steps_of()
+    assert {stage for stage, count in steps.items() if count} == {"contrast"}
+    assert len(model.history["contrast"]) == steps["contrast"]
+    assert set(model.history["stage"]) == {"contrast"}

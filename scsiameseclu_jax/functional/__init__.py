@@ -10,6 +10,7 @@ from scsiameseclu_jax.functional.augmentation import (
 from scsiameseclu_jax.functional.data import cell_data
 from scsiameseclu_jax.functional.encoders import (
     Encoder,
+    contrast_head,
     decode_counts,
     decode_features,
     decode_graph,
@@ -117,6 +118,7 @@ __all__ = [
     "cell_graph",
     "clear_programs",
     "constraint_nll",
+    "contrast_head",
     "decode_counts",
     "decode_features",
     "decode_graph",

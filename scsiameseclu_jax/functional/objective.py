@@ -106,10 +106,16 @@ class Term:
 
 def _contrast(context: Context) -> Array:
     """Contrast between neighbours."""
-    z_1, z_2 = jnp.split(context.embeddings.fused, 2)
+    head, z = context.params["contrast"], context.embeddings.fused
+    z_1, z_2 = jnp.split(encoders.contrast_head(head, z, structure=context.structure), 2)
     cells_1, cells_2 = jnp.split(context.rows, 2)
     temperature = context.values["contrast_temperature"]
     return losses.neighbor_contrast(z_1, z_2, cells_1, cells_2, temperature=temperature)
+
+
+def _init_contrast(key: Array, data: CellData, structure: Structure) -> Params:
+    del data
+    return encoders.init_contrast_head(key, structure=structure)
 
 
 def _features(context: Context) -> Array:
@@ -206,7 +212,7 @@ def _constraints(context: Context) -> Array | None:
 
 
 TERMS: tuple[Term, ...] = (
-    Term("contrast", _contrast, 1.0, ("contrast",)),
+    Term("contrast", _contrast, 1.0, ("contrast",), _init_contrast),
     Term("features", _features, 1.0, ("features", "joint", "train")),
     Term("propagated_features", _propagated_features, 1.0, ("graph", "joint", "train")),
     Term("adjacency", _adjacency, 0.0, ("graph", "joint", "train")),

@@ -204,7 +204,7 @@ class Method:
         data
             The cells.
         stage
-            ``"contrast"`` trains the projection, and nothing else that the method has;
+            ``"contrast"`` trains the projection and what its terms bring along, nothing else;
             ``"features"`` and ``"graph"`` one autoencoder each, ``"joint"`` both through the
             fusion, ``"train"`` all with clustering.
         """

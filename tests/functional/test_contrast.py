@@ -11,9 +11,10 @@ import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.preprocessing.prepare import prepare
 from scsiameseclu_jax.training import stages
+from scsiameseclu_jax.training.device import device_data
 from scsiameseclu_jax.training.progress import Progress
 from tests import oracles
-from tests.problems import PLAIN, close, problem, same, same_value_and_gradient
+from tests.problems import PLAIN, close, problem, same, same_value_and_gradient, shaken
 
 METHOD = F.siameseclu(3, config=PLAIN)
 BATCH = PLAIN.training.contrast_batch
@@ -35,6 +36,10 @@ def values(state, **changed):
 
 def context_of(params, state, data, method=METHOD):
     return F.training._context(method, params, jax.random.key(5), state, data, "contrast")
+
+
+def dense(params, x):
+    return np.asarray(oracles.dense_stack(params, x, 1, PLAIN.network.negative_slope)[0])
 
 
 # Cells twice, a neighbour twice, a pair the other way round, a cell that is its own neighbour.
@@ -103,6 +108,7 @@ def test_without_a_projection_users_get_the_fused_embedding(made):
 
 
 def test_a_context_holds_cells_and_then_their_neighbours(made, state):
+    state = state._replace(params=shaken(state.params))
     context = context_of(state.params, state, made.data)
     cells, near = np.split(np.asarray(context.rows), 2)
     assert len(cells) == len(near) == BATCH
@@ -112,22 +118,26 @@ def test_a_context_holds_cells_and_then_their_neighbours(made, state):
     found = np.asarray(context.data.features)
     np.testing.assert_allclose(found[found != 0], whole[found != 0], rtol=1e-6)
     assert 0 < (found == 0).mean() < 0.4
-    z_1, z_2 = np.split(np.asarray(context.embeddings.fused), 2)
+    z = np.asarray(context.embeddings.fused)
+    close(z, dense(state.params["projection"], found), rtol=1e-4, atol=1e-5)
+    z_1, z_2 = np.split(dense(state.params["contrast"], z), 2)
     wanted = oracles.neighbor_contrast(z_1, z_2, cells, near, PLAIN.training.contrast_temperature)
     terms = F.evaluate(METHOD.terms, context, "contrast")
     assert set(terms) == {"contrast"}
     np.testing.assert_allclose(terms["contrast"], wanted, rtol=1e-4)
 
 
-def test_it_changes_the_projection_alone(made, state):
+def test_it_changes_the_projection_and_its_head_alone(made, state):
     """Also with an optimiser that would change parameters without a gradient."""
     method = F.siameseclu(3, config=PLAIN, optimizer=optax.adamw(1e-2, weight_decay=0.5))
-    begun = method.start_stage(state, "contrast")
+    begun = method.start_stage(state._replace(params=shaken(state.params)), "contrast")
     after, _ = method.fit(begun, made.data, n_steps=3, stage="contrast")
-    one, two = ({k: v for k, v in s.params.items() if k != "projection"} for s in (begun, after))
+    changed = {"projection", "contrast"}
+    one, two = ({k: v for k, v in s.params.items() if k not in changed} for s in (begun, after))
     same(one, two)
-    moved = zip(*(jax.tree.leaves(s.params["projection"]) for s in (begun, after)), strict=True)
-    assert all((a != b).any() for a, b in moved)
+    for name in changed:
+        moved = zip(*(jax.tree.leaves(s.params[name]) for s in (begun, after)), strict=True)
+        assert all((a != b).any() for a, b in moved)
     later, _ = method.fit(method.start_stage(after, "features"), made.data, n_steps=1)
     same(later.params["projection"], after.params["projection"])
     same(METHOD.embed(begun, made.data), METHOD.embed(after, made.data))
@@ -207,3 +217,81 @@ def test_it_learns(simulated):
         "components": probe(prepared.features[:, :20], labels),
     }
     assert scores["learned"] > max(scores["not learned"], scores["components"]) + 0.01, scores
+
+
+def test_it_lowers_its_loss(simulated):
+    """On one batch, the same before and after."""
+    _, prepared = simulated
+    method = F.siameseclu(6, config=CONFIG)
+    data = device_data(prepared)
+    begun = method.start_stage(method.init(jax.random.key(0), data), "contrast")
+    steps = CONFIG.training.contrast_steps
+    after, history = method.fit(begun, data, n_steps=steps, stage="contrast")
+    assert history.terms["contrast"].shape == (steps,)
+
+    @jax.jit
+    def loss(state):
+        context = context_of(state.params, state, data, method)
+        return F.evaluate(method.terms, context, "contrast")["contrast"]
+
+    assert float(loss(after)) < float(loss(begun)) - 0.03
+
+
+def test_mini_batches_learn_the_same(simulated):
+    """The stage draws its own batches from all cells, however many there are."""
+    _, prepared = simulated
+    values = CONFIG.to_dict()
+    values["training"]["contrast_steps"] = 12
+    whole = scs.Config.from_dict(values)
+    parts = scs.Config.from_dict(values | {"scale": {"full_cells": 100, "batch_cells": 160}})
+    close(embedding_of(prepared, parts), embedding_of(prepared, whole), rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def models(simulated):
+    adata, _ = simulated
+    configs = CONFIG, scs.Config.fast()
+    return [scs.SiameseClu(6, config=one).fit(adata, progress=False) for one in configs]
+
+
+def test_clusters_are_those_without_it(models):
+    learned, fast = models
+    np.testing.assert_array_equal(learned.labels, fast.labels)
+    np.testing.assert_array_equal(learned.proba, fast.proba)
+    one, two = (model.get_latent_representation() for model in models)
+    assert one.shape == two.shape
+    assert (one != two).all()
+    np.testing.assert_allclose(np.linalg.norm(two, axis=1), np.sqrt(two.shape[1]), rtol=1e-4)
+
+
+def test_new_cells_get_it_too(simulated, models, tmp_path):
+    adata, _ = simulated
+    learned, _ = models
+    found = learned.predict(adata[:50].copy())
+    np.testing.assert_allclose(
+        found.embedding, learned.get_latent_representation()[:50], rtol=1e-3, atol=1e-4
+    )
+    learned.save(tmp_path / "model")
+    loaded = scs.SiameseClu.load(tmp_path / "model").predict(adata[:50].copy())
+    np.testing.assert_array_equal(loaded.embedding, found.embedding)
+
+
+def test_the_order_of_the_cells_does_not_matter(simulated, models):
+    adata, _ = simulated
+    rows = np.random.default_rng(0).permutation(adata.n_obs)
+    other = scs.SiameseClu(6, config=CONFIG).fit(adata[rows], progress=False)
+    np.testing.assert_array_equal(
+        other.get_latent_representation(), models[0].get_latent_representation()[rows]
+    )
+
+
+def test_other_numbers_of_steps_and_cells_compile_nothing(simulated, models):
+    adata, _ = simulated
+    sizes = [program._cache_size() for program in F.training.PROGRAMS]
+    values = CONFIG.to_dict()
+    values["training"] |= {"contrast_steps": 7, "contrast_rate": 1e-2, "contrast_dropout": 0.3}
+    values["training"] |= {"contrast_temperature": 0.2}
+    model = scs.SiameseClu(6, config=scs.Config.from_dict(values))
+    model.fit(adata[:598].copy(), progress=False)
+    assert (model.history["stage"] == "contrast").sum() == 7
+    assert [program._cache_size() for program in F.training.PROGRAMS] == sizes
