@@ -180,10 +180,9 @@ def means(runs: list[Run], name: str, score: str) -> dict[str, float]:
     return {one: float(np.mean(found)) for one, found in values.items()}
 
 
-def cell(runs: list[Run], name: str, score: str) -> str:
-    """Return the mean over sets, and the difference from smoothed components on the same sets."""
-    own = means(runs, name, score)
-    reference = means(runs, "fast" if score == "partition" else SMOOTHED, score)
+def cell(runs: list[Run], name: str, score: str, than: str) -> str:
+    """Return the mean over sets, and the difference from another's on the same sets."""
+    own, reference = means(runs, name, score), means(runs, than, score)
     if not own:
         return "-"
     text = f"{np.mean(list(own.values())):.1f}"
@@ -205,7 +204,10 @@ def table(runs: list[Run]) -> str:
     ]
     for name in names:
         own = [run for run in runs if run["representation"] == name]
-        cells = " | ".join(cell(runs, name, score) for score in SCORES)
+        cells = " | ".join(
+            cell(runs, name, score, "fast" if score == "partition" else SMOOTHED)
+            for score in SCORES
+        )
         lines.append(f"| {name} | {len({run['set'] for run in own})} | {len(own)} | {cells} |")
     return "\n".join(lines) + "\n"
 
