@@ -364,7 +364,8 @@ class SiameseClu:
         n = len(prepared.order)
         z = method.embed(fit.state, fit.data)
         state = method.fill_empty_clusters(fit.state, fit.data, z)
-        proba, embedding = (np.asarray(a)[:n] for a in (method.assign(state, z).proba, z))
+        learned = method.represent(state, fit.data.features, z)
+        proba, embedding = (np.asarray(a)[:n] for a in (method.assign(state, z).proba, learned))
         back = np.argsort(prepared.order)
         proba = constraints.constrain(proba, prepared.constraints)
         labels, rank = by_size(proba.argmax(axis=1), k)
@@ -755,20 +756,29 @@ class SiameseClu:
 
     def _check_trained(self) -> None:
         """Raise ValueError if what only training uses was handed in, and nothing is trained."""
-        steps = self.config.training
-        if any((steps.feature_steps, steps.graph_steps, steps.joint_steps, steps.steps)):
-            return
-        used = sorted(self._own_choices().keys() & {"terms", "encoder", "optimizer"})
+        taken = {stage for stage, count in self.config.training.steps_of().items() if count}
+        own = [term for term in self._choices["terms"] if term not in F.TERMS]
+        trained = {
+            "encoder": bool(taken - {"contrast"}),
+            "optimizer": bool(taken),
+            "terms": any(taken & {*term.stages} for term in own),
+        }
+        used = sorted(name for name in self._own_choices() if not trained.get(name, True))
         if used:
             msg = (
                 f"Expected steps of training for your {' and '.join(used)}, found none: by default "
-                "nothing is trained; set `config.training`, for example "
+                "contrast alone is trained; set `config.training`, for example "
                 "`Config.from_dict({'training': {'steps': 200}})`."
             )
             raise ValueError(msg)
 
     def get_latent_representation(self) -> np.ndarray:
-        """Return the fused embedding [n, d] of the fitted cells; rows have length sqrt(d)."""
+        """Return the embedding [n, d] of the fitted cells.
+
+        It is the projection that contrast between neighbours taught; without it
+        (:meth:`Config.fast`) the fused embedding, in which cells are clustered in any case, and
+        whose rows have length sqrt(d).
+        """
         return self._result("embedding")
 
     @property

@@ -20,6 +20,7 @@ FIT = "scsiameseclu_jax.model.SiameseClu.fit"
 # Few steps of small networks, for compilation is what takes the time.
 SHORT = """
 [training]
+contrast_steps = 0
 feature_steps = 5
 graph_steps = 0
 joint_steps = 0
