@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CELL_RESULTS = ("labels", "proba", "embedding")
+_CELL_RESULTS = ("labels", "proba", "embedding", "fused")
 _USUAL = {
     "encoder": F.graph_convolutions,
     "augment": F.dual_views,
@@ -365,7 +365,8 @@ class SiameseClu:
         z = method.embed(fit.state, fit.data)
         state = method.fill_empty_clusters(fit.state, fit.data, z)
         learned = method.represent(state, fit.data.features, z)
-        proba, embedding = (np.asarray(a)[:n] for a in (method.assign(state, z).proba, learned))
+        arrays = (method.assign(state, z).proba, learned, z)
+        proba, embedding, fused = (np.asarray(array)[:n] for array in arrays)
         back = np.argsort(prepared.order)
         proba = constraints.constrain(proba, prepared.constraints)
         labels, rank = by_size(proba.argmax(axis=1), k)
@@ -381,6 +382,7 @@ class SiameseClu:
             "labels": labels[back],
             "proba": proba,
             "embedding": embedding[back].astype(np.float32),
+            "fused": fused[back].astype(np.float32),
             "history": fit.history,
             "estimate": estimate,
             "votes": votes,
@@ -503,7 +505,7 @@ class SiameseClu:
         check_cells(adata, self.manifest, counts=True)
         given = as_given(self.manifest, adata)
         names = self.labels.astype(str)
-        embedding, answers = self.get_latent_representation(), self.answers
+        embedding, answers = self.get_latent_representation(fused=True), self.answers
         layer = given["layer"]
         return question_table(adata, pool, embedding, names, answers, layer=layer, n=n)
 
@@ -539,7 +541,7 @@ class SiameseClu:
         found = [constraints.find_answers(adata, table) for table in tables]
         table = constraints.joined_answers(adata, found)
         known = {name: self.manifest["input"].get(name) for name in constraints.OPTIONS}
-        embedding, method = self.get_latent_representation(), self.method()
+        embedding, method = self.get_latent_representation(fused=True), self.method()
         options: dict[str, Any] = {"order": order, "known": known}
         again = cluster_by_answers(adata, pool, embedding, table, method, **options)
         notes: list[str] = []
@@ -730,6 +732,7 @@ class SiameseClu:
         model = cls(settings["n_clusters"], config=config, **choices)
         model._missing = {name: own for name, own in saved.items() if name not in choices}
         history = reference.group(arrays, "history/")
+        arrays.setdefault("results/fused", arrays["results/embedding"])  # of an older version
         model._results = {name: arrays[f"results/{name}"] for name in _CELL_RESULTS}
         model._results["history"] = history | {"stage": np.array(settings["stage"])}
         model._results["manifest"] = settings["manifest"]
@@ -772,14 +775,19 @@ class SiameseClu:
             )
             raise ValueError(msg)
 
-    def get_latent_representation(self) -> np.ndarray:
+    def get_latent_representation(self, *, fused: bool = False) -> np.ndarray:
         """Return the embedding [n, d] of the fitted cells.
 
         It is the projection that contrast between neighbours taught; without it
         (:meth:`Config.fast`) the fused embedding, in which cells are clustered in any case, and
         whose rows have length sqrt(d).
+
+        Parameters
+        ----------
+        fused
+            Return the fused embedding.
         """
-        return self._result("embedding")
+        return self._result("fused" if fused else "embedding")
 
     @property
     def labels(self) -> np.ndarray:

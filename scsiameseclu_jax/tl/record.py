@@ -108,6 +108,7 @@ def add(
     result: Clusters,
     embedding: np.ndarray,
     *,
+    fused: np.ndarray | None = None,
     min_confidence: float | None,
     restrict_to: RestrictTo | None = None,
 ) -> None:
@@ -143,13 +144,27 @@ def add(
     drop_tree(adata, key)
     for name in ("colors", "markers", "top_markers", "annotation", "paga"):  # of other clusters
         adata.uns.pop(f"{key}_{name}", None)
-    for name in (f"X_{key}_umap", f"X_{key}_diffmap", f"{key}_candidates", f"{key}_groups"):
+    for name in of_embedding(key):
         adata.obsm.pop(name, None)  # of another embedding
+    if fused is not None:
+        adata.obsm[f"X_{key}_fused"] = _spread(fused, part)
     if isinstance(result, SiameseClu) and result.stability is not None:
         adata.obs[f"{key}_agreement"] = _spread(result.stability.agreement, part)
         consensus = np.full(adata.n_obs, None, object)
         consensus[part] = names[result.stability.consensus]
         adata.obs[f"{key}_consensus"] = pd.Categorical(consensus, categories=list(names))
+
+
+def of_embedding(key: str) -> list[str]:
+    """Return the names in ``obsm`` of what belongs to the embedding of a clustering."""
+    names = [f"X_{key}_{name}" for name in ("umap", "diffmap", "fused")]
+    return [*names, f"{key}_candidates", f"{key}_groups"]
+
+
+def fused_of(adata: AnnData, key: str) -> np.ndarray:
+    """Return the embedding [n, d] that cells were clustered in, or else the one that there is."""
+    name = f"X_{key}_fused" if f"X_{key}_fused" in adata.obsm else f"X_{key}"
+    return np.asarray(adata.obsm[name])
 
 
 def add_pool(adata: AnnData, key: str, pool: Pool) -> dict[str, Any]:

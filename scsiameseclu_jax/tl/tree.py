@@ -13,7 +13,7 @@ from anndata import AnnData
 from scsiameseclu_jax.checks import check_key
 from scsiameseclu_jax.partition import tree
 from scsiameseclu_jax.preprocessing.expression import groups
-from scsiameseclu_jax.tl.record import UNASSIGNED, drop_tree, tree_columns, writable
+from scsiameseclu_jax.tl.record import UNASSIGNED, drop_tree, fused_of, tree_columns, writable
 
 logger = logging.getLogger(__name__)
 
@@ -156,4 +156,4 @@ def _embedding(adata: AnnData, key: str) -> np.ndarray:
             f"`scs.tl.siameseclu(adata, ..., key_added={key!r})` first."
         )
         raise KeyError(msg)
-    return np.asarray(adata.obsm[f"X_{key}"], np.float32)
+    return fused_of(adata, key).astype(np.float32)
