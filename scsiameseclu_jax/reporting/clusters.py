@@ -204,7 +204,7 @@ def _tree(result: Result) -> Figure | None:
     here = result.clusters[result.drawn & (result.clusters != UNASSIGNED)]
     if name not in adata.obsm or here.nunique() < 2:
         return None
-    cells = AnnData(obs=adata.obs[[key]], obsm={name: adata.obsm[name]})
+    cells = AnnData(obs=adata.obs[[key]], obsm={name: fused_of(adata, key)})
     tl.cluster_tree(cells, key=key)
     return pl.cluster_tree(cells, key).figure
 
