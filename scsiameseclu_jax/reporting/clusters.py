@@ -28,6 +28,7 @@ from scsiameseclu_jax.reporting.markup import (
     tag,
 )
 from scsiameseclu_jax.reporting.result import UNASSIGNED, Result, listed, median
+from scsiameseclu_jax.tl.record import fused_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
