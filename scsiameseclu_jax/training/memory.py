@@ -14,6 +14,7 @@ from scsiameseclu_jax.config import Config
 _LIBRARIES = 0.45e9  # Python with everything imported
 _COMPILER = 1.0e9  # on top, while the largest step is compiled
 _PROGRAMS = 0.63e9  # on top, once all steps are compiled
+_CANDIDATES = 100  # of a cell: some 90 partitions, a byte each
 _EDGES = 24  # of a cell in a symmetrised 15-neighbour graph, as padded
 _DENSITY = 0.1  # share of counts that are not zero, if nothing is known
 
@@ -65,8 +66,9 @@ def estimate_memory(
     values = (_DENSITY * n_genes * n_cells if n_values is None else n_values) / n_cells
     kept = min(n_genes, config.preprocessing.n_top_genes)
     p = config.preprocessing.n_components
-    # of each cell: the input, its components in three normalisations, counts of the kept genes
-    held = 8 * values + 3 * 4 * p + 6 * values * kept / n_genes
+    # of each cell: the input, its components in three normalisations, counts of the kept genes,
+    # candidate partitions
+    held = 8 * values + 3 * 4 * p + 6 * values * kept / n_genes + _CANDIDATES
     prepared = 45 * values + 10 * 8 * p
     graph = _EDGES * (12 + 1.5 * 8 + 4) + 4 * p
     counts = 2 * F.bucket(kept)
