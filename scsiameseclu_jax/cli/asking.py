@@ -97,8 +97,9 @@ def question_lines(question: pd.Series) -> Iterator[str]:
         where = f"in clusters {clusters}" if "," in clusters else f"in cluster {clusters}"
         yield from _wrapped(f"{question[f'n_{side}']} cells, now {where}", f"  {side.upper()}  ")
         yield from _wrapped(f"higher: {question[f'genes_{side}'] or 'no gene'}", "     ")
-    yield from _wrapped("(in brackets: share of its cells that express the gene, and of the other's)", "  ")
-    move = f"Cells that would move: {question['if_yes']} if yes, {question['if_no']} if no."
+    brackets = "(in brackets: share of its cells that express the gene, and of the other's)"
+    yield from _wrapped(brackets, "  ")
+    move = f"That would move: {question['if_yes']} if yes, {question['if_no']} if no."
     yield from _wrapped(f"Cells that hinge on the answer: {question['n_hinge']}. {move}", "  ")
 
 

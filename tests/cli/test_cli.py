@@ -46,8 +46,9 @@ def folder(tmp_path_factory):
     return made
 
 
-def run(folder, *words):
-    command = [sys.executable, "-m", "scsiameseclu_jax", *map(str, words)]
+def command(folder, *words):
+    """Return what `subprocess` needs to run the program in a folder."""
+    program = [sys.executable, "-m", "scsiameseclu_jax", *map(str, words)]
     source = str(Path(scs.__file__).parents[1])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
@@ -55,8 +56,13 @@ def run(folder, *words):
     del environment["JAX_COMPILATION_CACHE_DIR"]
     environment |= {"XDG_CACHE_HOME": str(folder.parent / "user")}
     environment |= {"MPLCONFIGDIR": matplotlib.get_cachedir()}
-    options = {"cwd": folder, "env": environment, "timeout": 300, "check": False}
-    return subprocess.run(command, capture_output=True, text=True, **options)
+    return program, {"cwd": folder, "env": environment}
+
+
+def run(folder, *words):
+    program, options = command(folder, *words)
+    options |= {"timeout": 300, "check": False, "text": True}
+    return subprocess.run(program, capture_output=True, stdin=subprocess.DEVNULL, **options)
 
 
 def cluster(folder, out, *words):
