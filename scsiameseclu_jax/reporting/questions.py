@@ -45,7 +45,7 @@ _N = 5
 _LEAST = 0.05  # share of a group that is in a cluster, from which the cluster is named
 _WORDS = {1: YES, 0: NO, -1: UNSURE}
 _A, _B = OKABE_ITO[0], OKABE_ITO[3]
-_IF_YES, _IF_NO, _EITHER = OKABE_ITO[2], OKABE_ITO[5], OKABE_ITO[6]
+_IF_YES, _IF_NO, _OTHER, _ANYWAY = OKABE_ITO[2], OKABE_ITO[5], OKABE_ITO[6], "#888888"
 
 
 def questions(result: Result) -> Section | None:
@@ -97,6 +97,8 @@ def _answered(result: Result, answers: Answers) -> Html:
         numbers = ", ".join(str(i + 1) for i in torn)
         text = "Some answers contradict each other. No was said of groups that others, of yes, tie"
         parts.append(note(f"{text} together: answer {numbers}."))
+    keep = f'adata.uns[{result.key!r}]["answers"].to_csv("answers.csv", index=False)'
+    parts.append(small(f"To keep them, for another fit: {keep}"))
     return join(parts)
 
 
@@ -125,35 +127,40 @@ def _groups(result: Result, asked: pd.Series, question: Question) -> Html:
 
 def _figure(result: Result, question: Question, now: np.ndarray) -> Html:
     """Draw where both groups are and, beside that, which cells an answer would move."""
-    if_yes, if_no = question.if_same != now, question.if_different != now
-    n_yes, n_no = count(if_yes.sum()), count(if_no.sum())
-    n_hinge = count((question.if_same != question.if_different).sum())
+    moved = question.if_same != now, question.if_different != now
+    hinge = question.if_same != question.if_different
+    n_yes, n_no, n = (count(cells.sum()) for cells in (*moved, hinge))
     text = (
-        "Two maps of the cells: groups A and B, and the cells that would change cluster, "
-        f"{n_yes} if the answer is yes, {n_no} if it is no"
+        f"Two maps of the cells: groups A and B, and the cells that would move, {n_yes} if the "
+        f"answer is yes, {n_no} if it is no"
     )
     caption = (
-        f"Cells that hinge on the answer: {n_hinge}. Right: cells that would change cluster, "
-        f"{n_yes} if it is yes, {n_no} if no. UMAP of the embedding."
+        f"Cells that would change cluster: {n_yes} if the answer is yes, {n_no} if it is no. "
+        "Either way: both answers move them to one cluster; two ways: to different ones. Cells "
+        f"whose cluster hinges on the answer: {n}. UMAP of the embedding."
     )
-    return figure(_drawn(result, question.cells, if_yes, if_no), text, caption)
+    anyway = moved[0] & ~hinge
+    moves = {
+        "either way": (anyway, _ANYWAY, "s"),
+        "if no": (moved[1] & ~moved[0], _IF_NO, "^"),
+        "if yes": (moved[0] & ~moved[1], _IF_YES, "o"),
+        "two ways": (moved[0] & moved[1] & hinge, _OTHER, "D"),
+    }
+    return figure(_drawn(result, question.cells, moves), text, caption, pixels=True)
 
 
 def _drawn(
-    result: Result, groups: tuple[np.ndarray, np.ndarray], if_yes: np.ndarray, if_no: np.ndarray
+    result: Result,
+    groups: tuple[np.ndarray, np.ndarray],
+    moves: dict[str, tuple[np.ndarray, str, str]],
 ) -> Figure:
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(6.4, 3.0), layout="constrained")
+    drawn = Figure(figsize=(6.4, 3.2), layout="constrained")
     left, right = drawn.subplots(1, 2)
     points = coordinates(result.cells, f"{result.key}_umap")
     _scatter(left, points, {"A": (groups[0], _A, "o"), "B": (groups[1], _B, "^")})
-    only = {
-        "if yes": (np.flatnonzero(if_yes & ~if_no), _IF_YES, "o"),
-        "if no": (np.flatnonzero(if_no & ~if_yes), _IF_NO, "^"),
-        "either way": (np.flatnonzero(if_yes & if_no), _EITHER, "s"),
-    }
-    _scatter(right, points, {name: what for name, what in only.items() if len(what[0])})
+    _scatter(right, points, {k: (np.flatnonzero(v[0]), *v[1:]) for k, v in moves.items()})
     left.set_title("the groups", fontsize="medium")
     right.set_title("cells that would move", fontsize="medium")
     return drawn
@@ -164,15 +171,18 @@ def _scatter(ax: Axes, points: np.ndarray, shown: dict[str, tuple[np.ndarray, st
     size = float(np.clip(4e3 / len(points), 1, 8))
     options: dict[str, Any] = {"linewidths": 0, "rasterized": True}
     ax.scatter(*points.T, c=MISSING, s=size, **options)
+    shown = {name: what for name, what in shown.items() if len(what[0])}
     for name, (rows, color, mark) in shown.items():
         options |= {"label": f"{name} ({count(len(rows))})", "marker": mark}
-        ax.scatter(*points[rows].T, c=color, s=max(9, 2 * size), **options)
+        s = float(np.clip(3e3 / len(rows), 1.5 * size, 16))  # few cells have to be seen, too
+        ax.scatter(*points[rows].T, c=color, s=s, **options)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     if shown:
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncols": len(shown)}
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncols": 2}
         style = {"frameon": False, "fontsize": "small", "handletextpad": 0.1, "columnspacing": 0.8}
-        ax.legend(**place, **style, markerscale=2)
+        for mark in ax.legend(**place, **style).legend_handles:
+            mark.set_sizes([30])
 
 
 def _how(result: Result) -> Html:
