@@ -3,7 +3,9 @@
 ``python -m benchmarks.ablation`` fits every labelled data set at hand (`real_data.py`) with all
 terms (``Config.paper()``), then with each part left out in turn, with several seeds, and
 compares the ARI on the same set and seed. The first of them are the paper's own ablations. The
-defaults leave out what does not help. Labels score, nothing else. It resumes: runs on record with
+defaults leave out what does not help. What contrast is made of, the last rows, is compared with the
+default, by its embedding (``benchmarks.embedding``): clusters do not depend on it. Labels score,
+nothing else. It resumes: runs on record with
 the same code, versions and settings are not repeated (``--fresh`` repeats all). Writes
 ``benchmarks/results/ablation.json``, ``.md`` and ``.png``.
 """
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from benchmarks import real_data
+from benchmarks import embedding, real_data
 from benchmarks.records import Run, code_fingerprint, on_record, save, save_plot
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ LEANER = "that, and local propagation"
 _NO_C = {"cell_correlation_features": 0.0, "cell_correlation_graph": 0.0}
 _NO_REC = {"features": 0.0, "propagated_features": 0.0, "adjacency": 0.0}
 _PLAIN = {"gate": "fixed", "local": False, "global_attention": False}
+_NARROW = {"feature_layers": [128], "graph_layers": [64]}
 _NO_STEPS = {"feature_steps": 0, "graph_steps": 0, "joint_steps": 0, "steps": 0}
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -51,19 +54,31 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no diffusion": {"augmentation": {"diffusion": False}},
     "no attention": {"fusion": {"global_attention": False}},
     "no linear path": {"network": {"linear_path": False}},
-    "the paper's widths": {
-        "network": {"feature_layers": [128, 256, 512], "graph_layers": [128, 256]}
-    },
+    "the default's widths": {"network": _NARROW},
     "no training stage": {"training": {"steps": 0}},
     "nothing learned": {"training": _NO_STEPS},
 }
+CONTRAST: dict[str, dict[str, Any]] = {
+    "no contrast": {"training": {"contrast_steps": 0}},
+    "contrast: 200 steps": {"training": {"contrast_steps": 200}},
+    "contrast: 2000 steps": {"training": {"contrast_steps": 2000}},
+    "contrast: temperature 0.2": {"training": {"contrast_temperature": 0.2}},
+    "contrast: temperature 1": {"training": {"contrast_temperature": 1.0}},
+    "contrast: no dropout": {"training": {"contrast_dropout": 0.0}},
+    "contrast: dropout 0.4": {"training": {"contrast_dropout": 0.4}},
+    "contrast: two hidden layers": {"network": {"projection_layers": [256, 256]}},
+    "contrast: 50 latent dimensions": {"network": {"n_latent": 50}},
+    "contrast: no linear path": {"network": {"linear_path": False}},
+}
+VARIANTS |= CONTRAST
+EMBEDDING = ["probe_20", "balanced_20", "purity", "leiden", "kmeans"]
 
 
 def config_of(variant: str) -> "Config":
-    """Return all terms but what the variant leaves out."""
+    """Return all terms but what the variant leaves out, or the default with what it changes."""
     import scsiameseclu_jax as scs
 
-    start = scs.Config() if variant in {LEAN, LEANER} else scs.Config.paper()
+    start = scs.Config() if variant in {LEAN, LEANER, *CONTRAST} else scs.Config.paper()
     values = start.to_dict()
     for section, settings in VARIANTS[variant].items():
         values[section] |= settings
@@ -80,7 +95,8 @@ def run_one(set_name: str, variant: str, seed: int) -> Run:
     model = scs.SiameseClu(len(set(labels)), config=config_of(variant))
     model.fit(adata, rng=seed, progress=False)
     ari = float(adjusted_rand_score(labels, model.labels))
-    return {"set": set_name, "variant": variant, "seed": seed, "ari": ari}
+    scores = embedding.score(model.get_latent_representation(), labels, seed)
+    return {"set": set_name, "variant": variant, "seed": seed, "ari": ari, "embedding": scores}
 
 
 def changes(runs: list[Run], variant: str) -> tuple[np.ndarray, dict[str, float]]:
@@ -95,6 +111,29 @@ def changes(runs: list[Run], variant: str) -> tuple[np.ndarray, dict[str, float]
     sets = dict.fromkeys(name for name, _, _ in pairs)
     by_seed = np.array([np.mean([d for _, s, d in pairs if s == seed]) for seed in seeds])
     return by_seed, {name: float(np.mean([d for n, _, d in pairs if n == name])) for name in sets}
+
+
+def learned(runs: list[Run]) -> list[str]:
+    """Return a Markdown table: what the embedding is worth, and its change from the default's."""
+    rows = [run | {"representation": run["variant"]} for run in runs if "embedding" in run]
+    rows = [run | {"scores": run["embedding"]} for run in rows]
+    names = [LEAN, *(name for name in CONTRAST if any(r["variant"] == name for r in rows))]
+    if len(names) == 1:
+        return []
+    return [
+        "",
+        "The embedding, means over sets in %; in brackets the change from the default, ± its "
+        "paired standard error over sets.",
+        "",
+        f"| changed | runs | {' | '.join(embedding.SCORES[score] for score in EMBEDDING)} |",
+        "| --- | --- |" + " --- |" * len(EMBEDDING),
+        *(
+            f"| {'the default' if name == LEAN else name} | {count(rows, name)} | "
+            + " | ".join(embedding.cell(rows, name, score, LEAN) for score in EMBEDDING)
+            + " |"
+            for name in names
+        ),
+    ]
 
 
 def count(runs: list[Run], variant: str) -> int:
@@ -115,13 +154,13 @@ def table(runs: list[Run]) -> str:
     ]
     for variant in VARIANTS:
         by_seed, by_set = changes(runs, variant)
-        if variant == BASE or not by_seed.size:
+        if variant == BASE or variant in CONTRAST or not by_seed.size:
             continue
         cells = [f"{100 * by_set[name]:+.1f}" if name in by_set else "-" for name in sets]
         spread = f" ± {100 * by_seed.std():.1f}" if len(by_seed) > 1 else ""
         mean = f"{100 * by_seed.mean():+.1f}{spread}"
         lines.append(f"| {variant} | {count(runs, variant)} | {mean} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *learned(runs)]) + "\n"
 
 
 def plot(runs: list[Run], path: Path) -> None:
@@ -131,7 +170,7 @@ def plot(runs: list[Run], path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    points = {v: 100 * changes(runs, v)[0] for v in VARIANTS if v != BASE}
+    points = {v: 100 * changes(runs, v)[0] for v in VARIANTS if v not in {BASE, *CONTRAST}}
     points = {name: values for name, values in points.items() if values.size}
     figure, ax = plt.subplots(figsize=(7, 0.35 * len(points) + 1.2), layout="constrained")
     for i, (name, values) in enumerate(points.items()):
@@ -161,7 +200,8 @@ def main(argv: list[str] | None = None) -> int:
     sets = arguments.sets or real_data.main_sets()
     if not sets:
         parser.error(f"no data found; name their folder in {real_data.VARIABLE}")
-    variants = [BASE, *(v for v in arguments.variants if v != BASE)]
+    bases = [LEAN] if set(arguments.variants) <= {LEAN, *CONTRAST} else [BASE]
+    variants = [*bases, *(v for v in arguments.variants if v not in bases)]
     marks = {variant: code_fingerprint(config_of(variant).to_dict()) for variant in VARIANTS}
     runs = on_record(arguments.out, set(marks.values()), fresh=arguments.fresh)
     done = {(run["set"], run["variant"], run["seed"]) for run in runs}

@@ -76,6 +76,10 @@ class Network:
     (128, 256, 512)."""
     graph_layers: tuple[int, ...] = (64,)
     """Hidden widths of the graph encoder; its decoder mirrors them. The paper's are (128, 256)."""
+    projection_layers: tuple[int, ...] = (256,)
+    """Hidden widths of the projection, which learns by contrast between neighbours."""
+    contrast_layers: tuple[int, ...] = (128,)
+    """Hidden widths of a network behind the projection, whose output is contrasted."""
     n_latent: int = 20
     """Latent dimensions ``d``."""
     negative_slope: float = 0.2
@@ -85,7 +89,7 @@ class Network:
     the leading components and lose nothing that their input had."""
 
     def __post_init__(self) -> None:
-        for name in ("feature_layers", "graph_layers"):
+        for name in ("feature_layers", "graph_layers", "projection_layers", "contrast_layers"):
             # a list from a TOML file would make the config unhashable
             object.__setattr__(self, name, tuple(getattr(self, name)))
             widths = getattr(self, name)
@@ -166,15 +170,28 @@ class Transport:
         _expect(self.max_iterations >= 10, "max_iterations", "at least 10", self.max_iterations)
 
 
+# Stages in their order, and how the setting of their steps begins.
+_PREFIXES = {
+    "contrast": "contrast_",
+    "features": "feature_",
+    "graph": "graph_",
+    "joint": "joint_",
+    "train": "",
+}
+
+
 @dataclass(frozen=True)
 class Training:
-    """Length, step size and batches of the four stages.
+    """Length, step size and batches of the five stages.
 
-    By default no stage takes a step: training as long as was usual (:meth:`Config.paper` has it)
-    moved no partition, and cost minutes. Embedding and clusters are then those of networks that
-    begin as the leading components, smoothed over the graph.
+    By default the projection alone learns, for a few seconds: it is the embedding that users get.
+    Clusters are those of the fused embedding of autoencoders that begin as the leading components,
+    smoothed over the graph; training them (:meth:`Config.paper`) moved no partition, and cost
+    minutes.
     """
 
+    contrast_steps: int = 500
+    """Steps of the projection, on batches of cells: as many for few cells as for many."""
     feature_steps: int = 0
     """Pre-training steps of the feature autoencoder, on batches of cells."""
     graph_steps: int = 0
@@ -185,12 +202,21 @@ class Training:
     """Training steps with all terms, on all cells."""
     patience: int = 0
     """Training stops early once no cell's target moved in so many steps; 0 does not stop early."""
+    contrast_rate: float = 1e-3
+    """Adam's largest learning rate for the projection: it rises from 0 and falls to 0 again over
+    ``contrast_steps``."""
     pretrain_rate: float = 1e-4
-    """Adam's learning rate in the three pre-training stages."""
+    """Adam's learning rate in pre-training of the autoencoders."""
     rate: float = 1e-4
     """Adam's learning rate in training."""
     gradient_norm: float = 10.0
     """Global norm at which gradients are clipped."""
+    contrast_batch: int = 512
+    """Cells in a batch of the projection's, each with one of its neighbours."""
+    contrast_temperature: float = 0.5
+    """Cosines over this are what contrast compares: a small one looks at the nearest only."""
+    contrast_dropout: float = 0.2
+    """Share of the features that both cells of a pair lose, each its own."""
     feature_batch: int = 1024
     """Cells in a batch of the feature autoencoder's pre-training."""
     zinb_batch: int = 512
@@ -203,12 +229,19 @@ class Training:
         options = ("consensus", "candidate")
         value = self.first_partition
         _expect(value in options, "first_partition", f"one of {options}", value)
-        for name in ("feature_steps", "graph_steps", "joint_steps", "steps", "patience"):
+        for name in (*(f"{prefix}steps" for prefix in _PREFIXES.values()), "patience"):
             _expect(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
-        for name in ("pretrain_rate", "rate", "gradient_norm"):
+        rates = ("contrast_rate", "pretrain_rate", "rate", "gradient_norm")
+        for name in (*rates, "contrast_temperature"):
             _expect(getattr(self, name) > 0, name, "positive", getattr(self, name))
-        for name in ("feature_batch", "zinb_batch"):
-            _expect(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name, least in (("contrast_batch", 2), ("feature_batch", 1), ("zinb_batch", 1)):
+            _expect(getattr(self, name) >= least, name, f"at least {least}", getattr(self, name))
+        dropout = self.contrast_dropout
+        _expect(0 <= dropout < 1, "contrast_dropout", "in [0, 1)", dropout)
+
+    def steps_of(self) -> dict[str, int]:
+        """Return the number of steps of each stage, in their order."""
+        return {stage: getattr(self, f"{prefix}steps") for stage, prefix in _PREFIXES.items()}
 
 
 @dataclass(frozen=True)
@@ -243,9 +276,11 @@ class Scale:
         _expect(self.precision in options, "precision", f"one of {options}", self.precision)
 
 
-# Parts of the paper that the defaults leave out.
+# Parts of the paper that the defaults leave out. Published rates of training are 1e-4 to 1e-2, one
+# for each data set.
 _PAPER = {
     "augmentation": {"feature_noise": 0.1},
+    "network": {"feature_layers": [128, 256, 512], "graph_layers": [128, 256]},
     "fusion": {"global_attention": True},
     "losses": {
         "adjacency": 0.1,
@@ -254,10 +289,20 @@ _PAPER = {
         "latent_correlation": 1.0,
         "propagation": 1.0,
     },
-    "training": {"feature_steps": 200, "graph_steps": 20, "joint_steps": 20, "steps": 40},
+    "training": {
+        "contrast_steps": 0,
+        "feature_steps": 200,
+        "graph_steps": 200,
+        "joint_steps": 200,
+        "steps": 50,
+        "pretrain_rate": 1e-4,
+        "rate": 1e-3,
+    },
 }
 
-_SHORT = {"training": {"feature_steps": 20, "graph_steps": 0, "joint_steps": 0, "steps": 4}}
+_FAST = {"training": {"contrast_steps": 0}}
+
+_SHORT = {"training": {"contrast_steps": 0, "feature_steps": 20, "steps": 4}}
 
 
 @dataclass(frozen=True)
@@ -294,7 +339,7 @@ class Config:
 
     @classmethod
     def paper(cls) -> Self:
-        """Return the defaults with every part of the paper's method on, and with training.
+        """Return the paper's method: its terms, widths, rates and 200 + 50 epochs; no contrast.
 
         What the default leaves out did not help (``benchmarks/ablation.py``).
 
@@ -304,6 +349,19 @@ class Config:
         (True, False)
         """
         return cls.from_dict(_PAPER)
+
+    @classmethod
+    def fast(cls) -> Self:
+        """Return the defaults with nothing learned: clusters are the same, and come sooner.
+
+        The embedding is then the one that cells are clustered in.
+
+        Examples
+        --------
+        >>> any(Config.fast().training.steps_of().values())
+        False
+        """
+        return cls.from_dict(_FAST)
 
     @classmethod
     def short(cls) -> Self:

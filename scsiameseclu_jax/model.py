@@ -14,13 +14,10 @@ import pandas as pd
 
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax import files, reference
+from scsiameseclu_jax.answers import cluster_by_answers
 from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.certainty.calibration import calibrate, confidence
-from scsiameseclu_jax.certainty.questions import (
-    cluster_by_answers,
-    contradiction,
-    question_table,
-)
+from scsiameseclu_jax.certainty.questions import contradiction, question_table
 from scsiameseclu_jax.certainty.stability import Stability
 from scsiameseclu_jax.checks import as_seed, check_n_clusters
 from scsiameseclu_jax.config import Config, Weights
@@ -47,7 +44,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CELL_RESULTS = ("labels", "proba", "embedding")
+_CELL_RESULTS = ("labels", "proba", "embedding", "fused")
 _USUAL = {
     "encoder": F.graph_convolutions,
     "augment": F.dual_views,
@@ -367,7 +364,9 @@ class SiameseClu:
         n = len(prepared.order)
         z = method.embed(fit.state, fit.data)
         state = method.fill_empty_clusters(fit.state, fit.data, z)
-        proba, embedding = (np.asarray(a)[:n] for a in (method.assign(state, z).proba, z))
+        learned = method.represent(state, fit.data.features, z)
+        arrays = (method.assign(state, z).proba, learned, z)
+        proba, embedding, fused = (np.asarray(array)[:n] for array in arrays)
         back = np.argsort(prepared.order)
         proba = constraints.constrain(proba, prepared.constraints)
         labels, rank = by_size(proba.argmax(axis=1), k)
@@ -383,6 +382,7 @@ class SiameseClu:
             "labels": labels[back],
             "proba": proba,
             "embedding": embedding[back].astype(np.float32),
+            "fused": fused[back].astype(np.float32),
             "history": fit.history,
             "estimate": estimate,
             "votes": votes,
@@ -505,7 +505,7 @@ class SiameseClu:
         check_cells(adata, self.manifest, counts=True)
         given = as_given(self.manifest, adata)
         names = self.labels.astype(str)
-        embedding, answers = self.get_latent_representation(), self.answers
+        embedding, answers = self.get_latent_representation(fused=True), self.answers
         layer = given["layer"]
         return question_table(adata, pool, embedding, names, answers, layer=layer, n=n)
 
@@ -541,7 +541,7 @@ class SiameseClu:
         found = [constraints.find_answers(adata, table) for table in tables]
         table = constraints.joined_answers(adata, found)
         known = {name: self.manifest["input"].get(name) for name in constraints.OPTIONS}
-        embedding, method = self.get_latent_representation(), self.method()
+        embedding, method = self.get_latent_representation(fused=True), self.method()
         options: dict[str, Any] = {"order": order, "known": known}
         again = cluster_by_answers(adata, pool, embedding, table, method, **options)
         notes: list[str] = []
@@ -732,6 +732,7 @@ class SiameseClu:
         model = cls(settings["n_clusters"], config=config, **choices)
         model._missing = {name: own for name, own in saved.items() if name not in choices}
         history = reference.group(arrays, "history/")
+        arrays.setdefault("results/fused", arrays["results/embedding"])  # of an older version
         model._results = {name: arrays[f"results/{name}"] for name in _CELL_RESULTS}
         model._results["history"] = history | {"stage": np.array(settings["stage"])}
         model._results["manifest"] = settings["manifest"]
@@ -758,21 +759,35 @@ class SiameseClu:
 
     def _check_trained(self) -> None:
         """Raise ValueError if what only training uses was handed in, and nothing is trained."""
-        steps = self.config.training
-        if any((steps.feature_steps, steps.graph_steps, steps.joint_steps, steps.steps)):
-            return
-        used = sorted(self._own_choices().keys() & {"terms", "encoder", "optimizer"})
+        taken = {stage for stage, count in self.config.training.steps_of().items() if count}
+        own = [term for term in self._choices["terms"] if term not in F.TERMS]
+        trained = {
+            "encoder": bool(taken - {"contrast"}),
+            "optimizer": bool(taken),
+            "terms": any(taken & {*term.stages} for term in own),
+        }
+        used = sorted(name for name in self._own_choices() if not trained.get(name, True))
         if used:
             msg = (
                 f"Expected steps of training for your {' and '.join(used)}, found none: by default "
-                "nothing is trained; set `config.training`, for example "
+                "contrast alone is trained; set `config.training`, for example "
                 "`Config.from_dict({'training': {'steps': 200}})`."
             )
             raise ValueError(msg)
 
-    def get_latent_representation(self) -> np.ndarray:
-        """Return the fused embedding [n, d] of the fitted cells; rows have length sqrt(d)."""
-        return self._result("embedding")
+    def get_latent_representation(self, *, fused: bool = False) -> np.ndarray:
+        """Return the embedding [n, d] of the fitted cells.
+
+        It is the projection that contrast between neighbours taught; without it
+        (:meth:`Config.fast`) the fused embedding, in which cells are clustered in any case, and
+        whose rows have length sqrt(d).
+
+        Parameters
+        ----------
+        fused
+            Return the fused embedding.
+        """
+        return self._result("fused" if fused else "embedding")
 
     @property
     def labels(self) -> np.ndarray:

@@ -37,7 +37,7 @@ class Predicted(NamedTuple):
     confidence: np.ndarray
     """[m] chance that another plausible fit agrees; see `SiameseClu.confidence`."""
     embedding: np.ndarray
-    """[m, d] fused embedding, rows of length sqrt(d), float32."""
+    """[m, d] embedding as of the cells of the fit, float32."""
     novelty: np.ndarray
     """[m] share of the fit's cells that are less surprising, 0 to 1."""
     is_novel: np.ndarray
@@ -164,6 +164,7 @@ def predict(
         bound_programs(method, reference.data, cells)
         z = method.embed_new(reference.state, reference.data, cells)
         proba = method.assign(reference.state, z).proba
+        z = method.represent(reference.state, cells.features, z)
         parts.append([np.asarray(a)[: len(x)] for a in (proba, z)])
     proba, embedding = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     proba = proba[:, reference.rank].astype(np.float32)

@@ -6,7 +6,7 @@ import scsiameseclu_jax as scs
 from scsiameseclu_jax.preprocessing.prepare import prepare
 from scsiameseclu_jax.tl import classification
 
-SHORT = {"feature_steps": 5, "graph_steps": 0, "joint_steps": 0, "steps": 0}
+SHORT = {"contrast_steps": 0, "feature_steps": 5}
 CONFIG = scs.Config.from_dict({"training": SHORT})
 
 

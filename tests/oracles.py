@@ -47,6 +47,20 @@ def cell_correlation(z_1, z_2):
     return correlation_loss(unit(z_1) @ unit(z_2).T)
 
 
+def neighbor_contrast(z_1, z_2, cells_1, cells_2, temperature):
+    """InfoNCE of pairs: the negatives of a cell are the neighbours j of cells other than itself."""
+    s, n, total = unit(z_1) @ unit(z_2).T / temperature, len(z_1), 0.0
+
+    def apart(i, j):
+        return cells_1[i] not in (cells_1[j], cells_2[j]) and cells_2[i] != cells_2[j]
+
+    for i in range(n):
+        row = [s[i, j] for j in range(n) if i == j or apart(i, j)]
+        column = [s[j, i] for j in range(n) if i == j or apart(j, i)]
+        total += sum(jnp.log(sum(map(jnp.exp, side))) - s[i, i] for side in (row, column))
+    return total / (2 * n)
+
+
 def latent_correlation(z_1, z_2, q):
     share = q / q.sum(axis=0)
     return correlation_loss(unit((share.T @ z_1).T) @ unit((share.T @ z_2).T).T)

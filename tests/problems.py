@@ -19,9 +19,15 @@ _PAPER = scs.Config.paper().to_dict()
 CONFIG = scs.Config.from_dict(
     _PAPER
     | {
-        "network": {"feature_layers": [8, 7], "graph_layers": [9, 6], "n_latent": 4},
+        "network": {
+            "feature_layers": [8, 7],
+            "graph_layers": [9, 6],
+            "projection_layers": [8],
+            "contrast_layers": [8],
+            "n_latent": 4,
+        },
         "augmentation": _PAPER["augmentation"] | {"diffusion_tolerance": 1e-13},
-        "training": {"feature_batch": 16, "zinb_batch": 8},
+        "training": {"contrast_batch": 16, "feature_batch": 16, "zinb_batch": 8},
     }
 )
 
@@ -41,9 +47,15 @@ def method_of(config=CONFIG, k=K, **choices):
 # For tests of what can be handed in: as little to compile as there can be.
 PLAIN = scs.Config.from_dict(
     {
-        "network": {"feature_layers": [8], "graph_layers": [6], "n_latent": 4},
+        "network": {
+            "feature_layers": [8],
+            "graph_layers": [6],
+            "projection_layers": [8],
+            "contrast_layers": [8],
+            "n_latent": 4,
+        },
         "augmentation": {"diffusion": False, "edge_removal": 0.0},
-        "training": {"feature_batch": 16, "zinb_batch": 8},
+        "training": {"contrast_batch": 16, "feature_batch": 16, "zinb_batch": 8},
     }
 )
 METHOD = method_of()

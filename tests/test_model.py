@@ -1,5 +1,7 @@
 """The model and the AnnData floor: labels, order, resumption, round trips."""
 
+from functools import partial
+
 import anndata as ad
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,7 @@ from scsiameseclu_jax.training import device, stages
 from scsiameseclu_jax.training.progress import Progress
 
 SHORT = scs.Config.from_dict(
-    {"training": {"feature_steps": 10, "graph_steps": 4, "joint_steps": 0, "steps": 10}}
+    {"training": {"contrast_steps": 0, "feature_steps": 10, "graph_steps": 4, "steps": 10}}
 )
 
 
@@ -109,8 +111,7 @@ def test_results_are_ordered_and_normalised(adata, model):
 
 
 def test_history_and_manifest(model):
-    steps = SHORT.training
-    total = steps.feature_steps + steps.graph_steps + steps.joint_steps + steps.steps
+    total = sum(SHORT.training.steps_of().values())
     assert {len(v) for v in model.history.values()} == {total}
     assert np.isnan(model.history["clustering"][model.history["stage"] != "train"]).all()
     assert np.isfinite(model.history["clustering"][model.history["stage"] == "train"]).all()
@@ -230,7 +231,7 @@ def test_a_fixed_gate_is_saved(adata, tmp_path):
     """It has no parameters, and files have no empty groups."""
     config = SHORT.to_dict()
     config["fusion"]["gate"] = "fixed"
-    config["training"] |= {"graph_steps": 0, "joint_steps": 0, "steps": 0}
+    config["training"] |= {"graph_steps": 0, "steps": 0}
     made = scs.SiameseClu(4, config=scs.Config.from_dict(config)).fit(adata, progress=False)
     made.save(tmp_path / "model")
     loaded = scs.SiameseClu.load(tmp_path / "model")
@@ -279,9 +280,7 @@ def test_settings_of_a_model_are_fixed(model):
 
 
 def test_without_any_step(adata, tmp_path):
-    nothing = {"feature_steps": 0, "graph_steps": 0, "joint_steps": 0, "steps": 0}
-    config = scs.Config.from_dict({"training": nothing})
-    made = scs.SiameseClu(4, config=config).fit(adata, progress=False)
+    made = scs.SiameseClu(4, config=scs.Config.fast()).fit(adata, progress=False)
     assert adjusted_rand_score(adata.obs["cell_type"], made.labels) > 0.8
     made.save(tmp_path / "model")
     assert len(scs.SiameseClu.load(tmp_path / "model").history["stage"]) == 0
@@ -332,8 +331,7 @@ def test_a_model_of_an_own_loop_is_a_model(adata, model, tmp_path):
     cells, method = blank.prepare(adata), blank.method()
     data, steps = cells.data, SHORT.training
     state = method.init(jax.random.key(0), data)
-    for stage in F.STAGES[:2]:
-        n_steps = {"features": steps.feature_steps, "graph": steps.graph_steps}[stage]
+    for stage, n_steps in (("features", steps.feature_steps), ("graph", steps.graph_steps)):
         state, _ = method.fit(method.start_stage(state, stage), data, n_steps=n_steps, stage=stage)
     state = method.prune_graph(state, data, method.embed(state, data))
     z = method.embed(state, data)
@@ -397,12 +395,17 @@ def test_an_own_encoder_is_handed_to_load(adata, tmp_path):
 
 def test_own_choices_that_only_training_uses_need_steps(adata):
     term = F.Term("small", lambda context: (context.embeddings.fused**2).mean())
-    for choice in ({"terms": (*F.TERMS, term)}, {"optimizer": optax.adam(1e-3)}):
-        with pytest.raises(ValueError, match=f"steps of training for your {next(iter(choice))}"):
-            scs.SiameseClu(4, **choice).fit(adata, progress=False)
+    usual, nothing = scs.Config(), scs.Config.fast()
+    own = {"terms": (*F.TERMS, term), "encoder": F.Encoder(*map(partial, F.graph_convolutions))}
+    own["optimizer"] = optax.adam(1e-3)
+    for name, config in (("terms", usual), ("encoder", usual), ("optimizer", nothing)):
+        with pytest.raises(ValueError, match=f"steps of training for your {name}"):
+            scs.SiameseClu(4, config=config, **{name: own[name]}).fit(adata, progress=False)
 
 
-def test_by_default_nothing_is_trained(adata):
+def test_by_default_contrast_alone_is_trained(adata):
     model = scs.SiameseClu(4).fit(adata, progress=False)
-    assert "loss" not in model.history
-    assert np.bincount(model.labels).min() > 0
+    steps = scs.Config().training.steps_of()
+    assert {stage for stage, count in steps.items() if count} == {"contrast"}
+    assert len(model.history["contrast"]) == steps["contrast"]
+    assert set(model.history["stage"]) == {"contrast"}

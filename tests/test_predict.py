@@ -13,7 +13,7 @@ from scsiameseclu_jax.certainty import calibration, novelty
 from scsiameseclu_jax.preprocessing import new_cells as reference
 from scsiameseclu_jax.preprocessing import normalization
 
-SHORT = {"feature_steps": 10, "graph_steps": 0, "joint_steps": 0, "steps": 4}
+SHORT = {"contrast_steps": 0, "feature_steps": 10, "steps": 4}
 CONFIG = scs.Config.from_dict({"training": SHORT})
 
 

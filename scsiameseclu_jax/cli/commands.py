@@ -79,19 +79,27 @@ def cluster(args: argparse.Namespace) -> None:
     key = args.key_added
     check_key(key)
     adata, config = _read(args), _config(args)
+    wrong = [k for k in args.levels or [] if not 2 <= k < adata.n_obs]
+    if wrong:
+        msg = f"Expected --levels between 2 and n_obs - 1 ({adata.n_obs - 1}), found {wrong[0]}."
+        raise ValueError(msg)
     with _put_aside(adata, args.labels) as labels:
         model, seconds = _fit_model(adata, args, config)
         write_clusters(adata, model, min_confidence=args.min_confidence, key_added=key)
-    write_anndata(args.out, adata)
-    _print_table(adata, adata.obs[key], _why(args), labels, seconds, answers=_answered(model))
-    print(f"wrote {args.out}")
-    if args.save is not None:
-        _keep(model, args)
-    if args.plot is not None:
-        scs.tl.umap(adata, key)
-        panels = scs.pl.overview(adata, key, labels=args.labels)
-        write_whole(args.plot, lambda path: panels[0].figure.savefig(path, dpi=150))
-        print(f"wrote {args.plot}")
+    try:
+        if args.levels:
+            scs.tl.cluster_tree(adata, args.levels, key)
+    finally:  # how many levels there are is not known before; the fit is kept in any case
+        write_anndata(args.out, adata)
+        _print_table(adata, adata.obs[key], _why(args), labels, seconds, answers=_answered(model))
+        print(f"wrote {args.out}")
+        if args.save is not None:
+            _keep(model, args)
+        if args.plot is not None:
+            scs.tl.umap(adata, key)
+            panels = scs.pl.overview(adata, key, labels=args.labels)
+            write_whole(args.plot, lambda path: panels[0].figure.savefig(path, dpi=150))
+            print(f"wrote {args.plot}")
 
 
 def fit(args: argparse.Namespace) -> None:

@@ -118,6 +118,13 @@ def _add_cluster(parsers: Any) -> None:
         help="ask up to N questions in the terminal, whether two groups of cells are of one type, "
         "and choose the clusters by the answers (default: %(default)s)",
     )
+    cluster.add_argument(
+        "--levels",
+        type=_numbers,
+        metavar="K,K,...",
+        help="other numbers of clusters to write as well, as columns NAME_K: those of the fit are "
+        "merged and split",
+    )
     cluster.add_argument("--save", type=Path, metavar="DIR", help="keep the model there, too")
     cluster.add_argument("--plot", type=Path, metavar="FILE", help=".png, .pdf or .svg to draw to")
     _add_common(cluster, "replace OUT, and the model and plot, if there already")
@@ -268,6 +275,14 @@ def _number_or_auto(word: str) -> int | str:
         return int(word)
     except ValueError:
         msg = f"expected a whole number or auto, found {word!r}"
+        raise argparse.ArgumentTypeError(msg) from None
+
+
+def _numbers(words: str) -> list[int]:
+    try:
+        return [int(word) for word in words.split(",")]
+    except ValueError:
+        msg = f"expected whole numbers with commas between them, found {words!r}"
         raise argparse.ArgumentTypeError(msg) from None
 
 

@@ -1,15 +1,22 @@
 """The method as pure functions of arrays: every stage usable alone, nothing but JAX below."""
 
 from scsiameseclu_jax.functional.attention import attention, attention_to, landmarks
-from scsiameseclu_jax.functional.augmentation import dual_views, edge_mask, feature_noise
+from scsiameseclu_jax.functional.augmentation import (
+    dual_views,
+    edge_mask,
+    feature_dropout,
+    feature_noise,
+)
 from scsiameseclu_jax.functional.data import cell_data
 from scsiameseclu_jax.functional.encoders import (
     Encoder,
+    contrast_head,
     decode_counts,
     decode_features,
     decode_graph,
     encode_features,
     graph_convolutions,
+    project,
 )
 from scsiameseclu_jax.functional.fusion import embed, fuse, gate, normalize_rows
 from scsiameseclu_jax.functional.graph import (
@@ -18,6 +25,7 @@ from scsiameseclu_jax.functional.graph import (
     bucket,
     cell_graph,
     diffuse,
+    draw_neighbors,
     normalize,
     pagerank_series,
     propagate,
@@ -29,6 +37,7 @@ from scsiameseclu_jax.functional.losses import (
     constraint_nll,
     latent_correlation,
     mean_squared_error,
+    neighbor_contrast,
     propagation_divergence,
 )
 from scsiameseclu_jax.functional.objective import (
@@ -109,16 +118,19 @@ __all__ = [
     "cell_graph",
     "clear_programs",
     "constraint_nll",
+    "contrast_head",
     "decode_counts",
     "decode_features",
     "decode_graph",
     "diffuse",
+    "draw_neighbors",
     "dual_views",
     "edge_mask",
     "embed",
     "empty_plan",
     "encode_features",
     "evaluate",
+    "feature_dropout",
     "feature_noise",
     "fill_empty_clusters",
     "fuse",
@@ -129,9 +141,11 @@ __all__ = [
     "log_assignment",
     "mean_cosine",
     "mean_squared_error",
+    "neighbor_contrast",
     "normalize",
     "normalize_rows",
     "pagerank_series",
+    "project",
     "propagate",
     "propagation_divergence",
     "share_changed",

@@ -22,6 +22,12 @@ def feature_noise(key: Array, features: Array, *, scale: Array | float) -> Array
     return features * (1 + scale * noise)
 
 
+def feature_dropout(key: Array, features: Array, *, rate: Array | float) -> Array:
+    """Set a share `rate` of the features [n, p] to 0, in [0, 1), and scale up the others."""
+    kept = jax.random.bernoulli(key, 1 - rate, features.shape)
+    return jnp.where(kept, features / (1 - rate), 0)
+
+
 def edge_mask(graph: CellGraph, embedding: Array, *, fraction: Array | float) -> Array:
     """Say which edges stay when the least similar links are removed.
 

@@ -7,6 +7,7 @@ returns the leading components of its input, smoothed by the graph in the graph 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -151,6 +152,16 @@ def _feature_encoder(network: Network) -> _Dense:
     return _Dense(network.feature_layers, network.n_latent, slope, path)
 
 
+def _projection(network: Network) -> _Dense:
+    slope, path = network.negative_slope, network.linear_path
+    return _Dense(network.projection_layers, network.n_latent, slope, path)
+
+
+def _contrast_head(network: Network) -> _Dense:
+    slope, path = network.negative_slope, network.linear_path
+    return _Dense(network.contrast_layers, network.n_latent, slope, path)
+
+
 def _feature_decoder(network: Network, n_features: int) -> _Dense:
     slope, path = network.negative_slope, network.linear_path
     return _Dense(network.feature_layers[::-1], n_features, slope, path)
@@ -199,6 +210,19 @@ def init_params(
     }
 
 
+def init_projection(key: Array, *, n_features: int, structure: Structure) -> Params:
+    """Initialise the projection of features [n, p] to what contrast learns [n, d]."""
+    x = jnp.zeros((1, n_features))
+    return _projection(structure.network).init(key, x)["params"]
+
+
+@partial(jax.jit, static_argnames="structure")  # one program, not one for each operation
+def init_contrast_head(key: Array, *, structure: Structure) -> Params:
+    """Initialise the network between the projection and its contrast."""
+    z = jnp.zeros((1, structure.network.n_latent))
+    return _contrast_head(structure.network).init(key, z)["params"]
+
+
 def init_count_heads(key: Array, n_genes: int, structure: Structure) -> Params:
     """Initialise the heads of mean, dispersion and dropout of `n_genes` counts."""
     hidden = jnp.zeros((1, structure.network.feature_layers[0]))
@@ -224,6 +248,27 @@ def encode_features(params: Params, x: Array, *, structure: Structure) -> Array:
     """Return the feature encoder's latent [n, d] of features [n, p]."""
     encoder = _feature_encoder(structure.network)
     return encoder.apply({"params": params["feature_encoder"]}, x)[0]
+
+
+def project(params: Params, x: Array, *, structure: Structure) -> Array:
+    """Return the projection's output [n, d] of features [n, p], each cell by itself.
+
+    It begins as the leading components, and learns in the stage ``"contrast"``.
+    """
+    return _projection(structure.network).apply({"params": params["projection"]}, x)[0]
+
+
+def contrast_head(head: Params, z: Array, *, structure: Structure) -> Array:
+    """Return what is contrasted [b, d] of projections [b, d].
+
+    What contrast asks for is learned best just before its loss; the layer before keeps more of
+    what tells cells apart.
+
+    References
+    ----------
+    Chen et al., A simple framework for contrastive learning of visual representations, ICML 2020.
+    """
+    return _contrast_head(structure.network).apply({"params": head}, z)[0]
 
 
 def decode_features(params: Params, z: Array, *, structure: Structure) -> tuple[Array, Array]:

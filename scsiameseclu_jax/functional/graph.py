@@ -249,6 +249,30 @@ def link_new_cells(graph: CellGraph, neighbors: Array, weights: Array) -> CellGr
     )
 
 
+def draw_neighbors(key: Array, graph: CellGraph, cells: Array) -> Array:
+    """Draw a neighbour of each of some cells, all with the same chance.
+
+    Parameters
+    ----------
+    key
+        Typed random key.
+    graph
+        Links in both directions and self loops, as :func:`cell_graph` makes it.
+    cells
+        [b] rows of cells.
+
+    Returns
+    -------
+    [b] rows; the cell itself where it has no neighbour.
+    """
+    ends = jnp.searchsorted(graph.receivers, jnp.stack([cells, cells + 1]))
+    start, n_links = ends[0], jnp.minimum(ends[1], graph.graph.n_edge[0]) - ends[0]
+    place = start + jax.random.randint(key, cells.shape, 0, jnp.maximum(n_links - 1, 1))
+    # edges are ascending by their other end: behind the self loop, all move up by one
+    place += (graph.senders[place] >= cells) & (n_links > 1)
+    return graph.senders[place]
+
+
 def normalize(graph: CellGraph, edge_mask: Array | None = None) -> CellGraph:
     """Scale raw weights by the degrees of both ends: ``D^-1/2 A D^-1/2``.
 

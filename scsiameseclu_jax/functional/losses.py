@@ -47,6 +47,38 @@ def cell_correlation(z_1: Array, z_2: Array, mask: Array) -> Array:
     return jnp.sum(mask * (same - 1) ** 2) / n + others / (n * (n - 1))
 
 
+def neighbor_contrast(
+    z_1: Array, z_2: Array, cells_1: Array, cells_2: Array, *, temperature: Array | float
+) -> Array:
+    """Contrast cells with a neighbour each: nearer to it than to the other cells of the batch.
+
+    Cross-entropy of ``softmax_j(s_ij)`` at j = i, and of the softmax over i, the mean of both, with
+    ``s = norm(z_1) norm(z_2)^T / temperature``. A pair that has a cell in common with another, or
+    whose cells are one, is no negative.
+
+    Parameters
+    ----------
+    z_1, z_2
+        [b, d] latents of the cells, and of a neighbour of each.
+    cells_1, cells_2
+        [b] which cells they are.
+    temperature
+        Positive.
+
+    References
+    ----------
+    van den Oord et al., Representation learning with contrastive predictive coding, 2018
+    (InfoNCE).
+    """
+    logits = jnp.matmul(_unit_rows(z_1), _unit_rows(z_2).T, precision=_HIGHEST) / temperature
+    drawn_twice = (cells_1[:, None] == cells_1) | (cells_2[:, None] == cells_2)
+    drawn_twice |= cells_1[:, None] == cells_2
+    own = jnp.eye(len(z_1), dtype=bool)
+    logits = jnp.where(drawn_twice & ~own, -jnp.inf, logits)
+    others = jax.nn.logsumexp(logits, axis=1) + jax.nn.logsumexp(logits, axis=0)
+    return jnp.mean(others / 2 - jnp.diagonal(logits))
+
+
 def latent_correlation(z_1: Array, z_2: Array, assignment: Array) -> Array:
     """Cross-correlate the latent dimensions of two views after a read-out to clusters.
 

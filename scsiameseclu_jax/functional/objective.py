@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, NamedTuple, get_args
@@ -22,8 +22,9 @@ from scsiameseclu_jax.functional.zinb import zinb_nll
 
 _COUNT_ROWS = 128  # cells x genes at a time: what fits in a cache
 
-Stage = Literal["features", "graph", "joint", "train"]
-"""Feature autoencoder alone, graph autoencoder alone, both fused, and both with clustering."""
+Stage = Literal["contrast", "features", "graph", "joint", "train"]
+"""Projection alone, feature autoencoder alone, graph autoencoder alone, both fused, and both with
+clustering."""
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
@@ -33,13 +34,15 @@ class Context(NamedTuple):
     params: Params
     """All parameters; what it returns is differentiated by them."""
     data: CellData
-    """The cells; in the stage ``"features"`` a batch of them, whose graph is of no use."""
+    """The cells; in the stage ``"features"`` a batch of them, whose graph is of no use. In
+    ``"contrast"`` 2b rows: a batch of cells, then a neighbour of each, with dropped features."""
     graph: CellGraph
-    """The whole graph, normalised; of all cells, also in the stage ``"features"``."""
+    """The whole graph, normalised; of all cells, also where ``data`` is a batch."""
     views: Views | None
     """Both views; None before the stage ``"train"``."""
     embeddings: Embeddings
-    """``fused`` is what the stage decodes; the rest is there in ``"train"``."""
+    """``fused`` is what the stage decodes, in ``"contrast"`` the projection; the rest is there in
+    ``"train"``."""
     log_assignment: Array | None
     """[n, k] logarithm of the soft assignment in ``"train"``."""
     target: Array | None
@@ -48,6 +51,10 @@ class Context(NamedTuple):
     """Typed key of this term in this step."""
     structure: Structure
     """Static settings."""
+    values: Mapping[str, Array]
+    """Traced settings; see :func:`values_of`."""
+    rows: Array | None = None
+    """[b] or [2b] which cells ``data`` holds, in the stages that see a batch."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,20 @@ class Term:
         if not 0 <= self.weight < float("inf"):
             msg = f"Expected `weight` of term {self.name!r} to be 0 or more, found {self.weight}."
             raise ValueError(msg)
+
+
+def _contrast(context: Context) -> Array:
+    """Contrast between neighbours."""
+    head, z = context.params["contrast"], context.embeddings.fused
+    z_1, z_2 = jnp.split(encoders.contrast_head(head, z, structure=context.structure), 2)
+    cells_1, cells_2 = jnp.split(context.rows, 2)
+    temperature = context.values["contrast_temperature"]
+    return losses.neighbor_contrast(z_1, z_2, cells_1, cells_2, temperature=temperature)
+
+
+def _init_contrast(key: Array, data: CellData, structure: Structure) -> Params:
+    del data
+    return encoders.init_contrast_head(key, structure=structure)
 
 
 def _features(context: Context) -> Array:
@@ -191,6 +212,7 @@ def _constraints(context: Context) -> Array | None:
 
 
 TERMS: tuple[Term, ...] = (
+    Term("contrast", _contrast, 1.0, ("contrast",), _init_contrast),
     Term("features", _features, 1.0, ("features", "joint", "train")),
     Term("propagated_features", _propagated_features, 1.0, ("graph", "joint", "train")),
     Term("adjacency", _adjacency, 0.0, ("graph", "joint", "train")),

@@ -32,6 +32,8 @@ class Structure(NamedTuple):
     """Whether steps refresh the target."""
     max_iterations: int
     """Sinkhorn iterations at most."""
+    contrast_batch: int
+    """Cells in a batch of the stage ``"contrast"``, each with a neighbour."""
     feature_batch: int
     """Cells in a batch of the stage ``"features"``."""
     zinb_batch: int
@@ -55,6 +57,7 @@ def structure_of(config: Config) -> Structure:
         diffusion=augmentation.diffusion,
         refresh=config.transport.refresh_every > 0,
         max_iterations=config.transport.max_iterations,
+        contrast_batch=training.contrast_batch,
         feature_batch=training.feature_batch,
         zinb_batch=training.zinb_batch,
         exact_cells=scale.exact_cells,
@@ -67,6 +70,7 @@ def values_of(config: Config, dtype: DTypeLike = float) -> Values:
     """Return the numbers that steps use, as arrays.
 
     ``feature_noise``, ``edge_removal``, ``epsilon``, ``threshold``, ``refresh_every``,
+    ``contrast_steps``, ``contrast_rate``, ``contrast_temperature``, ``contrast_dropout``,
     ``pretrain_rate``, ``rate``, ``gradient_norm``, and ``series`` [2, t] of the diffusion. All are
     parts of the state, so they can be swept with :func:`jax.vmap`; ``feature_noise`` where the
     config has some (0 leaves it out of the program), ``edge_removal`` before the graph is pruned.
@@ -77,6 +81,10 @@ def values_of(config: Config, dtype: DTypeLike = float) -> Values:
         "edge_removal": augmentation.edge_removal,
         "epsilon": transport.epsilon,
         "threshold": transport.threshold,
+        "contrast_steps": training.contrast_steps,
+        "contrast_rate": training.contrast_rate,
+        "contrast_temperature": training.contrast_temperature,
+        "contrast_dropout": training.contrast_dropout,
         "pretrain_rate": training.pretrain_rate,
         "rate": training.rate,
         "gradient_norm": training.gradient_norm,

@@ -18,14 +18,17 @@ from jax import Array
 
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.functional import augmentation, transport
+from scsiameseclu_jax.functional.attention import DENSE_ROWS, map_rows
 from scsiameseclu_jax.functional.encoders import (
     Encoder,
     encode_features,
     graph_convolutions,
     init_params,
+    init_projection,
+    project,
 )
 from scsiameseclu_jax.functional.fusion import embed, fuse
-from scsiameseclu_jax.functional.graph import ViewGraph, normalize
+from scsiameseclu_jax.functional.graph import ViewGraph, draw_neighbors, normalize
 from scsiameseclu_jax.functional.objective import (
     STAGES,
     TERMS,
@@ -52,6 +55,7 @@ from scsiameseclu_jax.functional.types import (
 )
 
 CHUNK = 10  # steps that one call of the compiled loop takes, at most
+_WARM_UP = 0.05  # share of the steps of contrast in which the rate rises
 
 
 class Augment(Protocol):
@@ -173,10 +177,20 @@ class Method:
         )
 
     def start_stage(self, state: TrainState, stage: Stage) -> TrainState:
-        """Begin a stage with a fresh optimiser."""
+        """Begin a stage with a fresh optimiser, ``"contrast"`` with a projection if there is none.
+
+        From there on the projection is a part of the state, and what :meth:`represent` returns.
+        """
         _check_stage(stage)
-        fresh = _init_optimizer(self, state.params, state.values, stage=stage)
-        return state._replace(opt_state=fresh)
+        params = state.params
+        if stage == "contrast" and "projection" not in params:
+            key = jax.random.fold_in(state.key, zlib.crc32(b"projection"))
+            n_features = params["feature_decoder"]["output"]["kernel"].shape[1]
+            begun = _init_projection(key, n_features=n_features, structure=self.structure)
+            dtype = params["centers"].dtype
+            params = params | {"projection": jax.tree.map(lambda p: p.astype(dtype), begun)}
+        fresh = _init_optimizer(self, params, state.values, stage=stage)
+        return state._replace(params=params, opt_state=fresh)
 
     def step(
         self, state: TrainState, data: CellData, *, stage: Stage = "train"
@@ -190,10 +204,11 @@ class Method:
         data
             The cells.
         stage
-            ``"features"`` and ``"graph"`` train one autoencoder each, ``"joint"`` both through
-            the fusion, ``"train"`` all with clustering.
+            ``"contrast"`` trains the projection and what its terms bring along, nothing else;
+            ``"features"`` and ``"graph"`` one autoencoder each, ``"joint"`` both through the
+            fusion, ``"train"`` all with clustering.
         """
-        _check_stage(stage)
+        _check_stage(stage, state)
         return _step(self, state, data, stage=stage)
 
     def fit(
@@ -216,7 +231,7 @@ class Method:
         -------
         The last state, and the history: a :class:`StepInfo` of arrays [n_steps].
         """
-        _check_stage(stage)
+        _check_stage(stage, state)
         if n_steps < 1:
             msg = f"Expected `n_steps` to be at least 1, found {n_steps}."
             raise ValueError(msg)
@@ -255,6 +270,26 @@ class Method:
             )
             raise ValueError(msg)
         return _embed_new(self, _slim(state), _bare(data), new)
+
+    def represent(self, state: TrainState, features: Array, z: Array) -> Array:
+        """Return the embedding that users get [n, d]: of features what contrast has learned.
+
+        Clusters are made in the fused embedding, whatever this returns: contrast spreads cells
+        evenly, which tells neighbours apart and hides clusters.
+
+        Parameters
+        ----------
+        state
+            Any state.
+        features
+            [n, p] features of cells, seen or not: each is projected by itself.
+        z
+            [n, d] their fused embedding: what is returned where contrast has learned nothing.
+        """
+        if "projection" not in state.params:
+            return z
+        projection = {"projection": state.params["projection"]}
+        return _project(projection, features, structure=self.structure)
 
     def assign(self, state: TrainState, z: Array) -> Assignment:
         """Return the clusters of cells with embeddings z [n, d], seen or not."""
@@ -409,7 +444,7 @@ def siameseclu(
 
 # Parameters of the networks, and columns of the history.
 _TAKEN = {"feature_encoder", "feature_decoder", "graph_encoder", "graph_decoder", "fusion"}
-_TAKEN |= {"centers", "stage", *StepInfo._fields}
+_TAKEN |= {"projection", "centers", "stage", *StepInfo._fields}
 
 
 def _check_kinds(
@@ -444,16 +479,24 @@ def _check_kinds(
         raise TypeError(msg)
 
 
-def _check_stage(stage: str) -> None:
+def _check_stage(stage: str, state: TrainState | None = None) -> None:
     if stage not in STAGES:
         msg = f"Expected `stage` to be one of {STAGES}, found {stage!r}."
+        raise ValueError(msg)
+    if stage == "contrast" and state is not None and "projection" not in state.params:
+        msg = (
+            "Expected a state with a projection for the stage 'contrast', found none; call "
+            "`method.start_stage(state, 'contrast')`."
+        )
         raise ValueError(msg)
 
 
 def _slim(state: TrainState) -> TrainState:
     """Return what the embedding depends on, so that states of all stages share one program."""
     plan = transport.empty_plan(0, 0)
-    return state._replace(opt_state=None, weights={}, proportions=plan.potential, plan=plan)
+    params = {name: own for name, own in state.params.items() if name != "projection"}
+    slim = state._replace(params=params, opt_state=None, weights={})
+    return slim._replace(proportions=plan.potential, plan=plan)
 
 
 def _bare(data: CellData) -> CellData:
@@ -464,6 +507,9 @@ _init_params = jax.jit(
     init_params,
     static_argnames=("n_features", "n_clusters", "n_cells", "encoder", "structure"),
 )
+
+
+_init_projection = jax.jit(init_projection, static_argnames=("n_features", "structure"))
 
 
 def _check_names(params: Any) -> None:
@@ -482,17 +528,39 @@ def _optimizer(
 ) -> optax.GradientTransformation:
     if method.optimizer is not None:
         return method.optimizer
-    rate = values["rate" if stage == "train" else "pretrain_rate"]
     clip = optax.clip_by_global_norm(values["gradient_norm"])
+    if stage == "contrast":
+        scale = optax.scale_by_learning_rate(partial(_contrast_rate, values))
+    else:
+        scale = optax.scale(-values["rate" if stage == "train" else "pretrain_rate"])
     # one kernel to compile and run, not a few for each array
-    return optax.flatten(optax.chain(clip, optax.scale_by_adam(), optax.scale(-rate)))
+    return optax.flatten(optax.chain(clip, optax.scale_by_adam(), scale))
+
+
+def _contrast_rate(values: Mapping[str, Array], step: Array) -> Array:
+    """Return the learning rate of contrast: a short linear rise, then a cosine to 0."""
+    done = jnp.minimum(step / jnp.maximum(values["contrast_steps"], 1), 1)
+    rise = jnp.minimum((done + 1 / jnp.maximum(values["contrast_steps"], 1)) / _WARM_UP, 1)
+    return values["contrast_rate"] * rise * (1 + jnp.cos(jnp.pi * done)) / 2
+
+
+def _learned(method: Method, params: Params, stage: Stage) -> Params:
+    """Return the parameters that a stage may change: contrast the projection, others the rest.
+
+    An optimiser changes parameters also where a gradient is 0, by their decay, say; and it takes
+    its time over each.
+    """
+    if stage != "contrast":
+        return {name: own for name, own in params.items() if name != "projection"}
+    terms = {term.name for term in method.terms if stage in term.stages}
+    return {name: own for name, own in params.items() if name in {"projection", *terms}}
 
 
 @partial(jax.jit, static_argnums=0, static_argnames="stage")
 def _init_optimizer(
     method: Method, params: Params, values: Mapping[str, Array], *, stage: Stage
 ) -> Any:
-    return _optimizer(method, stage, values).init(params)
+    return _optimizer(method, stage, values).init(_learned(method, params, stage))
 
 
 def _context(
@@ -501,10 +569,20 @@ def _context(
     """Run the forward pass of a stage."""
     structure = method.structure
     graph = normalize(data.graph)
-    views = log_q = target = None
-    if stage == "features":
+    views = log_q = target = rows = None
+    if stage == "contrast":
+        key, key_rows, key_neighbors, key_drop = jax.random.split(key, 4)
+        cells = draw_cells(key_rows, data, structure.contrast_batch)
+        rows = jnp.concatenate([cells, draw_neighbors(key_neighbors, data.graph, cells)])
+        data = _batch(data, rows)
+        rate = state.values["contrast_dropout"]
+        dropped = augmentation.feature_dropout(key_drop, data.features, rate=rate)
+        data = data._replace(features=dropped)
+        fused = Embeddings(project(params, dropped, structure=structure))
+    elif stage == "features":
         key, key_rows = jax.random.split(key)
-        data = _batch(data, draw_cells(key_rows, data, structure.feature_batch))
+        rows = draw_cells(key_rows, data, structure.feature_batch)
+        data = _batch(data, rows)
         fused = Embeddings(encode_features(params, data.features, structure=structure))
     elif stage == "train":
         key, key_views = jax.random.split(key)
@@ -519,7 +597,9 @@ def _context(
             z_features = encode_features(params, data.features, structure=structure)
             z = fuse(params, z_features, z, plain, data.mask, structure=structure)
         fused = Embeddings(z)
-    return Context(params, data, graph, views, fused, log_q, target, key, structure)
+    return Context(
+        params, data, graph, views, fused, log_q, target, key, structure, state.values, rows
+    )
 
 
 def _batch(data: CellData, rows: Array) -> CellData:
@@ -537,20 +617,20 @@ def _take_step(
     method: Method, state: TrainState, data: CellData, stage: Stage
 ) -> tuple[TrainState, StepInfo]:
     key = jax.random.fold_in(state.key, state.step)
+    learned = _learned(method, state.params, stage)
 
-    def loss(params: Params) -> tuple[Array, tuple[dict[str, Array], Array]]:
-        context = _context(method, params, key, state, data, stage)
+    def loss(learned: Params) -> tuple[Array, tuple[dict[str, Array], Array]]:
+        context = _context(method, state.params | learned, key, state, data, stage)
         terms = evaluate(method.terms, context, stage)
         total = sum((state.weights[name] * value for name, value in terms.items()), jnp.zeros(()))
         return total, (terms, context.embeddings.fused)
 
     with jax.default_matmul_precision(method.structure.precision):
-        (total, (terms, z)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+        (total, (terms, z)), gradient = jax.value_and_grad(loss, has_aux=True)(learned)
     optimizer = _optimizer(method, stage, state.values)
-    change, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    new = state._replace(
-        params=optax.apply_updates(state.params, change), opt_state=opt_state, step=state.step + 1
-    )
+    change, opt_state = optimizer.update(gradient, state.opt_state, learned)
+    params = state.params | optax.apply_updates(learned, change)
+    new = state._replace(params=params, opt_state=opt_state, step=state.step + 1)
     zero = jnp.zeros((), data.features.dtype)
     info = StepInfo(
         total,
@@ -678,6 +758,12 @@ def _embed_new(method: Method, state: TrainState, data: CellData, new: NewCells)
     return _embedding(method, state, data, n_new=m)[len(data.features) - m :]
 
 
+@partial(jax.jit, static_argnames="structure")
+def _project(params: Params, features: Array, *, structure: Structure) -> Array:
+    with jax.default_matmul_precision(structure.precision):
+        return map_rows(partial(project, params, structure=structure), features, size=DENSE_ROWS)
+
+
 @jax.jit
 def _assign(centers: Array, potential: Array, epsilon: Array, z: Array) -> Assignment:
     log_q = transport.log_assignment(z, centers)
@@ -698,11 +784,13 @@ def _filled(z: Array, centers: Array, potential: Array, proportions: Array, mask
 
 PROGRAMS = (
     _init_params,
+    _init_projection,
     _init_optimizer,
     _step,
     _loop,
     _embed,
     _embed_new,
+    _project,
     _assign,
     _edge_mask,
     _filled,

@@ -109,7 +109,8 @@ class TrainState(NamedTuple):
     """All that a step changes, and the traced settings it depends on."""
 
     params: Params
-    """Network parameters; ``params["centers"]`` [k, d] are the cluster centres."""
+    """Network parameters; ``params["centers"]`` [k, d] are the cluster centres, and there is a
+    ``params["projection"]`` once the stage ``"contrast"`` has begun."""
     opt_state: Any
     """State of the optimiser."""
     key: Array

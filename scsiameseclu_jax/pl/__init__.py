@@ -12,8 +12,10 @@ from scsiameseclu_jax.pl.confidence import confidence
 from scsiameseclu_jax.pl.evidence import history, n_clusters, stability
 from scsiameseclu_jax.pl.markers import markers
 from scsiameseclu_jax.pl.trajectory import expression_along, trajectory
+from scsiameseclu_jax.pl.tree import cluster_tree
 
 __all__ = [
+    "cluster_tree",
     "cluster_types",
     "confidence",
     "confusion",

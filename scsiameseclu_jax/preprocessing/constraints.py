@@ -254,10 +254,7 @@ def find_answers(adata: AnnData, table: pd.DataFrame) -> Answers:
 def _group(adata: AnnData, cells: Any, row: int) -> np.ndarray:
     """Return the rows of named cells, ascending."""
     if isinstance(cells, str):
-        try:  # a list in a table that pandas wrote is Python's text of it
-            cells = ast.literal_eval(cells) if cells.startswith("['") else json.loads(cells)
-        except (ValueError, SyntaxError):
-            cells = [cells]
+        cells = _listed(cells)
     names = [] if cells is None else [str(name) for name in np.atleast_1d(cells)]
     if not names:
         msg = f"Expected names of cells in both groups, found none in row {row} of the table."
@@ -271,6 +268,18 @@ def _group(adata: AnnData, cells: Any, row: int) -> np.ndarray:
         )
         raise KeyError(msg)
     return np.unique(rows)
+
+
+def _listed(text: str) -> Any:
+    """Return the names that a text lists, as JSON or as Python prints lists; else it is a name."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            names = read(text)
+        except (ValueError, SyntaxError):
+            continue
+        if isinstance(names, list):
+            return names
+    return [text]
 
 
 def answers_table(adata: AnnData, answers: Answers) -> pd.DataFrame:

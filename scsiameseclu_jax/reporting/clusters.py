@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
-from scsiameseclu_jax import pl
+from scsiameseclu_jax import pl, tl
 from scsiameseclu_jax.reporting.figures import figure
 from scsiameseclu_jax.reporting.markup import (
     Column,
@@ -27,6 +28,7 @@ from scsiameseclu_jax.reporting.markup import (
     tag,
 )
 from scsiameseclu_jax.reporting.result import UNASSIGNED, Result, listed, median
+from scsiameseclu_jax.tl.record import fused_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -183,7 +185,38 @@ def number(result: Result) -> Section:
         )
         parts.append(figure(drawn, text, caption))
         parts.append(small(f"{estimate.get('why', '')}."))
+    drawn = _tree(result)
+    if drawn is not None:
+        text = f"Tree through the {result.n_clusters} clusters, from one to many small groups"
+        caption = (
+            "What fewer clusters would merge, and more would split. A vertical line crosses as "
+            "many branches as there are clusters at its place; dashed: those of this page. Lengths "
+            "are no distances."
+        )
+        parts.append(figure(drawn, text, caption))
+        parts.append(small(_levels(result)))
     return Section("number", "Number of clusters", join(parts))
+
+
+def _tree(result: Result) -> Figure | None:
+    """Draw the tree through the clusters; made here, so that it is of those that there are now."""
+    adata, key = result.adata, result.key
+    name = f"X_{key}"
+    here = result.clusters[result.drawn & (result.clusters != UNASSIGNED)]
+    if name not in adata.obsm or here.nunique() < 2:
+        return None
+    cells = AnnData(obs=adata.obs[[key]], obsm={name: fused_of(adata, key)})
+    tl.cluster_tree(cells, key=key)
+    return pl.cluster_tree(cells, key).figure
+
+
+def _levels(result: Result) -> str:
+    """Say how a level becomes a column of ``obs``."""
+    key = "" if result.key == "siameseclu" else f", key={result.key!r}"
+    return (
+        f"scs.tl.cluster_tree(adata, [5, 20]{key}) writes the clusters at 5 and 20 as "
+        f"{result.key}_5 and {result.key}_20, without a new fit."
+    )
 
 
 def _is_evidence(record: Any) -> bool:

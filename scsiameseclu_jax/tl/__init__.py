@@ -9,6 +9,7 @@ from scsiameseclu_jax.tl.number import estimate_n_clusters
 from scsiameseclu_jax.tl.questions import answer, questions
 from scsiameseclu_jax.tl.trajectory import trajectory
 from scsiameseclu_jax.tl.transfer import transfer_labels
+from scsiameseclu_jax.tl.tree import cluster_tree
 from scsiameseclu_jax.tl.umap import umap
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "answer",
     "celltypist",
     "classify",
+    "cluster_tree",
     "estimate_n_clusters",
     "markers",
     "predict",

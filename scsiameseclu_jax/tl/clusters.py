@@ -108,7 +108,11 @@ def siameseclu(
         Chance that another plausible fit puts the cell into the same cluster, float32; see
         :class:`scsiameseclu_jax.SiameseClu`.
     ``adata.obsm[f"X_{key_added}"]``
-        Embedding [n, d], float32; rows have length sqrt(d).
+        Embedding [n, d], float32, for neighbours, UMAP and classifiers: what contrast between
+        neighbours has taught.
+    ``adata.obsm[f"X_{key_added}_fused"]``
+        The fused embedding [n, d] that cells are clustered in, float32, if it is another one
+        (:meth:`scsiameseclu_jax.Config.fast` learns no other).
     ``adata.obsm[f"{key_added}_proba"]``
         Soft assignments [n, k], float32, rows sum to 1.
     ``adata.uns[key_added]``
@@ -121,7 +125,7 @@ def siameseclu(
         [n, 1] that :func:`questions` are about, unsigned integers; not with `restrict_to`.
 
     What earlier results under the same name say of other clusters is removed: colors, markers,
-    annotation, pseudotime, agreement, novelty.
+    annotation, pseudotime, agreement, novelty, tree and levels.
 
     With `n_resamples` also
 
@@ -237,7 +241,9 @@ def write_clusters(
     adata = writable(adata, copy=copy)
     embedding = model.get_latent_representation()
     options: dict[str, Any] = {"restrict_to": restrict_to, "min_confidence": min_confidence}
-    add(adata, key_added, model, embedding, **options)
+    fused = model.get_latent_representation(fused=True)
+    apart = None if np.array_equal(fused, embedding) else fused
+    add(adata, key_added, model, embedding, fused=apart, **options)
     adata.obs[key_added] = adata.obs[key_added].cat.remove_unused_categories()
     manifest, asked = dict(model.manifest), model.n_clusters
     source = {k: np.array(v) if k in OPTIONS else v for k, v in manifest.pop("input").items()}

@@ -12,12 +12,9 @@ from anndata import AnnData
 
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax import reference
+from scsiameseclu_jax.answers import cluster_by_answers
 from scsiameseclu_jax.certainty.calibration import confidence
-from scsiameseclu_jax.certainty.questions import (
-    cluster_by_answers,
-    contradiction,
-    question_table,
-)
+from scsiameseclu_jax.certainty.questions import contradiction, question_table
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.manifest import check_cells
 from scsiameseclu_jax.partition.questions import Pool
@@ -27,6 +24,8 @@ from scsiameseclu_jax.tl.record import (
     add,
     answers_of,
     check_writable,
+    fused_of,
+    of_embedding,
     pool_of,
     storable,
     writable,
@@ -85,7 +84,7 @@ def questions(adata: AnnData, n: int = 5, *, key: str = "siameseclu") -> pd.Data
     record, pool, fit = _record(adata, key)
     check_cells(adata, fit, counts=True)
     names = adata.obsm[f"{key}_proba"].argmax(axis=1).astype(str)
-    embedding, layer = adata.obsm[f"X_{key}"], layer_of(adata, fit["input"]["layer"])
+    embedding, layer = fused_of(adata, key), layer_of(adata, fit["input"]["layer"])
     answers = answers_of(record)
     return question_table(adata, pool, embedding, names, answers, layer=layer, n=n)
 
@@ -137,7 +136,7 @@ def answer(
     table = constraints.joined_answers(
         adata, [constraints.find_answers(adata, one) for one in tables]
     )
-    embedding = np.asarray(adata.obsm[f"X_{key}"])
+    embedding = fused_of(adata, key)
     transport = {name: _plain(v) for name, v in record["params"]["config"]["transport"].items()}
     settings = {"transport": transport, "network": {"n_latent": embedding.shape[1]}}
     method = F.siameseclu(pool.n_clusters, config=Config.from_dict(settings))
@@ -153,9 +152,8 @@ def answer(
     adata = writable(adata, copy=copy)
     sure = confidence(again.calibration, again.proba)
     result, least = _Clusters(again.clusters, again.proba, sure), record["params"]
-    same = (f"X_{key}_umap", f"X_{key}_diffmap", f"{key}_candidates", f"{key}_groups")
-    kept = {name: adata.obsm[name] for name in same if name in adata.obsm}
-    add(adata, key, result, embedding, min_confidence=least.get("min_confidence"))
+    kept = {name: adata.obsm[name] for name in of_embedding(key) if name in adata.obsm}
+    add(adata, key, result, adata.obsm[f"X_{key}"], min_confidence=least.get("min_confidence"))
     adata.obsm.update(kept)
     adata.obs[key] = adata.obs[key].cat.remove_unused_categories()
     old = {"answers", "n_resamples", "warnings", *constraints.OPTIONS}

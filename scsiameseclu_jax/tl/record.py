@@ -108,6 +108,7 @@ def add(
     result: Clusters,
     embedding: np.ndarray,
     *,
+    fused: np.ndarray | None = None,
     min_confidence: float | None,
     restrict_to: RestrictTo | None = None,
 ) -> None:
@@ -140,15 +141,30 @@ def add(
         old += [f"{key}_{name}" for name in _ANNOTATED]
         adata.uns.pop(f"{key}_annotation_colors", None)
     adata.obs = adata.obs.drop(columns=[name for name in old if name in adata.obs])
+    drop_tree(adata, key)
     for name in ("colors", "markers", "top_markers", "annotation", "paga"):  # of other clusters
         adata.uns.pop(f"{key}_{name}", None)
-    for name in (f"X_{key}_umap", f"X_{key}_diffmap", f"{key}_candidates", f"{key}_groups"):
+    for name in of_embedding(key):
         adata.obsm.pop(name, None)  # of another embedding
+    if fused is not None:
+        adata.obsm[f"X_{key}_fused"] = _spread(fused, part)
     if isinstance(result, SiameseClu) and result.stability is not None:
         adata.obs[f"{key}_agreement"] = _spread(result.stability.agreement, part)
         consensus = np.full(adata.n_obs, None, object)
         consensus[part] = names[result.stability.consensus]
         adata.obs[f"{key}_consensus"] = pd.Categorical(consensus, categories=list(names))
+
+
+def of_embedding(key: str) -> list[str]:
+    """Return the names in ``obsm`` of what belongs to the embedding of a clustering."""
+    names = [f"X_{key}_{name}" for name in ("umap", "diffmap", "fused")]
+    return [*names, f"{key}_candidates", f"{key}_groups"]
+
+
+def fused_of(adata: AnnData, key: str) -> np.ndarray:
+    """Return the embedding [n, d] that cells were clustered in, or else the one that there is."""
+    name = f"X_{key}_fused" if f"X_{key}_fused" in adata.obsm else f"X_{key}"
+    return np.asarray(adata.obsm[name])
 
 
 def add_pool(adata: AnnData, key: str, pool: Pool) -> dict[str, Any]:
@@ -195,6 +211,23 @@ def answers_of(record: Mapping[str, Any]) -> pd.DataFrame:
     """Return the answers that a clustering heeds; an empty table of none."""
     columns = ["cells_a", "cells_b", "answer"]
     return pd.DataFrame(record.get("answers", {}), columns=columns, dtype=object)
+
+
+def drop_tree(adata: AnnData, key: str) -> None:
+    """Remove a tree of clusters and the columns of its levels, if there is one."""
+    old = tree_columns(adata, key)
+    if old:  # else what has this name is the user's own
+        adata.obs = adata.obs.drop(columns=[name for name in old if name in adata.obs])
+        for name in (f"{key}_tree", *(f"{name}_colors" for name in old)):
+            adata.uns.pop(name, None)
+
+
+def tree_columns(adata: AnnData, key: str) -> list[str]:
+    """Return the columns of a tree of clusters: its leaves and levels; none without a tree."""
+    tree = adata.uns.get(f"{key}_tree")
+    if not isinstance(tree, Mapping) or "levels" not in tree:
+        return []
+    return [f"{key}_{name}" for name in ("leaf", *map(int, tree["levels"]))]
 
 
 def split_of(adata: AnnData, layer: str) -> dict[str, int]:

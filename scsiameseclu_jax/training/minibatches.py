@@ -169,6 +169,8 @@ class MiniBatches:
         -------
         The last state, and the history: a :class:`StepInfo` of arrays [n_steps].
         """
+        if stage == "contrast":  # takes its own batches, from what of all cells is on the device
+            return self._method.fit(state, self.data, n_steps=n_steps, stage=stage)
         infos = []
         for _ in range(n_steps):
             state, info = self._step(state, stage)

@@ -97,12 +97,11 @@ class _Run:
         return state
 
     def pretrain(self, seed: int, bar: Progress) -> tuple[F.TrainState, jax.Array]:
-        """Train both autoencoders and choose view 1's edges; return state and embedding."""
-        steps, data, method = self.config.training, self.source.data, self.method
+        """Take the stages before clusters and choose view 1's edges; return state and embedding."""
+        steps, data, method = self.config.training.steps_of(), self.source.data, self.method
         state = self.source.init(jax.random.key(seed))
-        state = self.stage(state, "features", steps.feature_steps, bar)
-        state = self.stage(state, "graph", steps.graph_steps, bar)
-        state = self.stage(state, "joint", steps.joint_steps, bar)
+        for stage in F.STAGES[:-1]:
+            state = self.stage(state, stage, steps[stage], bar)
         bar.stage("embedding")
         if method.structure.edge_removal:
             state = method.prune_graph(state, data, method.embed(state, data))
@@ -204,12 +203,14 @@ def cluster_again(
 
 @in_float32
 def fit_embedding(prepared: Prepared, *, config: Config, seed: int, bar: Progress) -> np.ndarray:
-    """Return the embedding [n, d] after pre-training: without clusters, or their number.
+    """Return the embedding [n, d] that users get: without clusters, or their number.
 
     For the parameters see :func:`fit`; the rows are in the order of `prepared`.
     """
     method = F.siameseclu(2, config=config)  # centres that nothing uses
-    _, z = _Run(prepared, method, seed=seed).pretrain(seed, bar)
+    run = _Run(prepared, method, seed=seed)
+    state, z = run.pretrain(seed, bar)
+    z = method.represent(state, run.source.data.features, z)
     return np.asarray(z)[: len(prepared.order)]
 
 

@@ -33,3 +33,16 @@ def test_changes_are_paired_by_set_and_seed():
     np.testing.assert_allclose(by_seed, [0.0, -0.15])
     assert by_set == pytest.approx({"a": -0.05, "b": -0.1})
     assert "| no ZINB | 4 | -7.5 ± 7.5 | -5.0 | -10.0 |" in ablation.table(RUNS)
+
+
+def test_contrast_is_compared_with_the_default_by_its_embedding():
+    def run(variant, one, value):
+        scores = dict.fromkeys(ablation.EMBEDDING, value)
+        return {"set": one, "variant": variant, "seed": 0, "ari": 0.5, "embedding": scores}
+
+    runs = [run(ablation.LEAN, "a", 0.5), run(ablation.LEAN, "b", 0.7)]
+    runs += [run("no contrast", "a", 0.4), run("no contrast", "b", 0.5)]
+    table = ablation.table([*RUNS, *runs])
+    assert "| no contrast | 2 | 45.0 (-15.0 ± 5.0) |" in table
+    assert "| the default | 2 | 60.0 |" in table
+    assert "no contrast" not in table.split("The embedding")[0]

@@ -13,9 +13,7 @@ from scsiameseclu_jax.tl.record import UNASSIGNED
 from scsiameseclu_jax.training import stages
 
 # one stage: there is less to compile
-SHORT = scs.Config.from_dict(
-    {"training": {"feature_steps": 4, "graph_steps": 0, "joint_steps": 0, "steps": 0}}
-)
+SHORT = scs.Config.from_dict({"training": {"contrast_steps": 0, "feature_steps": 4}})
 
 
 def soft(labels, k, certainty):

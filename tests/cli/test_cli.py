@@ -23,6 +23,7 @@ FIT = "scsiameseclu_jax.model.SiameseClu.fit"
 # Few steps of small networks, for compilation is what takes the time.
 SHORT = """
 [training]
+contrast_steps = 0
 feature_steps = 5
 graph_steps = 0
 joint_steps = 0
@@ -195,7 +196,7 @@ def trained(model, adata, **_):
         "proba": np.eye(k, dtype=np.float32)[labels],
         **dict.fromkeys(("estimate", "stability", "calibration", "votes", "pool")),
         "answers": [],
-        "embedding": np.zeros((n, 2), np.float32),
+        **dict.fromkeys(("embedding", "fused"), np.zeros((n, 2), np.float32)),
         "history": {"loss": np.ones(3), "stage": np.repeat("train", 3)},
         "manifest": {"input": {"layer": "counts"}, "seed": 0, "n_cells": n, "data": ""},
     }
@@ -234,6 +235,8 @@ def fails(capsys, words, code):
         ({"IN": "text.h5ad"}, "not HDF5"),
         ({"--n-clusters": "1"}, "`n_clusters`"),
         ({"--n-clusters": "150"}, "n_obs - 1 (149)"),
+        ({"--levels": "5,1"}, "--levels between 2 and n_obs - 1 (149), found 1"),
+        ({"--levels": "150"}, "found 150"),
         ({"--layer": "none"}, "Expected `layer`"),
         ({"--use-rep": "none"}, "Expected `use_rep`"),
         ({"--seed": "-1"}, "`rng`"),
@@ -341,6 +344,27 @@ def test_cells_without_a_label_are_not_scored(inside, capsys, monkeypatch):
     words = ["cluster", "some.h5ad", "out.h5ad", "--n-clusters", "3", "--labels", "cell_type"]
     assert cli.main(words) == 0
     assert "without 10 cells that have none" in capsys.readouterr().out
+
+
+def test_levels_are_columns_of_the_same_fit(inside, capsys, monkeypatch):
+    monkeypatch.setattr(FIT, trained)
+    words = ["cluster", "in.h5ad", "out.h5ad", "--n-clusters", "4", "--overwrite", "--levels"]
+    assert cli.main([*words, "2,3"]) == 0
+    assert "4 (K given)" in capsys.readouterr().out
+    adata = ad.read_h5ad(inside / "out.h5ad")
+    for k in (2, 3):
+        assert adata.obs[f"siameseclu_{k}"].nunique() == k
+    # Its cells are all alike, so no cluster can be split; the fit is kept nevertheless.
+    assert cli.main([*words, "2,5"]) == 2
+    captured = capsys.readouterr()
+    assert "between 2 and 4, the number of leaves" in captured.err
+    assert "wrote out.h5ad" in captured.out
+    adata = ad.read_h5ad(inside / "out.h5ad")
+    assert adata.obs["siameseclu"].nunique() == 4
+    assert "siameseclu_2" not in adata.obs
+    with pytest.raises(SystemExit):
+        cli.main([*words, "2,x"])
+    assert "whole numbers with commas" in capsys.readouterr().err
 
 
 def test_fit_keeps_a_model(inside, capsys, monkeypatch):

@@ -89,7 +89,7 @@ def test_everything_is_float64_where_that_is_the_default(x64, config):
     data, method = device_data(prepare(adata, config=config)), F.siameseclu(4, config=config)
 
     def run(state):
-        for stage in F.STAGES[:3]:
+        for stage in F.STAGES[:-1]:
             state = method.start_stage(state, stage)
             state, _ = method.fit(state, data, n_steps=2, stage=stage)
         state = method.prune_graph(state, data, method.embed(state, data))

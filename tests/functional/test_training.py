@@ -27,7 +27,7 @@ from tests.problems import (
     started,
 )
 
-TERMS = [term.name for term in METHOD.terms]
+TERMS = [term.name for term in METHOD.terms if "train" in term.stages]
 # What does not ask for every term takes few, for they have to be compiled.
 QUICK = F.siameseclu(3, config=PLAIN)
 
@@ -100,7 +100,8 @@ def test_every_term_and_its_gradient_is_the_dense_one(x64):
 
     terms, z = jax.jit(found)(state.params)
     wanted, dense_z = jax.jit(dense)(state.params)
-    assert set(terms) == set(wanted) == set(TERMS) == {term.name for term in F.TERMS}
+    assert set(terms) == set(wanted) == set(TERMS)
+    assert {*TERMS, "contrast"} == {term.name for term in F.TERMS}
     close(z, dense_z, rtol=1e-9)
     close(terms, wanted, rtol=1e-9)
     got = jax.jit(jax.jacrev(lambda p: found(p)[0]))(state.params)
@@ -225,7 +226,8 @@ VALUES = {
     "losses": {"clustering": 7.0, "zinb": 0.2},
     "transport": {"epsilon": 0.5, "threshold": 1e-3, "refresh_every": 2},
     "training": {"rate": 1e-2, "pretrain_rate": 3e-3, "gradient_norm": 1.0, "patience": 30}
-    | {"feature_steps": 3, "graph_steps": 0, "joint_steps": 0, "steps": 3},
+    | {"contrast_rate": 3e-3, "contrast_temperature": 0.2, "contrast_dropout": 0.1}
+    | {"contrast_steps": 20, "feature_steps": 3, "steps": 3},
     "preprocessing": {"n_neighbors": 7, "n_top_genes": 100},
 }
 
@@ -239,7 +241,9 @@ def test_values_compile_nothing_anew(made):
     def run(method, n_steps):
         state = started(made, method)
         for stage in F.STAGES:
-            state, info = method.fit(method.start_stage(state, stage), made.data, n_steps=n_steps)
+            begun = method.start_stage(state, stage)
+            state, info = method.fit(begun, made.data, n_steps=n_steps, stage=stage)
+        method.represent(state, made.data.features, None)
         method.assign(state, method.embed(state, made.data))
         return float(info.loss[-1])
 
@@ -260,6 +264,8 @@ def test_values_compile_nothing_anew(made):
     [
         {"losses": {"clustering": 0.0}},
         {"network": {"n_latent": 5}},
+        {"network": {"projection_layers": [9]}},
+        {"training": {"contrast_batch": 9}},
         {"augmentation": {"feature_noise": 0.0}},
         {"transport": {"refresh_every": 0}},
         {"scale": {"precision": "high"}},
@@ -274,7 +280,7 @@ def test_a_fit_has_one_forward_pass_and_one_loop_a_stage(made):
     method = forgetful(QUICK)
     before = {program: program._cache_size() for program in F.training.PROGRAMS}
     state = method.init(jax.random.key(0), made.data)
-    for stage in F.STAGES[:3]:
+    for stage in F.STAGES[:-1]:
         state, _ = method.fit(method.start_stage(state, stage), made.data, n_steps=2, stage=stage)
     state = method.prune_graph(state, made.data, method.embed(state, made.data))
     z = method.embed(state, made.data)

@@ -9,7 +9,7 @@ from scsiameseclu_jax.cli import parser as cli
 from scsiameseclu_jax.partition.n_clusters import estimate, from_plain, k_range, to_plain
 
 # one stage: there is less to compile
-SHORT = {"training": {"feature_steps": 4, "graph_steps": 0, "joint_steps": 0, "steps": 0}}
+SHORT = {"training": {"contrast_steps": 0, "feature_steps": 4}}
 
 
 def blobs(n_clusters, each=60, spread=0.12, n_features=20, seed=0):

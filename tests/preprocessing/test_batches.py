@@ -21,7 +21,7 @@ from scsiameseclu_jax.preprocessing.prepare import prepare
 
 SHORT = scs.Config.from_dict(
     {
-        "training": {"feature_steps": 5, "graph_steps": 0, "joint_steps": 0, "steps": 4},
+        "training": {"contrast_steps": 0, "feature_steps": 5, "steps": 4},
         "network": {"feature_layers": [16], "graph_layers": [16]},
         "augmentation": {"diffusion": False},
     }
@@ -267,7 +267,8 @@ def test_anndata_and_command_line(adata, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     adata.write_h5ad("in.h5ad")
     (tmp_path / "short.toml").write_text(
-        "[training]\nfeature_steps = 2\ngraph_steps = 2\njoint_steps = 2\nsteps = 2\n"
+        "[training]\ncontrast_steps = 0\nfeature_steps = 2\n"
+        "graph_steps = 2\njoint_steps = 2\nsteps = 2\n"
     )
     words = ["cluster", "in.h5ad", "out.h5ad", "--n-clusters", "4", "--batch-key", "batch"]
     assert cli.main([*words, "--config", "short.toml", "--quiet"]) == 0
@@ -305,7 +306,7 @@ def test_benchmark_runs_on_cells_with_batches(adata, tmp_path, monkeypatch, caps
     monkeypatch.setattr(real_data, "available", lambda: ["kang"])
     monkeypatch.setattr(real_data, "load", lambda _: (bare.copy(), labels))
     monkeypatch.setattr(benchmark, "harmony", lambda adata, _: adata.X.toarray()[:, :40])
-    one_stage = {"feature_steps": 5, "graph_steps": 0, "joint_steps": 0, "steps": 0}
+    one_stage = {"contrast_steps": 0, "feature_steps": 5}
     config, model = scs.Config.from_dict({"training": one_stage}), scs.SiameseClu
     monkeypatch.setattr(scs, "SiameseClu", lambda k: model(k, config=config))
     assert benchmark.main(["--seeds", "1", "--out", str(tmp_path / "made.json")]) == 0

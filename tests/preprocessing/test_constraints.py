@@ -20,7 +20,7 @@ from tests.problems import PAIRS, close, same_value_and_gradient
 
 CONFIG = scs.Config.from_dict(
     {
-        "training": {"feature_steps": 5, "graph_steps": 0, "joint_steps": 0, "steps": 4},
+        "training": {"contrast_steps": 0, "feature_steps": 5, "steps": 4},
         "network": {"feature_layers": [16], "graph_layers": [16]},
         "augmentation": {"diffusion": False},
     }
@@ -281,7 +281,8 @@ def test_from_the_shell(adata, known, tmp_path, monkeypatch, capsys):
     assert cli.main([*words, "none.csv"]) == 2
     assert "found nothing at 'none.csv'" in capsys.readouterr().err
     (tmp_path / "settings.toml").write_text(
-        "[training]\nfeature_steps = 5\ngraph_steps = 2\njoint_steps = 2\nsteps = 4\n"
+        "[training]\ncontrast_steps = 0\nfeature_steps = 5\n"
+        "graph_steps = 2\njoint_steps = 2\nsteps = 4\n"
     )
     pd.DataFrame(known["must_link"]).to_csv("pairs.csv", header=False, index=False)
     assert cli.main([*words, "pairs.csv", "--config", "settings.toml", "--quiet"]) == 0

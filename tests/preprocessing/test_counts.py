@@ -10,9 +10,7 @@ from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.preprocessing.counts import counts
 from scsiameseclu_jax.preprocessing.prepare import prepare
 
-SHORT = scs.Config.from_dict(
-    {"training": {"feature_steps": 4, "graph_steps": 0, "joint_steps": 0, "steps": 0}}
-)
+SHORT = scs.Config.from_dict({"training": {"contrast_steps": 0, "feature_steps": 4}})
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_structure_for_those_who_hear_it(page):
 
 def test_images_are_inside_and_described(page):
     images = page.named("img")
-    assert len(images) == 10
+    assert len(images) == 11
     for image in images:
         assert len(image["alt"]) > 10
         kind, _, data = image["src"].partition(";base64,")
@@ -285,6 +285,20 @@ def test_the_time_of_a_model_from_before_stages_were_measured(tmp_path, undrawn)
     page = read(adata, tmp_path, markers=False)
     assert "Time of the fit 1.5 s" in page.text("versions")
     assert "Stage" not in page.text("versions")
+
+
+def test_the_tree_is_of_the_clusters_that_there_are_now(tmp_path, undrawn):
+    adata = clustered(key="mine")
+    scs.tl.cluster_tree(adata, 2, "mine")
+    before = list(adata.obs), set(adata.uns)
+    adata.obs["mine"] = np.where(adata.obs["mine"] == "2", "1", adata.obs["mine"].astype(str))
+    page = read(adata, tmp_path, "mine", markers=False)
+    assert any("Tree through the 2 clusters" in image["alt"] for image in page.named("img"))
+    assert "cluster_tree(adata, [5, 20], key='mine')" in page.text("number")
+    assert (list(adata.obs), set(adata.uns)) == before
+    adata.obs["mine"] = "0"
+    page = read(adata, tmp_path, "mine", markers=False)
+    assert not any("Tree" in image["alt"] for image in page.named("img"))
 
 
 def test_a_file_without_counts_or_embedding(tmp_path, undrawn):

@@ -14,7 +14,7 @@ from scsiameseclu_jax.training import stages
 from scsiameseclu_jax.training.device import device_data, links
 from scsiameseclu_jax.training.minibatches import MiniBatches, graph_parts
 
-STEPS = {"feature_steps": 10, "graph_steps": 0, "joint_steps": 0, "steps": 10}
+STEPS = {"contrast_steps": 0, "feature_steps": 10, "steps": 10}
 WHOLE = scs.Config.from_dict({"training": STEPS})
 PARTS = scs.Config.from_dict({"training": STEPS, "scale": {"full_cells": 100, "batch_cells": 160}})
 
@@ -188,7 +188,7 @@ def test_settled(changed, patience, settled):
 
 def test_training_stops_early():
     adata = scs.datasets.simulate(n_cells=200, n_genes=80, n_clusters=3, difficulty=0.1, rng=0)
-    steps = {"feature_steps": 4, "graph_steps": 0, "joint_steps": 0, "steps": 200, "patience": 20}
+    steps = {"contrast_steps": 0, "feature_steps": 4, "steps": 200, "patience": 20}
     model = scs.SiameseClu(3, config=scs.Config.from_dict({"training": steps}))
     model.fit(adata, progress=False)
     taken = model.manifest["training_steps"]
