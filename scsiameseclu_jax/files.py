@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 OUTPUTS = (".h5ad", ".zarr")
 PLOTS = (".png", ".pdf", ".svg")
 PAGES = (".html", ".htm")
+TABLES = (".csv",)
 # RuntimeError is what jax raises where memory runs out.
 FAILURES = (FloatingPointError, MemoryError, RuntimeError)
 BAD_INPUT = (ValueError, KeyError, TypeError, OSError)

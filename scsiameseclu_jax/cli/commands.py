@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +15,13 @@ import pandas as pd
 import scsiameseclu_jax as scs
 from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.checks import check_key, check_share
+from scsiameseclu_jax.cli import asking
 from scsiameseclu_jax.cli.cache import keep_programs
 from scsiameseclu_jax.files import (
     OUTPUTS,
     PAGES,
     PLOTS,
+    TABLES,
     check_apart,
     check_model_folder,
     check_output,
@@ -50,17 +53,27 @@ def demo(args: argparse.Namespace) -> None:
         scs.tl.markers(adata)
         scs.tl.annotate_markers(adata, "blood")
         scs.tl.umap(adata)
+        question = scs.tl.questions(adata, 1)
     panels = scs.pl.overview(adata, labels="cell_type")
     write_anndata(out, adata)
     write_whole(plot, lambda path: panels[0].figure.savefig(path, dpi=150))
     scs.report(adata, page, labels="cell_type", overwrite=True)
     _print_table(adata, adata.obs["siameseclu"], _why(args), labels, seconds)
-    print(f"wrote {out}\nwrote {plot}\nwrote {page}")
+    print(f"wrote {out}\nwrote {plot}\nwrote {page}\n")
+    if not len(question):
+        print(asking.NONE_LEFT)
+        return
+    print("Which clusters are right? You may know. Are these cells of one type?")
+    print("\n".join(asking.question_lines(question.iloc[0])))
+    again = ["scsiameseclu", "cluster", str(out), str(args.out / "answered.h5ad"), "--ask", "3"]
+    again += ["--n-clusters", str(args.n_clusters), "--seed", str(args.seed)]
+    print(f"To answer it, and two more:\n  {shlex.join(again)}")
 
 
 def cluster(args: argparse.Namespace) -> None:
     """Cluster the cells of a file."""
     targets = [(args.out, OUTPUTS)] + ([] if args.plot is None else [(args.plot, PLOTS)])
+    asking.check_terminal(args.ask)
     _check_words(args, targets)
 
     key = args.key_added
@@ -78,7 +91,7 @@ def cluster(args: argparse.Namespace) -> None:
             scs.tl.cluster_tree(adata, args.levels, key)
     finally:  # how many levels there are is not known before; the fit is kept in any case
         write_anndata(args.out, adata)
-        _print_table(adata, adata.obs[key], _why(args), labels, seconds)
+        _print_table(adata, adata.obs[key], _why(args), labels, seconds, answers=_answered(model))
         print(f"wrote {args.out}")
         if args.save is not None:
             _keep(model, args)
@@ -96,7 +109,7 @@ def fit(args: argparse.Namespace) -> None:
     with _put_aside(adata, args.labels) as labels:
         model, seconds = _fit_model(adata, args, config)
     found = pd.Series(model.labels, index=adata.obs_names)
-    _print_table(adata, found, _why(args), labels, seconds)
+    _print_table(adata, found, _why(args), labels, seconds, answers=_answered(model))
     _keep(model, args)
 
 
@@ -146,6 +159,18 @@ def report(args: argparse.Namespace) -> None:
     print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
 
 
+def questions(args: argparse.Namespace) -> None:
+    """Write the table of the next questions about a clustering."""
+    check_output(args.out, TABLES, overwrite=args.overwrite)
+    check_apart(args.source, args.out)
+
+    table = scs.tl.questions(scs.datasets.read(args.source), args.n, key=args.key)
+    asking.write_questions(args.out, table)
+    if not len(table):
+        print(asking.NONE_LEFT)
+    print(f"wrote {args.out} (questions: {len(table)})")
+
+
 def _check_words(args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[str, ...]]]) -> None:
     for target, suffixes in targets:
         check_output(target, suffixes, overwrite=args.overwrite)
@@ -183,6 +208,7 @@ def _fit_model(
         None if file is None else scs.datasets.read_pairs(file)
         for file in (args.must_link, args.cannot_link)
     )
+    answers = asking.read_answers(args.answers, adata) if args.answers else None
     started = time.perf_counter()
     model = scs.SiameseClu(args.n_clusters, config=config)
     if args.resamples:
@@ -197,10 +223,26 @@ def _fit_model(
         rng=args.seed,
         progress=False if args.quiet else None,
     )
+    if answers is not None:
+        model.answer(adata, answers)
+    before = time.perf_counter()
+    if getattr(args, "ask", 0):
+        asking.ask(model, adata, args.ask)
+    started += time.perf_counter() - before  # a user may think for long
     if args.resamples:
         progress = False if args.quiet else None
         model.assess(adata, n_resamples=args.resamples, rng=args.seed, progress=progress)
     return model, time.perf_counter() - started
+
+
+def _answered(model: scs.SiameseClu) -> str | None:
+    """Say how many answers were given, and how many are kept; None without any."""
+    if not len(model.answers):
+        return None
+    found = model.manifest["answers"]
+    unsure = len(model.answers) - found["given"]
+    text = f"{found['given']} given, {found['kept']} kept"
+    return f"{text}, {unsure} unsure" if unsure else text
 
 
 def _keep(model: scs.SiameseClu, args: argparse.Namespace) -> None:
@@ -228,16 +270,20 @@ def _print_table(
     labels: pd.Series | None,
     seconds: float,
     more: Sequence[tuple[str, str]] = (),
+    *,
+    answers: str | None = None,
 ) -> None:
     rows = [
         ("cells", f"{adata.n_obs}"),
         ("genes", f"{adata.n_vars}"),
         ("clusters", f"{found[found != UNASSIGNED].nunique()} ({why})"),
         *more,
+        *([] if answers is None else [("answers", answers)]),
     ]
     if labels is not None:
         known, sure = labels.notna().to_numpy(), (found != UNASSIGNED).to_numpy()
-        note = f"after training, against the {labels.nunique()} types of {labels.name!r}"
+        after = "training" if answers is None else "training and answers"
+        note = f"after {after}, against the {labels.nunique()} types of {labels.name!r}"
         if (known & sure).any():
             values = scs.metrics.scores(labels[known & sure], found[known & sure])
             rows += [(name, f"{100 * values[name]:.2f} %") for name in ("ACC", "NMI", "ARI")]

@@ -1,4 +1,4 @@
-"""The command line: ``scsiameseclu demo``, ``cluster``, ``fit``, ``predict`` and ``report``.
+"""The command line: ``scsiameseclu`` and what each of its commands takes.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 for success, 1 for a
 failure while running, 2 for wrong usage or input, 130 if interrupted.
@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_cluster(parsers)
     _add_fit(parsers)
     _add_predict(parsers)
+    _add_questions(parsers)
     _add_report(parsers)
     return parser
 
@@ -109,6 +110,14 @@ def _add_cluster(parsers: Any) -> None:
     _add_input(cluster)
     _add_output(cluster)
     _add_fitting(cluster)
+    cluster.add_argument(
+        "--ask",
+        type=int,
+        default=0,
+        metavar="N",
+        help="ask up to N questions in the terminal, whether two groups of cells are of one type, "
+        "and choose the clusters by the answers (default: %(default)s)",
+    )
     cluster.add_argument(
         "--levels",
         type=_numbers,
@@ -146,6 +155,25 @@ def _add_predict(parsers: Any) -> None:
         help="share of cells like those of the fit that may be called novel (default: %(default)s)",
     )
     _add_common(predict, "replace OUT, if there already")
+
+
+def _add_questions(parsers: Any) -> None:
+    text = "Write a table of questions about what `cluster` wrote, to be answered (--answers)."
+    questions = parsers.add_parser("questions", help=text, description=text)
+    questions.set_defaults(command=commands.questions)
+    questions.add_argument("source", type=Path, metavar="IN", help=".h5ad or .zarr with clusters")
+    questions.add_argument("out", type=Path, metavar="OUT", help=".csv")
+    questions.add_argument(
+        "-n", type=int, default=5, metavar="N", help="how many (default: %(default)s)"
+    )
+    questions.add_argument(
+        "--key",
+        default="siameseclu",
+        metavar="NAME",
+        help="the --key-added of the clustering (default: %(default)s)",
+    )
+    questions.add_argument("--overwrite", action="store_true", help="replace OUT, if there already")
+    questions.add_argument("--quiet", action="store_true", help="no log, only warnings and results")
 
 
 def _add_report(parsers: Any) -> None:
@@ -220,6 +248,13 @@ def _add_fitting(command: Any) -> None:
     for name, meaning in (("--must-link", "one cluster"), ("--cannot-link", "different ones")):
         text = f"table of two columns without header, names of cells that belong to {meaning}"
         add(name, type=Path, metavar="FILE.csv", help=text)
+    add(
+        "--answers",
+        type=Path,
+        action="append",
+        metavar="FILE.csv",
+        help="answered table of `questions` to choose the clusters by; may be given several times",
+    )
     add("--config", type=Path, metavar="FILE.toml", help="all other settings, a table per section")
 
 

@@ -11,7 +11,16 @@ from pathlib import Path
 from anndata import AnnData
 
 from scsiameseclu_jax.files import PAGES, check_output, write_text
-from scsiameseclu_jax.reporting import certainty, clusters, genes, known, repeat, run, types
+from scsiameseclu_jax.reporting import (
+    certainty,
+    clusters,
+    genes,
+    known,
+    questions,
+    repeat,
+    run,
+    types,
+)
 from scsiameseclu_jax.reporting.markup import page
 from scsiameseclu_jax.reporting.result import find
 
@@ -31,8 +40,8 @@ def report(
     """Write one web page about a clustering: what was run, what came out, how sure it is.
 
     The page is one file that loads nothing else, with plots inside. It shows what `adata` holds:
-    the clusters, how their number was found, confidence, stability, marker genes, annotation,
-    training, settings, and code to repeat the run.
+    the clusters, how their number was found, confidence, stability, questions to the user and what
+    answers would change, marker genes, annotation, training, settings, and code to repeat the run.
 
     Parameters
     ----------
@@ -72,6 +81,7 @@ def report(
         clusters.number(result),
         certainty.confidence(result),
         certainty.stability(result),
+        questions.questions(result),
         genes.markers(result, find_them=markers),
         types.annotation(result),
         *types.assigned(result),

@@ -21,7 +21,7 @@ _LONG = 32
 _SMALL = 100_000  # bytes
 
 
-def figure(drawn: Figure, text: str, caption: object) -> Html:
+def figure(drawn: Figure, text: str, caption: object, *, pixels: bool = False) -> Html:
     """Return a figure as an element.
 
     Parameters
@@ -32,8 +32,10 @@ def figure(drawn: Figure, text: str, caption: object) -> Html:
         What it shows, for those who do not see it.
     caption
         What is written below it.
+    pixels
+        Take PNG at once: for scatters that are mostly pixels in SVG, too, it is a third in size.
     """
-    kind, data = _encoded(drawn)
+    kind, data = _encoded(drawn, pixels=pixels)
     width, height = (round(_PAGE * inches) for inches in drawn.get_size_inches())
     address = f"data:{kind};base64,{base64.b64encode(data).decode()}"
     image = tag("img", src=address, alt=text, width=width, height=height)
@@ -65,7 +67,7 @@ def curve(values: np.ndarray, text: str) -> Html:
     return tag("svg", drawn, **box_, role="img", aria_label=text)
 
 
-def _encoded(drawn: Figure) -> tuple[str, bytes]:
+def _encoded(drawn: Figure, *, pixels: bool) -> tuple[str, bytes]:
     """Return a figure as SVG; as PNG if that is smaller, and SVG not small anyway."""
     import matplotlib as mpl
     from PIL import Image
@@ -79,16 +81,17 @@ def _encoded(drawn: Figure) -> tuple[str, bytes]:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         # Of names that leave no room.
         warnings.filterwarnings("ignore", message="constrained_layout not applied")
-        vector, pixels, packed = io.BytesIO(), io.BytesIO(), io.BytesIO()
-        drawn.savefig(vector, format="svg", metadata={"Date": None, "Creator": None}, **options)
-        if vector.tell() <= _SMALL:
-            return "image/svg+xml", vector.getvalue()
-        drawn.savefig(pixels, format="png", **options)
-    with Image.open(pixels) as image:
+        vector, sharp, packed = io.BytesIO(), io.BytesIO(), io.BytesIO()
+        if not pixels:
+            drawn.savefig(vector, format="svg", metadata={"Date": None, "Creator": None}, **options)
+            if vector.tell() <= _SMALL:
+                return "image/svg+xml", vector.getvalue()
+        drawn.savefig(sharp, format="png", **options)
+    with Image.open(sharp) as image:
         # 256 colours, chosen for the picture, cannot be told from all and take a fourth.
         few = image.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     few.save(packed, "png", optimize=True)
-    if vector.tell() <= packed.tell():
+    if 0 < vector.tell() <= packed.tell():
         return "image/svg+xml", vector.getvalue()
     return "image/png", packed.getvalue()
 

@@ -139,6 +139,7 @@ def shell(result: Result) -> str:
         options["--use-rep"] = params.get("use_rep")
         options["--batch-key"] = params.get("batch_key")
         options |= {f"--{o.replace('_', '-')}": f"{o}.csv" for o in OPTIONS if o in params}
+        options["--answers"] = "answers.csv" if "answers" in result.record else None
         if differing(plain(params.get("config", {}))):
             options["--config"] = "settings.toml"
     if params.get("layer", "counts") != "counts":
@@ -189,6 +190,10 @@ def python(result: Result) -> str:
                 options[name] = str(params[name])
         pairs = [name for name in OPTIONS if name in params]
         lines += [f'{name} = scs.datasets.read_pairs("{name}.csv")' for name in pairs]
+        if "answers" in result.record:
+            lines[:1] = ["import pandas as pd", *lines[:1]]
+            lines.append('answers = pd.read_csv("answers.csv", keep_default_na=False)')
+            pairs.append("answers")
         words += [f"{name}={name}" for name in pairs]
         if "restrict_to" in params:
             ((column, groups),) = params["restrict_to"].items()

@@ -1,6 +1,7 @@
 """The command line: what it writes, prints and returns, and what it leaves alone."""
 
 import os
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -9,11 +10,13 @@ from pathlib import Path
 import anndata as ad
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 
 import scsiameseclu_jax as scs
 from scsiameseclu_jax.cli import parser as cli
 from scsiameseclu_jax.files import WriteError
+from tests.questions import QUESTION
 
 FIT = "scsiameseclu_jax.model.SiameseClu.fit"
 
@@ -44,8 +47,9 @@ def folder(tmp_path_factory):
     return made
 
 
-def run(folder, *words):
-    command = [sys.executable, "-m", "scsiameseclu_jax", *map(str, words)]
+def command(folder, *words):
+    """Return what `subprocess` needs to run the program in a folder."""
+    program = [sys.executable, "-m", "scsiameseclu_jax", *map(str, words)]
     source = str(Path(scs.__file__).parents[1])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
@@ -53,8 +57,13 @@ def run(folder, *words):
     del environment["JAX_COMPILATION_CACHE_DIR"]
     environment |= {"XDG_CACHE_HOME": str(folder.parent / "user")}
     environment |= {"MPLCONFIGDIR": matplotlib.get_cachedir()}
-    options = {"cwd": folder, "env": environment, "timeout": 300, "check": False}
-    return subprocess.run(command, capture_output=True, text=True, **options)
+    return program, {"cwd": folder, "env": environment}
+
+
+def run(folder, *words):
+    program, options = command(folder, *words)
+    options |= {"timeout": 300, "check": False, "text": True}
+    return subprocess.run(program, capture_output=True, stdin=subprocess.DEVNULL, **options)
 
 
 def cluster(folder, out, *words):
@@ -120,7 +129,8 @@ def test_a_second_run_uses_the_programs_of_the_first(with_labels, without_labels
 def test_labels_and_plot_change_not_one_bit(folder, with_labels, without_labels):
     one, other = ad.read_h5ad(folder / "labels.h5ad"), ad.read_zarr(folder / "plain.zarr")
     assert list(one.obs.columns) == list(other.obs.columns)
-    assert set(one.obsm) == set(other.obsm) == {"X_siameseclu", "siameseclu_proba"}
+    assert set(one.obsm) == set(other.obsm)
+    assert {"X_siameseclu", "siameseclu_proba", "siameseclu_candidates"} <= set(one.obsm)
     for column in ("siameseclu", "siameseclu_confidence"):
         np.testing.assert_array_equal(one.obs[column], other.obs[column])
     for key in one.obsm:
@@ -184,8 +194,9 @@ def trained(model, adata, **_):
     model._results = {
         "labels": labels,
         "proba": np.eye(k, dtype=np.float32)[labels],
-        **dict.fromkeys(("estimate", "stability", "calibration", "votes")),
-        "embedding": np.zeros((n, 2), np.float32),
+        **dict.fromkeys(("estimate", "stability", "calibration", "votes", "pool")),
+        "answers": [],
+        **dict.fromkeys(("embedding", "fused"), np.zeros((n, 2), np.float32)),
         "history": {"loss": np.ones(3), "stage": np.repeat("train", 3)},
         "manifest": {"input": {"layer": "counts"}, "seed": 0, "n_cells": n, "data": ""},
     }
@@ -418,9 +429,20 @@ def test_demo(inside, capsys, monkeypatch):
         adata.obsm["X_siameseclu_umap"] = np.zeros((adata.n_obs, 2))
 
     monkeypatch.setattr("scsiameseclu_jax.tl.siameseclu", stand_in)
+    question = pd.DataFrame([QUESTION])
+    monkeypatch.setattr("scsiameseclu_jax.tl.questions", lambda adata, n: question[:n])
     assert cli.main(["demo", "--out", "made"]) == 0
     printed = capsys.readouterr().out
     assert "8 (K chosen without labels)" in printed
     made = ["demo.h5ad", "demo.html", "demo.png"]
     assert all(f"wrote {Path('made', name)}" in printed for name in made)
     assert sorted(path.name for path in (inside / "made").iterdir()) == made
+    # It ends with a question, and the words that ask it again.
+    assert "  A  35 cells, now in cluster 5\n     higher: IRF8 (100%, 14%)" in printed
+    program, *words = shlex.split(printed.splitlines()[-1])
+    args = cli._parser().parse_args(words)
+    assert (program, args.source, args.ask) == ("scsiameseclu", Path("made/demo.h5ad"), 3)
+    assert (args.n_clusters, args.seed) == ("auto", 0)
+    question = question[:0]
+    assert cli.main(["demo", "--out", "made"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("No question is left")

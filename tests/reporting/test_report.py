@@ -29,7 +29,7 @@ def read(adata, folder, *args, **options):
 @pytest.fixture
 def undrawn(monkeypatch):
     """For what is not about pictures: they are made, but not drawn, which takes the time."""
-    monkeypatch.setattr(figures, "_encoded", lambda drawn: ("image/png", b"\x89PNG"))
+    monkeypatch.setattr(figures, "_encoded", lambda drawn, pixels: ("image/png", b"\x89PNG"))
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,10 @@
 
 import re
 import shlex
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import scsiameseclu_jax as scs
@@ -20,6 +22,8 @@ def test_commands_and_code_repeat_the_run(key, tmp_path, monkeypatch):
     params |= {"layer": "X", "batch_key": "my donor", "use_rep": "X_pca", "min_confidence": 0.25}
     params["config"]["network"]["feature_layers"] = np.array([64, 32])
     params["config"]["fusion"]["local"] = np.bool_(False)
+    adata.uns[key]["answers"] = pd.DataFrame({"cells_a": ["a"], "cells_b": ["b"], "answer": "no"})
+    adata.uns[key]["answers"].to_csv(tmp_path / "answers.csv", index=False)
     found = result.find(adata, key)
     assert repeat.differing(repeat.plain(params["config"])) == {
         "network": {"feature_layers": [64, 32]},
@@ -31,6 +35,7 @@ def test_commands_and_code_repeat_the_run(key, tmp_path, monkeypatch):
     assert (args.n_clusters, args.seed, args.resamples, args.layer) == (3, 7, 3, "X")
     assert (args.batch_key, args.use_rep, args.key_added) == ("my donor", "X_pca", key)
     assert args.min_confidence == 0.25
+    assert args.answers == [Path("answers.csv")]
     assert cli._parser().parse_args(page).key == key
     settings = tmp_path / "settings.toml"
     settings.write_text(repeat.toml(repeat.differing(repeat.plain(params["config"]))))
@@ -41,7 +46,9 @@ def test_commands_and_code_repeat_the_run(key, tmp_path, monkeypatch):
     monkeypatch.setattr(scs.datasets, "read", lambda path: path)
     monkeypatch.setattr(scs.tl, "siameseclu", lambda *a, **b: called.update(b, a=a))
     monkeypatch.setattr(scs, "report", lambda *a, **b: called.update(page=(a, b)))
+    monkeypatch.chdir(tmp_path)
     exec(repeat.python(found), {})
+    pd.testing.assert_frame_equal(called.pop("answers"), adata.uns[key]["answers"])
     assert called.pop("page")[1] == ({} if key == "siameseclu" else {"key": key})
     wanted = {"a": ("counts.h5ad", 3), "layer": None, "batch_key": "my donor", "n_resamples": 3}
     wanted |= {"use_rep": "X_pca", "min_confidence": 0.25, "rng": 7, "config": config}
