@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 
 import anndata as ad
 import numpy as np
@@ -65,6 +67,14 @@ def test_round_trip_through_a_table(folder):
     assert len(scs.SiameseClu.load(folder / "model").answers) == 4
 
 
+def read(file):
+    """Return what there is to read, nothing at its end."""
+    try:
+        return os.read(file, 4096)
+    except OSError:  # as Linux says that the other end is closed
+        return b""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 def test_asked_in_a_terminal(folder):
     """A wrong key, two answers, and Ctrl-C: the answers are kept and the result is written."""
@@ -75,22 +85,27 @@ def test_asked_in_a_terminal(folder):
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
     process = subprocess.Popen(words, **streams, **options, start_new_session=True)
     os.close(theirs)
-    keys, text = [b"x\n", b"n\n", b"U\n"], b""
-    while True:
-        try:
-            part = os.read(ours, 4096)
-        except OSError:  # as Linux says that the other end is closed
-            break
-        if not part:
-            break
-        text += part
-        if text.endswith(b"[q]uit: "):
-            if keys:
+    keys, text, until = [b"x\n", b"n\n", b"U\n"], b"", time.monotonic() + 200
+    try:
+        while time.monotonic() < until:
+            at_prompt = text.endswith(b"[q]uit: ")
+            if at_prompt and keys:
                 os.write(ours, keys.pop(0))
+                text += b"\n"
+            # A signal just before it begins to read is heeded after it has read: so wait, and
+            # interrupt again if it is still at the prompt.
+            elif not select.select([ours], [], [], 1)[0]:
+                if at_prompt:
+                    process.send_signal(signal.SIGINT)
+            elif part := read(ours):
+                text += part
             else:
-                process.send_signal(signal.SIGINT)
-    os.close(ours)
-    assert process.wait(60) == 0, text.decode()
+                break
+        assert process.wait(60) == 0, text.decode()
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
     lines = text.decode().splitlines()
     assert max(map(len, lines)) < 80
     assert [line for line in lines if line.startswith("Question")] == [
