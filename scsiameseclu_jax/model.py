@@ -552,8 +552,8 @@ class SiameseClu:
             logger.warning(torn)
         old = {"answers", "n_resamples", "confidence", *constraints.OPTIONS}
         record = {name: value for name, value in self.manifest.items() if name not in old}
-        self._reference = reference.with_clusters(self._kept("answer"), again.state, again.rank)
-        self._results |= {
+        kept = reference.with_clusters(self._kept("answer"), again.state, again.rank)
+        results = {
             "labels": again.clusters,
             "proba": again.proba,
             "votes": again.votes,
@@ -564,6 +564,8 @@ class SiameseClu:
             | again.findings
             | {"confidence": "calibrated by its votes", "warnings": notes},
         }
+        self._reference = kept
+        self._results |= results
         return self
 
     @property

@@ -13,7 +13,7 @@ def pytest_configure(config):
     column is unrolled); slow tests have it all as users do. Compiled programs are kept on disk, in
     one folder for all processes of a run: modules forget those in memory, and many are the same.
     The command line, too, takes the folder that the environment names, not the user's own.
-    By default contrast takes a few steps: a fit is then a fit of users but for the seconds.
+    By default nothing learns: contrast is tested by itself.
     Each process has one thread for dense products: threads of several wait for each other.
 
     Whatever the version of pandas, it lends arrays read-only, as it always does from 3 on.
@@ -27,7 +27,7 @@ def pytest_configure(config):
         from scsiameseclu_jax.functional import graph
 
         graph._TABLE_WIDTH = 8
-        _set_default(Training, "contrast_steps", 20)
+        _set_default(Training, "contrast_steps", 0)
     if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folder
         folder = tempfile.TemporaryDirectory(prefix="scsiameseclu-programs-")
         config.add_cleanup(folder.cleanup)

@@ -403,6 +403,7 @@ def test_own_choices_that_only_training_uses_need_steps(adata):
             scs.SiameseClu(4, config=config, **{name: own[name]}).fit(adata, progress=False)
 
 
+@pytest.mark.slow  # quick tests have another default
 def test_by_default_contrast_alone_is_trained(adata):
     model = scs.SiameseClu(4).fit(adata, progress=False)
     steps = scs.Config().training.steps_of()

@@ -16,6 +16,7 @@ from scsiameseclu_jax.preprocessing.normalization import logarithm
 
 _CELLS = 100  # of a group that are named: those nearest to its centre
 _GENES = 5  # that tell a group from the other
+_APART = 0.1  # difference of shares, of genes that are named if there are such
 _LEAST = 0.05  # share of a cluster in a group from which it is named
 
 
@@ -142,6 +143,8 @@ def _telling_apart(raw: Any, n_first: int, genes: pd.Index) -> tuple[str, str]:
     t = (means[0] - means[1]) / np.sqrt(errors[0] + errors[1] + 1e-2 / len(totals))
     texts = []
     for sign, own, other in ((1, *shares), (-1, *shares[::-1])):
-        best = [i for i in np.argsort(-sign * t, kind="stable")[:_GENES] if sign * t[i] > 0]
+        order = [i for i in np.argsort(-sign * t, kind="stable") if sign * t[i] > 0]
+        # a gene that all cells express says little to who reads the shares
+        best = [i for i in order if own[i] - other[i] >= _APART][:_GENES] or order[:_GENES]
         texts.append(", ".join(f"{genes[i]} ({own[i]:.0%}, {other[i]:.0%})" for i in best))
     return texts[0], texts[1]

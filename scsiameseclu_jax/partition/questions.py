@@ -109,7 +109,7 @@ def small_groups(unit: np.ndarray, n_clusters: int, seed: int) -> tuple[np.ndarr
 
 
 def choose(pool: Pool, answers: Answers | None = None) -> Choice:
-    """Let the best candidates vote; without answers, those that rank high.
+    """Let the best candidates vote; those that rank high, as long as that keeps all answers.
 
     Parameters
     ----------
@@ -118,11 +118,13 @@ def choose(pool: Pool, answers: Answers | None = None) -> Choice:
     answers
         What is known of groups of the cells, if anything is.
     """
-    k = pool.n_clusters
-    if answers is None or not (answers.same >= 0).any():
-        voters, lead = [pool.clusters[i] for i in pool.voters], pool.lead
-    else:
-        voters, lead = _Weighted(pool, answers).best(), 0
+    plain = _vote([pool.clusters[i] for i in pool.voters], pool.n_clusters, lead=pool.lead)
+    if answers is None or kept(plain.clusters, answers).all():
+        return plain
+    return _vote(_Weighted(pool, answers).best(), pool.n_clusters, lead=0)
+
+
+def _vote(voters: list[np.ndarray], k: int, *, lead: int) -> Choice:
     clusters, votes = majority(voters, k, lead=lead)
     if len(np.unique(clusters)) < k:  # the lead has no empty one
         clusters = np.asarray(voters[lead], int)
