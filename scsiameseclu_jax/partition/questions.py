@@ -26,9 +26,11 @@ from scsiameseclu_jax.preprocessing.neighbors import unit_rows
 
 _CONTRADICTED = 0.25  # what is left of a candidate's weight after each answer it contradicts
 _PRIOR = 2.0  # by how much the logarithm of the weight falls from the first to the last in rank
+_SAY = 3  # votes of the partition without answers, while it ranks with those that vote
 _VOTE = 12  # one in so many candidates votes, the best
 _MOST_GROUPS = 150
 _TIE = 3  # distances between groups that an answer counts as
+_MORE = 3  # pairs that are looked at, beyond twice as many as there are questions
 _FEWEST = 5  # cells that a user can judge by their genes
 _NOTHING = 1e-6  # of p (1 - p): the candidates agree
 _AGREED = 0.9  # weight of the candidates, beside the distance in the embedding, in merging
@@ -111,6 +113,8 @@ def small_groups(unit: np.ndarray, n_clusters: int, seed: int) -> tuple[np.ndarr
 def choose(pool: Pool, answers: Answers | None = None) -> Choice:
     """Let the best candidates vote; those that rank high, as long as that keeps all answers.
 
+    What those vote for has three votes more while its own weight is among those of the best.
+
     Parameters
     ----------
     pool
@@ -119,16 +123,22 @@ def choose(pool: Pool, answers: Answers | None = None) -> Choice:
         What is known of groups of the cells, if anything is.
     """
     plain = _vote([pool.clusters[i] for i in pool.voters], pool.n_clusters, lead=pool.lead)
-    if answers is None or kept(plain.clusters, answers).all():
+    if answers is None:
         return plain
-    return _vote(_Weighted(pool, answers).best(), pool.n_clusters, lead=0)
+    held = kept(plain.clusters, answers)
+    if held.all():
+        return plain
+    voters, least = _Weighted(pool, answers).best()
+    if np.log(_CONTRADICTED) * (~held).sum() >= least:
+        voters = [plain.clusters] * _SAY + voters
+    return _vote(voters, pool.n_clusters, lead=0)
 
 
 def _vote(voters: list[np.ndarray], k: int, *, lead: int) -> Choice:
     clusters, votes = majority(voters, k, lead=lead)
     if len(np.unique(clusters)) < k:  # the lead has no empty one
         clusters = np.asarray(voters[lead], int)
-        votes = majority([clusters], k, lead=0)[1]
+        return Choice(clusters, majority([clusters], k, lead=0)[1], 1)
     return Choice(clusters, votes, len(voters))
 
 
@@ -138,20 +148,25 @@ def ask(pool: Pool, answers: Answers | None = None, *, n: int) -> list[Question]
     The first is about the pair of groups with the largest ``p (1 - p) sqrt(n_a n_b)``: p is the
     share of the weight of candidates that put them together, n_a and n_b are their cells. For each
     further one, what the answers to those before it would tell of it is taken off ``p (1 - p)``.
+    Questions whose answer alone changes nothing come last.
     """
     known = Answers([], [], np.zeros(0, np.int8)) if answers is None else answers
     weighted = _Weighted(pool, known)
     cells = [np.flatnonzero(pool.groups == g) for g in range(len(pool.distances))]
     now = choose(pool, known).clusters
-    questions = []
-    for a, b, share in weighted.informative_pairs(n):
+    questions: list[Question] = []
+    idle: list[Question] = []  # whatever the answer is, it alone changes nothing
+    for a, b, share in weighted.informative_pairs(2 * n + _MORE):
         pair = cells[a], cells[b]
         either = [
             choose(pool, add_answer(known, *pair, same=same)).clusters for same in (True, False)
         ]
         if_same, if_different = (match(now, one, pool.n_clusters)[one] for one in either)
-        questions.append(Question(pair, share, if_same, if_different))
-    return questions
+        hinges = (if_same != if_different).any()
+        (questions if hinges else idle).append(Question(pair, share, if_same, if_different))
+        if len(questions) == n:
+            break
+    return (questions + idle)[:n]
 
 
 def kept(clusters: np.ndarray, answers: Answers) -> np.ndarray:
@@ -201,12 +216,13 @@ class _Weighted:
         self._logs = np.concatenate([logs, np.log(_CONTRADICTED) * wrong - _PRIOR])
         self._of_groups = np.concatenate([of_groups, of_made])
 
-    def best(self) -> list[np.ndarray]:
-        """Return those [n] that vote, the best first."""
+    def best(self) -> tuple[list[np.ndarray], float]:
+        """Return those [n] that vote, the best first, and the last one's logarithm of weight."""
         m = len(self._pool.clusters)
         order = np.argsort(-self._logs, kind="stable")[: max(1, round(m / _VOTE))]
         made = [one[self._groups] for one in self.made]
-        return [self._pool.clusters[i] if i < m else made[i - m] for i in order]
+        voters = [self._pool.clusters[i] if i < m else made[i - m] for i in order]
+        return voters, float(self._logs[order[-1]])
 
     def informative_pairs(self, n: int) -> list[tuple[int, int, float]]:
         """Return pairs of groups to ask about, and the share of weight that has them together."""
