@@ -13,7 +13,7 @@ from scsiameseclu_jax.certainty.calibration import Calibration, calibrate
 from scsiameseclu_jax.partition.questions import Pool, choose, kept
 from scsiameseclu_jax.partition.voting import by_size
 from scsiameseclu_jax.preprocessing import constraints
-from scsiameseclu_jax.preprocessing.constraints import Answers, add_answer
+from scsiameseclu_jax.preprocessing.constraints import Answers
 from scsiameseclu_jax.training.stages import cluster_again
 
 
@@ -61,15 +61,13 @@ def cluster_by_answers(
     order
         [n] the order of the cells in which the fit saw them: results are then the same to the bit.
     known
-        ``must_link`` and ``cannot_link`` of the fit.
+        ``must_link`` and ``cannot_link`` of the fit: candidates heed them already, and they hold
+        for these cells after the transport, as in the fit.
     """
-    given = everything = constraints.find_answers(adata, answers)
+    given = constraints.find_answers(adata, answers)
     pairs = constraints.find_constraints(adata, **known)
-    if pairs is not None and (given.same >= 0).any():  # pairs of cells are groups of one
-        for (one, two), linked in zip(pairs.rows, pairs.linked, strict=True):
-            everything = add_answer(everything, one[None], two[None], same=bool(linked))
     back = np.argsort(order)
-    choice = choose(pool.of_cells(order), _moved(everything, back))
+    choice = choose(pool.of_cells(order), _moved(given, back))
     state, proba = cluster_again(method, embedding[order], choice.clusters)
     if pairs is not None:
         proba = constraints.constrain(proba, pairs._replace(rows=back[pairs.rows]))
@@ -85,7 +83,7 @@ def cluster_by_answers(
     if len(given.same):
         held, sure = kept(clusters, given), given.same >= 0
         findings["answers"] = {"given": int(sure.sum()), "kept": int(held[sure].sum())}
-        findings["first_partition"] += f" by {int(sure.sum())} answers"
+        findings["first_partition"] += f", {int(sure.sum())} answers"
     return Again(state, clusters, proba, rank, votes, calibrate(proba, votes), findings)
 
 

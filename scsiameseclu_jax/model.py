@@ -513,13 +513,15 @@ class SiameseClu:
         """Choose again among the candidates of the fit, by what the user knows.
 
         Takes about a second: networks, embedding, and how novel cells are judged, stay as they
-        are. Clusters are numbered anew by size, what :meth:`assess` found is forgotten, and
-        :meth:`predict` and :meth:`save` follow.
+        are. Centres start anew from the chosen partition; those that training has moved
+        (``config.training.steps``, none by default) come back by another fit only. Clusters are
+        numbered anew by size, what :meth:`assess` found is forgotten, and :meth:`predict` and
+        :meth:`save` follow.
 
         Parameters
         ----------
         adata
-            The cells of the fit, in the same order.
+            The cells of the fit, in the same order, with raw counts, by which they are known.
         answers
             A table of :meth:`questions`, answered; rows without an answer do not count.
         keep
@@ -529,13 +531,19 @@ class SiameseClu:
         Raises
         ------
         RuntimeError
-            See :meth:`questions`.
+            See :meth:`questions`; if the model was loaded without its own transport.
         TypeError, KeyError, ValueError
             If this is no such table, names other cells, or has other answers; if the cells are not
             those of the fit.
         """
         pool = self._pool()
-        order = check_cells(adata, self.manifest, counts=False)
+        if "transport" in self._missing:
+            msg = (
+                f"Expected the transport {self._missing['transport']!r} that the model was made "
+                "with; hand it in: `SiameseClu.load(..., transport=...)`."
+            )
+            raise RuntimeError(msg)
+        order = check_cells(adata, self.manifest, counts=True)
         tables = [self.answers] if keep else []
         tables += [] if answers is None else [answers]
         found = [constraints.find_answers(adata, table) for table in tables]
@@ -701,8 +709,8 @@ class SiameseClu:
             Folder of the model.
         terms, encoder, augment, transport, optimizer
             Those that the model was made with, if they were handed in: code is not saved. Without
-            `encoder` and `augment` it cannot predict; without the others it cannot be fitted or
-            assessed again.
+            `encoder` and `augment` it cannot predict, without `transport` not heed answers; without
+            the others it cannot be fitted or assessed again.
 
         Raises
         ------

@@ -262,7 +262,9 @@ def _gaussians(features: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, 
     x = np.asarray(features, np.float64)
     means = np.array([x[member == c].mean(axis=0) for c in range(len(found))])
     rest = x - means[member]
-    ridge = 1e-6 * np.trace(rest.T @ rest) / len(x) * np.eye(x.shape[1])
+    # clusters of a cell each vary not at all
+    spread = max(np.sum(rest**2), 1e-6 * np.sum((x - x.mean(axis=0)) ** 2))
+    ridge = 1e-6 * spread / len(x) * np.eye(x.shape[1])
     common = rest.T @ rest / len(x) + ridge
     precisions = []
     for c in range(len(found)):

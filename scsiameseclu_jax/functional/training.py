@@ -538,9 +538,13 @@ def _optimizer(
 
 
 def _contrast_rate(values: Mapping[str, Array], step: Array) -> Array:
-    """Return the learning rate of contrast: a short linear rise, then a cosine to 0."""
-    done = jnp.minimum(step / jnp.maximum(values["contrast_steps"], 1), 1)
-    rise = jnp.minimum((done + 1 / jnp.maximum(values["contrast_steps"], 1)) / _WARM_UP, 1)
+    """Return the learning rate of contrast: a short linear rise, then a cosine to 0.
+
+    It ends with ``contrast_steps``; if those are 0, as an own loop may have it, it stays.
+    """
+    steps = values["contrast_steps"]
+    done = jnp.minimum(step / jnp.maximum(steps, 1), 1) * (steps > 0)
+    rise = jnp.minimum((done + 1 / jnp.maximum(steps, 1)) / _WARM_UP, 1)
     return values["contrast_rate"] * rise * (1 + jnp.cos(jnp.pi * done)) / 2
 
 

@@ -228,6 +228,9 @@ def find_answers(adata: AnnData, table: pd.DataFrame) -> Answers:
             f"{missing}; `scs.tl.questions` makes such a table."
         )
         raise KeyError(msg)
+    if len(table) and not adata.obs_names.is_unique:
+        msg = "Expected unique `obs_names` for answers; call `adata.obs_names_make_unique()`."
+        raise ValueError(msg)
     found: dict[tuple[tuple[int, ...], ...], tuple[np.ndarray, np.ndarray, int]] = {}
     for row, answer in enumerate(table["answer"]):
         word = str(answer).strip().lower()
@@ -264,7 +267,8 @@ def _group(adata: AnnData, cells: Any, row: int) -> np.ndarray:
         unknown = sorted({name for name, at in zip(names, rows, strict=True) if at < 0})
         msg = (
             f"Expected the answers to name cells in obs_names of those that are clustered, found "
-            f"{len(unknown)} others in row {row}: {unknown[:5]}."
+            f"{len(unknown)} others in row {row}: {unknown[:5]}; answers that were stored under "
+            "other names are dropped by `answer(adata, None, keep=False)`."
         )
         raise KeyError(msg)
     return np.unique(rows)
@@ -311,15 +315,14 @@ def add_answer(answers: Answers, first: np.ndarray, second: np.ndarray, *, same:
 def contradictions(answers: Answers) -> list[int]:
     """Return which answers say no of two groups that others, of yes, tie together.
 
-    Groups with cells in common count as one.
+    Groups of yes with cells in common count as one.
     """
     n = 1 + max((int(rows.max()) for rows in (*answers.first, *answers.second)), default=0)
-    chains = [rows for side in (answers.first, answers.second) for rows in side]
-    chains += [np.r_[a[:1], b[:1]] for a, b, same in zip(*answers, strict=True) if same == 1]
+    chains = [np.r_[a, b] for a, b, same in zip(*answers, strict=True) if same == 1]
     ends = [np.column_stack([rows[:-1], rows[1:]]) for rows in chains]
     tied = _tied(np.concatenate([*ends, np.zeros((0, 2), int)]), n)
     return [
         i
         for i, (a, b, same) in enumerate(zip(*answers, strict=True))
-        if same == 0 and tied[a[0]] == tied[b[0]]
+        if same == 0 and set(tied[a]) & set(tied[b])
     ]

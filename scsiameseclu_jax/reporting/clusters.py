@@ -203,9 +203,13 @@ def _tree(result: Result) -> Figure | None:
     adata, key = result.adata, result.key
     name = f"X_{key}"
     here = result.clusters[result.drawn & (result.clusters != UNASSIGNED)]
-    if name not in adata.obsm or here.nunique() < 2:
+    try:
+        fused = fused_of(adata, key)
+    except KeyError:
         return None
-    cells = AnnData(obs=adata.obs[[key]], obsm={name: fused_of(adata, key)})
+    if here.nunique() < 2:
+        return None
+    cells = AnnData(obs=adata.obs[[key]], obsm={name: fused})
     tl.cluster_tree(cells, key=key)
     return pl.cluster_tree(cells, key).figure
 

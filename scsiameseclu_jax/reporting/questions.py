@@ -74,7 +74,9 @@ def questions(result: Result) -> Section | None:
         now = choose(pool, answers).clusters
         for i, question in enumerate(ask(pool, answers, n=_N)):
             parts.append(tag("h3", f"Question {i + 1}: are A and B of one type?"))
-            parts += [_groups(result, asked.iloc[i], question), _figure(result, question, now)]
+            parts.append(_groups(result, asked.iloc[i], question))
+            if result.cells is not None:  # which has the map
+                parts.append(_figure(result, question, now))
         parts.append(_how(result))
     return Section("questions", "Questions", join(parts))
 

@@ -254,6 +254,7 @@ def write_clusters(
         | source
         | {name: value for name, value in options.items() if value is not None}
         | split_of(adata, model.manifest["input"]["layer"])
+        | ({} if apart is None else {"fused": f"X_{key_added}_fused"})
         | {"config": model.config.to_dict()},
         "history": {name: values.copy() for name, values in model.history.items()},
         "manifest": storable(manifest),

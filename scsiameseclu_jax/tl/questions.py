@@ -99,7 +99,9 @@ def answer(
 ) -> AnnData | None:
     """Choose again among the candidates of a clustering, by what the user knows.
 
-    Takes about a second: nothing is trained or searched anew.
+    Takes about a second: nothing is trained or searched anew. Centres start from the chosen
+    partition; those that training has moved (``config.training.steps``, none by default) come back
+    by another fit only.
 
     Parameters
     ----------
@@ -136,6 +138,12 @@ def answer(
     table = constraints.joined_answers(
         adata, [constraints.find_answers(adata, one) for one in tables]
     )
+    if "transport" in fit.get("choices", {}):
+        msg = (
+            f"Expected a clustering with the usual transport in uns[{key!r}], found one with "
+            f"{fit['choices']['transport']!r}; call `model.answer` and `scs.tl.add_clusters`."
+        )
+        raise ValueError(msg)
     embedding = fused_of(adata, key)
     transport = {name: _plain(v) for name, v in record["params"]["config"]["transport"].items()}
     settings = {"transport": transport, "network": {"n_latent": embedding.shape[1]}}
@@ -180,6 +188,8 @@ def is_fitted(
         record, _, fit = _record(adata, key)
         check_cells(adata, fit, counts=True)
     except (KeyError, ValueError, TypeError):
+        return False
+    if "choices" in fit or asked["neighbors_key"] is not None:  # a graph may have changed since
         return False
     params = record["params"]
     links = constraints.plain(*(asked.pop(name) for name in constraints.OPTIONS))

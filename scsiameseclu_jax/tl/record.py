@@ -162,8 +162,19 @@ def of_embedding(key: str) -> list[str]:
 
 
 def fused_of(adata: AnnData, key: str) -> np.ndarray:
-    """Return the embedding [n, d] that cells were clustered in, or else the one that there is."""
-    name = f"X_{key}_fused" if f"X_{key}_fused" in adata.obsm else f"X_{key}"
+    """Return the embedding [n, d] that cells were clustered in.
+
+    Raises
+    ------
+    KeyError
+        If the object has lost it.
+    """
+    record = adata.uns.get(key, {})
+    apart = isinstance(record, Mapping) and "fused" in record.get("params", {})
+    name = str(record["params"]["fused"]) if apart else f"X_{key}"
+    if name not in adata.obsm:
+        msg = f"Expected the embedding that cells were clustered in, obsm[{name!r}], found none."
+        raise KeyError(msg)
     return np.asarray(adata.obsm[name])
 
 

@@ -27,6 +27,12 @@ def test_cells_of_one_depth():
     assert np.isfinite(found.measured).all() and np.isfinite(found.depth).all()
 
 
+def test_nearly_as_many_clusters_as_cells():
+    adata = scs.datasets.simulate(n_cells=25, n_genes=100, n_clusters=3, rng=0)
+    scs.tl.siameseclu(adata, 24, progress=False)
+    assert adata.obs["siameseclu"].nunique() == 24
+
+
 @pytest.mark.parametrize("n_cells", [4, 5, 9, 11])
 def test_very_few_cells(n_cells):
     found = surprise_of(

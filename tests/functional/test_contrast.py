@@ -154,6 +154,10 @@ def test_the_rate_rises_and_falls(made, state):
     assert 0 < rates[0] < largest / 2
     assert (np.diff(rates[6:]) <= 0).all()
     np.testing.assert_allclose(rates[100:], 0, atol=1e-9)
+    # without a length, as an own loop may have it, it stays
+    endless = values(state, contrast_steps=0.0).values
+    late = [float(F.training._contrast_rate(endless, jnp.asarray(i))) for i in (0, 5, 500)]
+    np.testing.assert_allclose(late, largest)
 
 
 def test_an_own_term_joins_the_stage_with_parameters_of_its_own(made):

@@ -92,3 +92,20 @@ def test_a_no_between_what_yes_ties_together_is_a_contradiction():
     assert contradictions(answers(*chain, ([1], [7], 0))) == []
     # groups with a cell in common are one
     assert contradictions(answers(([0, 1], [2], 1), ([0, 3], [2], 0))) == [1]
+
+
+def test_groups_that_no_yes_ties_do_not_contradict():
+    def answers(*triples):
+        first, second, same = zip(*triples, strict=True)
+        return Answers([np.array(a) for a in first], [np.array(b) for b in second], np.array(same))
+
+    # coarse groups that were not sure, and a no between their parts
+    assert contradictions(answers(([0, 1, 2, 3], [8, 9], -1), ([0, 1], [2, 3], 0))) == []
+    assert contradictions(answers(([0, 1, 2, 3], [8, 9], 0), ([0, 1], [2, 3], 0))) == []
+
+
+def test_names_have_to_be_unique(adata):
+    adata.obs_names = [*NAMES[:7], NAMES[0]]
+    with pytest.raises(ValueError, match="unique `obs_names` for answers"):
+        find_answers(adata, table([["f"], ["cell 2"], "yes"]))
+    assert not len(find_answers(adata, table()).same)

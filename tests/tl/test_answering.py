@@ -1,5 +1,7 @@
 """Questions about a clustering, and choosing again by their answers."""
 
+from functools import partial
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -7,6 +9,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 import scsiameseclu_jax as scs
+import scsiameseclu_jax.functional as F
 
 KEY = "siameseclu"
 
@@ -204,6 +207,54 @@ def test_what_cannot_be_asked_is_refused(adata):
     part = adata.copy()
     scs.tl.siameseclu(part, 2, restrict_to=(KEY, ["0"]), key_added="part", progress=False)
     assert "part_candidates" not in part.obsm
+
+
+def test_known_pairs_hold_beside_answers(adata):
+    names = adata.obs_names
+    pairs = [(names[0], names[1]), (names[2], names[3])]
+    scs.tl.siameseclu(adata, 8, cannot_link=pairs, progress=False)
+    table = scs.tl.questions(adata, 1)
+    scs.tl.answer(adata, answered(table, ["no"]))
+    record = adata.uns[KEY]["manifest"]
+    assert record["cannot_link"] == {"given": 2, "kept": 2}
+    assert record["answers"]["given"] == 1
+
+
+def test_a_transport_of_the_user_has_to_be_at_hand(fitted, tmp_path):
+    adata = fitted[0].copy()
+    own = partial(F.sinkhorn_target, tau=0.9)
+    model = scs.SiameseClu(8, transport=own).fit(adata, progress=False)
+    table = answered(model.questions(adata, 2))
+    model.save(tmp_path / "model")
+    with pytest.raises(RuntimeError, match="transport"):
+        scs.SiameseClu.load(tmp_path / "model").answer(adata, table)
+    again = scs.SiameseClu.load(tmp_path / "model", transport=own).answer(adata, table)
+    np.testing.assert_array_equal(again.proba, model.answer(adata, table).proba)
+    scs.tl.add_clusters(adata, model)
+    with pytest.raises(ValueError, match="usual transport"):
+        scs.tl.answer(adata, table)
+
+
+def test_clusters_are_chosen_in_the_space_they_were_found_in(fitted):
+    adata = fitted[0].copy()
+    config = scs.Config.from_dict({"training": {"contrast_steps": 10}})
+    scs.tl.siameseclu(adata, 8, config=config, progress=False)
+    before = state(adata)
+    scs.tl.answer(adata, None, keep=False)
+    assert_same(state(adata), before)
+    assert not np.array_equal(adata.obsm[f"X_{KEY}"], adata.obsm[f"X_{KEY}_fused"])
+    del adata.obsm[f"X_{KEY}_fused"]
+    for call in (scs.tl.questions, scs.tl.cluster_tree, lambda a: scs.tl.answer(a, None)):
+        with pytest.raises(KeyError, match="that cells were clustered in"):
+            call(adata)
+
+
+def test_a_model_does_not_heed_answers_about_other_cells(fitted):
+    adata, model, _ = fitted
+    other = adata.copy()
+    other.X = other.X[::-1].copy()
+    with pytest.raises(ValueError, match="found"):
+        model.answer(other, answered(model.questions(adata, 1)))
 
 
 def test_a_copy_leaves_the_object_as_it_is(adata):
