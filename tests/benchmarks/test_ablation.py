@@ -21,7 +21,13 @@ RUNS = [
 ]
 
 
-@pytest.mark.parametrize("variant", list(ablation.VARIANTS))
+# in quick tests contrast is off by default
+MARKS = {"no contrast": [pytest.mark.slow]}
+
+
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=MARKS.get(name, [])) for name in ablation.VARIANTS]
+)
 def test_every_variant_but_the_first_leaves_something_out(variant):
     config = ablation.config_of(variant)
     assert (config == scs.Config.paper()) == (variant == ablation.BASE)

@@ -76,6 +76,7 @@ def read(file):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+@pytest.mark.slow  # it waits for the terminal; the same words are tested below without one
 def test_asked_in_a_terminal(folder):
     """A wrong key, two answers, and Ctrl-C: the answers are kept and the result is written."""
     import pty
