@@ -22,6 +22,7 @@ from tests.questions import QUESTION, unclear
 
 ONE = pd.DataFrame([QUESTION])
 K = ["--n-clusters", "4"]
+FAST = [*K, "--config", "fast.toml"]
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,9 @@ def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("asking") / "here"
     made.mkdir()
     unclear().write_h5ad(made / "in.h5ad")
+    (made / "fast.toml").write_text("[training]\ncontrast_steps = 0\n")
     for words in (
-        ["cluster", "in.h5ad", "out.h5ad", *K, "--quiet"],
+        ["cluster", "in.h5ad", "out.h5ad", *FAST, "--quiet"],
         ["questions", "out.h5ad", "questions.csv", "-n", 4],
     ):
         done = run(made, *words)
@@ -54,7 +56,7 @@ def test_round_trip_through_a_table(folder):
     wanted.loc[1, "answer"] = "no"
     table[1:2].assign(answer="no").to_csv(folder / "more.csv", index=False)
     words = ["--answers", "filled.csv", "--answers", "more.csv", "--labels", "cell_type"]
-    done = run(folder, "cluster", "in.h5ad", "again.h5ad", *K, *words, "--save", "model")
+    done = run(folder, "cluster", "in.h5ad", "again.h5ad", *FAST, *words, "--save", "model")
     assert done.returncode == 0, done.stderr
     rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     found = ad.read_h5ad(folder / "again.h5ad")
@@ -82,7 +84,9 @@ def test_asked_in_a_terminal(folder):
     import pty
 
     ours, theirs = pty.openpty()
-    words, options = command(folder, "cluster", "in.h5ad", "asked.h5ad", *K, "--ask", 5, "--quiet")
+    words, options = command(
+        folder, "cluster", "in.h5ad", "asked.h5ad", *FAST, "--ask", 5, "--quiet"
+    )
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
     process = subprocess.Popen(words, **streams, **options, start_new_session=True)
     os.close(theirs)
