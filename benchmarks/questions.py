@@ -79,7 +79,7 @@ def measure(name: str, seed: int, *, auto: bool) -> Run:
     types = np.unique(labels, return_inverse=True)[1]
     k: Any = "auto" if auto else len(set(labels))
     model = scs.SiameseClu(k).fit(adata, layer="counts", rng=seed, progress=False)
-    pool, z = model.candidates, model.get_latent_representation()
+    pool, z = model.candidates, model.get_latent_representation(fused=True)
     if pool is None:
         msg = f"Expected candidates of a fit of {name}, found none."
         raise RuntimeError(msg)
