@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,10 +13,12 @@ from anndata import AnnData
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.certainty.calibration import Calibration, calibrate
 from scsiameseclu_jax.partition.questions import Pool, choose, kept
-from scsiameseclu_jax.partition.voting import by_size
+from scsiameseclu_jax.partition.voting import by_size, check_sizes
 from scsiameseclu_jax.preprocessing import constraints
 from scsiameseclu_jax.preprocessing.constraints import Answers
 from scsiameseclu_jax.training.stages import cluster_again
+
+logger = logging.getLogger(__name__)
 
 
 class Again(NamedTuple):
@@ -32,19 +36,21 @@ class Again(NamedTuple):
     """[n, k] share of the voters for each cluster, float32."""
     calibration: Calibration
     """What turns soft assignments into confidence."""
-    findings: dict[str, Any]
-    """What was decided, in plain types."""
+    answers: pd.DataFrame
+    """All answers that count, as :func:`constraints.find_answers` reads them."""
+    manifest: dict[str, Any]
+    """That of the fit, with what was decided here."""
 
 
 def cluster_by_answers(
     adata: AnnData,
     pool: Pool,
     embedding: np.ndarray,
-    answers: pd.DataFrame,
     method: F.Method,
+    tables: Sequence[pd.DataFrame],
     *,
     order: np.ndarray,
-    known: dict[str, Any],
+    manifest: dict[str, Any],
 ) -> Again:
     """Choose among the candidates by answers, and transport the cells anew.
 
@@ -53,18 +59,19 @@ def cluster_by_answers(
     adata
         The cells of the fit; only ``obs_names`` are looked at.
     pool, embedding
-        Its candidates and embedding [n, d].
-    answers
-        All that count; none is the partition without any.
+        Its candidates, and the embedding [n, d] that they are partitions of.
     method
         The method of the fit.
+    tables
+        Answers, earlier ones first; without any it is the partition of the fit.
     order
         [n] the order of the cells in which the fit saw them: results are then the same to the bit.
-    known
-        ``must_link`` and ``cannot_link`` of the fit: candidates heed them already, and they hold
+    manifest
+        Of the fit. Candidates heed its ``must_link`` and ``cannot_link`` already, and they hold
         for these cells after the transport, as in the fit.
     """
-    given = constraints.find_answers(adata, answers)
+    given = constraints.joined_answers([constraints.find_answers(adata, one) for one in tables])
+    known = {name: manifest["input"].get(name) for name in constraints.OPTIONS}
     pairs = constraints.find_constraints(adata, **known)
     back = np.argsort(order)
     choice = choose(pool.of_cells(order), _moved(given, back))
@@ -75,16 +82,38 @@ def cluster_by_answers(
     clusters = found[back]
     proba = proba[:, rank][back].astype(np.float32)
     votes = choice.votes[:, rank][back]
-    findings: dict[str, Any] = {
+    notes: list[str] = []
+    check_sizes(clusters, method.n_clusters, notes)
+    _check_contradictions(adata, given, notes)
+    old = {"answers", "n_resamples", *constraints.OPTIONS}
+    record = {name: value for name, value in manifest.items() if name not in old}
+    record |= {
         "first_partition": f"consensus of {choice.n_voters} candidates",
         "votes_agree": round(float(votes.max(axis=1).mean()), 4),
+        "confidence": "calibrated by its votes",
+        "warnings": notes,
         **constraints.kept(clusters, pairs),
     }
     if len(given.same):
         held, sure = kept(clusters, given), given.same >= 0
-        findings["answers"] = {"given": int(sure.sum()), "kept": int(held[sure].sum())}
-        findings["first_partition"] += f", {int(sure.sum())} answers"
-    return Again(state, clusters, proba, rank, votes, calibrate(proba, votes), findings)
+        record["answers"] = {"given": int(sure.sum()), "kept": int(held[sure].sum())}
+        record["first_partition"] += f", {int(sure.sum())} answers"
+    table, calibration = constraints.answers_table(adata, given), calibrate(proba, votes)
+    return Again(state, clusters, proba, rank, votes, calibration, table, record)
+
+
+def _check_contradictions(adata: AnnData, answers: Answers, notes: list[str]) -> None:
+    """Warn, and add a note, if answers contradict each other."""
+    torn = constraints.contradictions(answers)
+    if torn:
+        one, two = (adata.obs_names[side[torn[0]][0]] for side in (answers.first, answers.second))
+        note = (
+            f"{len(torn)} of the answers say no of two groups of cells that others, of yes, tie "
+            f"together; the first such groups are those of {one!r} and {two!r}. Look at them "
+            "again, or answer them with unsure."
+        )
+        notes.append(note)
+        logger.warning(note)
 
 
 def _moved(answers: Answers, back: np.ndarray) -> Answers:

@@ -186,8 +186,8 @@ class Training:
 
     By default the projection alone learns, for a few seconds: it is the embedding that users get.
     Clusters are those of the fused embedding of autoencoders that begin as the leading components,
-    smoothed over the graph; training them (:meth:`Config.paper`) moved no partition, and cost
-    minutes.
+    smoothed over the graph; training them (:meth:`Config.paper`) hardly moved partitions, and
+    cost minutes.
     """
 
     contrast_steps: int = 500

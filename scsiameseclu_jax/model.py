@@ -17,7 +17,7 @@ from scsiameseclu_jax import files, reference
 from scsiameseclu_jax.answers import cluster_by_answers
 from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.certainty.calibration import calibrate, confidence
-from scsiameseclu_jax.certainty.questions import contradiction, question_table
+from scsiameseclu_jax.certainty.questions import question_table
 from scsiameseclu_jax.certainty.stability import Stability
 from scsiameseclu_jax.checks import as_seed, check_n_clusters
 from scsiameseclu_jax.config import Config, Weights
@@ -25,7 +25,7 @@ from scsiameseclu_jax.manifest import as_given, check_cells, manifest
 from scsiameseclu_jax.partition import n_clusters as estimation
 from scsiameseclu_jax.partition.n_clusters import K_MAX, Estimate, k_range
 from scsiameseclu_jax.partition.questions import Pool
-from scsiameseclu_jax.partition.voting import by_size
+from scsiameseclu_jax.partition.voting import by_size, check_sizes
 from scsiameseclu_jax.preprocessing import constraints
 from scsiameseclu_jax.preprocessing.batches import read_batches
 from scsiameseclu_jax.preprocessing.constraints import ConstraintsLike
@@ -370,7 +370,7 @@ class SiameseClu:
         back = np.argsort(prepared.order)
         proba = constraints.constrain(proba, prepared.constraints)
         labels, rank = by_size(proba.argmax(axis=1), k)
-        reference.check_sizes(labels, k, findings["warnings"])
+        check_sizes(labels, k, findings["warnings"])
         findings |= constraints.kept(labels, prepared.constraints)
         findings["losses"] = {name: float(weight) for name, weight in fit.state.weights.items()}
         own = self._own_choices()
@@ -546,20 +546,9 @@ class SiameseClu:
         order = check_cells(adata, self.manifest, counts=True)
         tables = [self.answers] if keep else []
         tables += [] if answers is None else [answers]
-        found = [constraints.find_answers(adata, table) for table in tables]
-        table = constraints.joined_answers(adata, found)
-        known = {name: self.manifest["input"].get(name) for name in constraints.OPTIONS}
         embedding, method = self.get_latent_representation(fused=True), self.method()
-        options: dict[str, Any] = {"order": order, "known": known}
-        again = cluster_by_answers(adata, pool, embedding, table, method, **options)
-        notes: list[str] = []
-        reference.check_sizes(again.clusters, method.n_clusters, notes)
-        torn = contradiction(adata, table)
-        if torn is not None:
-            notes.append(torn)
-            logger.warning(torn)
-        old = {"answers", "n_resamples", "confidence", *constraints.OPTIONS}
-        record = {name: value for name, value in self.manifest.items() if name not in old}
+        options: dict[str, Any] = {"order": order, "manifest": self.manifest}
+        again = cluster_by_answers(adata, pool, embedding, method, tables, **options)
         kept = reference.with_clusters(self._kept("answer"), again.state, again.rank)
         results = {
             "labels": again.clusters,
@@ -567,10 +556,8 @@ class SiameseClu:
             "votes": again.votes,
             "calibration": again.calibration,
             "stability": None,
-            "answers": table.to_dict("records"),
-            "manifest": record
-            | again.findings
-            | {"confidence": "calibrated by its votes", "warnings": notes},
+            "answers": again.answers.to_dict("records"),
+            "manifest": again.manifest,
         }
         self._reference = kept
         self._results |= results

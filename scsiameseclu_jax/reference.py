@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, NamedTuple
 
 import jax
@@ -19,8 +18,6 @@ from scsiameseclu_jax.preprocessing.new_cells import new_cells
 from scsiameseclu_jax.preprocessing.normalization import Projection
 from scsiameseclu_jax.preprocessing.prepare import Prepared, Preprocessor
 from scsiameseclu_jax.training.device import bound_programs, in_float32
-
-logger = logging.getLogger(__name__)
 
 _CELLS = 32768  # new cells on the device at a time
 
@@ -186,18 +183,6 @@ def predict(
         is_novel=surprise > 1 - alpha,
         missing_genes=new.missing,
     )
-
-
-def check_sizes(clusters: np.ndarray, n_clusters: int, notes: list[str]) -> None:
-    """Warn, and add a note, if a cluster has no cells."""
-    n_filled = len(np.unique(clusters))
-    if n_filled < n_clusters:
-        note = (
-            f"{n_filled} of {n_clusters} clusters have cells: the others are no cell's most likely "
-            "one; a smaller `n_clusters` may fit these data better."
-        )
-        notes.append(note)
-        logger.warning(note)
 
 
 def to_arrays(reference: Reference) -> tuple[dict[str, Any], Arrays]:

@@ -94,20 +94,6 @@ _COLUMNS = ["cells_a", "cells_b", "n_a", "n_b", "clusters_a", "clusters_b", "gen
 _COLUMNS += ["together", "n_hinge", "if_yes", "if_no", "answer"]
 
 
-def contradiction(adata: AnnData, answers: pd.DataFrame) -> str | None:
-    """Say which answers contradict each other; None if there are none."""
-    given = constraints.find_answers(adata, answers)
-    torn = constraints.contradictions(given)
-    if not torn:
-        return None
-    one, two = (adata.obs_names[side[torn[0]][0]] for side in (given.first, given.second))
-    return (
-        f"{len(torn)} of the answers say no of two groups of cells that others, of yes, tie "
-        f"together; the first such groups are those of {one!r} and {two!r}. Look at them again, "
-        "or answer them with unsure."
-    )
-
-
 def _typical(unit: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """Return the rows of a group's cells that are nearest to its centre, ascending."""
     near = unit[cells] @ unit[cells].mean(axis=0)

@@ -161,33 +161,17 @@ def _add_questions(parsers: Any) -> None:
     text = "Write a table of questions about what `cluster` wrote, to be answered (--answers)."
     questions = parsers.add_parser("questions", help=text, description=text)
     questions.set_defaults(command=commands.questions)
-    questions.add_argument("source", type=Path, metavar="IN", help=".h5ad or .zarr with clusters")
-    questions.add_argument("out", type=Path, metavar="OUT", help=".csv")
+    _add_clustering(questions, ".csv")
     questions.add_argument(
         "-n", type=int, default=5, metavar="N", help="how many (default: %(default)s)"
     )
-    questions.add_argument(
-        "--key",
-        default="siameseclu",
-        metavar="NAME",
-        help="the --key-added of the clustering (default: %(default)s)",
-    )
-    questions.add_argument("--overwrite", action="store_true", help="replace OUT, if there already")
-    questions.add_argument("--quiet", action="store_true", help="no log, only warnings and results")
 
 
 def _add_report(parsers: Any) -> None:
     text = "Write a web page, in one file, about what `cluster` or `predict` wrote."
     report = parsers.add_parser("report", help=text, description=text)
     report.set_defaults(command=commands.report)
-    report.add_argument("source", type=Path, metavar="IN", help=".h5ad or .zarr with clusters")
-    report.add_argument("out", type=Path, metavar="OUT", help=".html")
-    report.add_argument(
-        "--key",
-        default="siameseclu",
-        metavar="NAME",
-        help="the --key-added of the clustering (default: %(default)s)",
-    )
+    _add_clustering(report, ".html")
     report.add_argument(
         "--labels", metavar="COLUMN", help="known types in obs to compare the clusters with"
     )
@@ -197,8 +181,21 @@ def _add_report(parsers: Any) -> None:
         action="store_true",
         help="do not look for marker genes, show them only if IN has them",
     )
-    report.add_argument("--overwrite", action="store_true", help="replace OUT, if there already")
-    report.add_argument("--quiet", action="store_true", help="no log, only warnings and results")
+
+
+def _add_clustering(command: Any, suffix: str) -> None:
+    """Add what commands take that read a clustering and write a file about it."""
+    add = command.add_argument
+    add("source", type=Path, metavar="IN", help=".h5ad or .zarr with clusters")
+    add("out", type=Path, metavar="OUT", help=suffix)
+    add(
+        "--key",
+        default="siameseclu",
+        metavar="NAME",
+        help="the --key-added of the clustering (default: %(default)s)",
+    )
+    add("--overwrite", action="store_true", help="replace OUT, if there already")
+    add("--quiet", action="store_true", help="no log, only warnings and results")
 
 
 def _add_input(command: Any) -> None:

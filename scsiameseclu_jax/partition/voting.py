@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
+
+logger = logging.getLogger(__name__)
 
 _ROUNDS = 3
 
@@ -76,3 +80,15 @@ def by_size(clusters: np.ndarray, n_clusters: int) -> tuple[np.ndarray, np.ndarr
     new = np.empty(n_clusters, int)
     new[rank] = np.arange(n_clusters)
     return new[clusters], rank
+
+
+def check_sizes(clusters: np.ndarray, n_clusters: int, notes: list[str]) -> None:
+    """Warn, and add a note, if a cluster has no cells."""
+    n_filled = len(np.unique(clusters))
+    if n_filled < n_clusters:
+        note = (
+            f"{n_filled} of {n_clusters} clusters have cells: the others are no cell's most likely "
+            "one; a smaller `n_clusters` may fit these data better."
+        )
+        notes.append(note)
+        logger.warning(note)

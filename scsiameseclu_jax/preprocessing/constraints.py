@@ -231,7 +231,7 @@ def find_answers(adata: AnnData, table: pd.DataFrame) -> Answers:
     if len(table) and not adata.obs_names.is_unique:
         msg = "Expected unique `obs_names` for answers; call `adata.obs_names_make_unique()`."
         raise ValueError(msg)
-    found: dict[tuple[tuple[int, ...], ...], tuple[np.ndarray, np.ndarray, int]] = {}
+    found = Answers([], [], np.zeros(0, np.int8))
     for row, answer in enumerate(table["answer"]):
         word = str(answer).strip().lower()
         if word in _OPEN:
@@ -247,11 +247,8 @@ def find_answers(adata: AnnData, table: pd.DataFrame) -> Answers:
             name = adata.obs_names[np.intersect1d(*groups)[0]]
             msg = f"Expected two groups without common cells, found {name!r} in both, row {row}."
             raise ValueError(msg)
-        question = tuple(sorted(tuple(group) for group in groups))
-        found.pop(question, None)
-        found[question] = (groups[0], groups[1], _ANSWERS[word])
-    first, second, same = zip(*found.values(), strict=True) if found else ([], [], [])
-    return Answers(list(first), list(second), np.array(same, np.int8))
+        found = add_answer(found, *groups, same=_ANSWERS[word])
+    return joined_answers([found])
 
 
 def _group(adata: AnnData, cells: Any, row: int) -> np.ndarray:
@@ -294,20 +291,24 @@ def answers_table(adata: AnnData, answers: Answers) -> pd.DataFrame:
     return pd.DataFrame({"cells_a": sides[0], "cells_b": sides[1], "answer": said}, dtype=object)
 
 
-def joined_answers(adata: AnnData, parts: Sequence[Answers]) -> pd.DataFrame:
-    """Return the table of several answers; of a question that was answered twice, the last."""
-    tables = [answers_table(adata, part) for part in parts]
-    empty = answers_table(adata, Answers([], [], np.zeros(0, np.int8)))
-    table = pd.concat([empty, *tables], ignore_index=True)
-    return answers_table(adata, find_answers(adata, table))
+def joined_answers(parts: Sequence[Answers]) -> Answers:
+    """Return all answers; of a question that was answered twice, the last."""
+    found: dict[tuple[tuple[int, ...], ...], tuple[np.ndarray, np.ndarray, int]] = {}
+    for part in parts:
+        for one, two, same in zip(*part, strict=True):
+            question = tuple(sorted((tuple(one), tuple(two))))
+            found.pop(question, None)
+            found[question] = one, two, same
+    first, second, same = zip(*found.values(), strict=True) if found else ([], [], [])
+    return Answers(list(first), list(second), np.array(same, np.int8))
 
 
 def _as_text(adata: AnnData, rows: np.ndarray) -> str:
     return json.dumps([str(name) for name in adata.obs_names[rows]], ensure_ascii=False)
 
 
-def add_answer(answers: Answers, first: np.ndarray, second: np.ndarray, *, same: bool) -> Answers:
-    """Return answers with one more."""
+def add_answer(answers: Answers, first: np.ndarray, second: np.ndarray, *, same: int) -> Answers:
+    """Return answers with one more, as `same` of :class:`Answers` has it."""
     more = np.append(answers.same, np.int8(same))
     return Answers([*answers.first, first], [*answers.second, second], more)
 

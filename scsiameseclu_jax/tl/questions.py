@@ -11,10 +11,9 @@ import pandas as pd
 from anndata import AnnData
 
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax import reference
 from scsiameseclu_jax.answers import cluster_by_answers
 from scsiameseclu_jax.certainty.calibration import confidence
-from scsiameseclu_jax.certainty.questions import contradiction, question_table
+from scsiameseclu_jax.certainty.questions import question_table
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.manifest import check_cells
 from scsiameseclu_jax.partition.questions import Pool
@@ -135,9 +134,6 @@ def answer(
     order = check_cells(adata, fit, counts=False)
     tables = [answers_of(record)] if keep else []
     tables += [] if answers is None else [answers]
-    table = constraints.joined_answers(
-        adata, [constraints.find_answers(adata, one) for one in tables]
-    )
     if "transport" in fit.get("choices", {}):
         msg = (
             f"Expected a clustering with the usual transport in uns[{key!r}], found one with "
@@ -148,14 +144,8 @@ def answer(
     transport = {name: _plain(v) for name, v in record["params"]["config"]["transport"].items()}
     settings = {"transport": transport, "network": {"n_latent": embedding.shape[1]}}
     method = F.siameseclu(pool.n_clusters, config=Config.from_dict(settings))
-    known = {name: fit["input"].get(name) for name in constraints.OPTIONS}
-    again = cluster_by_answers(adata, pool, embedding, table, method, order=order, known=known)
-    notes: list[str] = []
-    reference.check_sizes(again.clusters, pool.n_clusters, notes)
-    torn = contradiction(adata, table)
-    if torn is not None:
-        notes.append(torn)
-        logger.warning(torn)
+    options: dict[str, Any] = {"order": order, "manifest": fit}
+    again = cluster_by_answers(adata, pool, embedding, method, tables, **options)
 
     adata = writable(adata, copy=copy)
     sure = confidence(again.calibration, again.proba)
@@ -164,13 +154,11 @@ def answer(
     add(adata, key, result, adata.obsm[f"X_{key}"], min_confidence=least.get("min_confidence"))
     adata.obsm.update(kept)
     adata.obs[key] = adata.obs[key].cat.remove_unused_categories()
-    old = {"answers", "n_resamples", "warnings", *constraints.OPTIONS}
-    manifest = {name: value for name, value in record["manifest"].items() if name not in old}
-    manifest |= again.findings | {"confidence": "calibrated by its votes", "warnings": notes}
-    record = {name: value for name, value in record.items() if name != "stability"}
-    adata.uns[key] = record | {"manifest": storable(manifest), "answers": table}
-    if not len(table):
-        del adata.uns[key]["answers"]
+    manifest = {name: value for name, value in again.manifest.items() if name != "input"}
+    record = {name: v for name, v in record.items() if name not in ("stability", "answers")}
+    table = again.answers
+    heeded = {"answers": table} if len(table) else {}
+    adata.uns[key] = record | {"manifest": storable(manifest)} | heeded
     logger.info("chose among %d candidates by %d answers", len(pool.clusters), len(table))
     return adata if copy else None
 

@@ -52,7 +52,8 @@ def test_cells_as_lists_and_as_text_survive_a_table_on_disk(adata, tmp_path):
 def test_the_last_answer_to_a_question_counts(adata):
     first = table([["f"], ["h"], "yes"], [["cell 2"], ["h"], "no"])
     again = table([["h"], ["f"], "no"])
-    both = joined_answers(adata, [find_answers(adata, one) for one in (first, again)])
+    parts = [find_answers(adata, one) for one in (first, again)]
+    both = answers_table(adata, joined_answers(parts))
     found = find_answers(adata, both)
     assert found.same.tolist() == [0, 0]
     assert [json.loads(cells) for cells in both["cells_a"]] == [["cell 2"], ["h"]]
