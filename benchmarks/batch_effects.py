@@ -6,7 +6,8 @@ several seeds each. It prints the ARI with the types and with the batches; and o
 users get, which is learned, and of the one that is clustered, the purity (share of a cell's 15
 nearest that are of its type) and the mixing (share of them that are of another batch, over what lot
 would give). Labels score, nothing else. A check that nothing is lost where there is nothing to
-correct: the Baron cells, with batches drawn by lot. Writes ``benchmarks/results/batch_effects.json``
+correct: the Baron cells, with batches drawn by lot. Writes
+``benchmarks/results/batch_effects.json``
 and ``.md``.
 """
 
