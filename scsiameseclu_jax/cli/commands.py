@@ -17,6 +17,7 @@ from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.checks import check_key, check_share
 from scsiameseclu_jax.cli import asking
 from scsiameseclu_jax.cli.cache import keep_programs
+from scsiameseclu_jax.cli.rest import Rest
 from scsiameseclu_jax.files import (
     OUTPUTS,
     PAGES,
@@ -26,6 +27,7 @@ from scsiameseclu_jax.files import (
     check_model_folder,
     check_output,
     check_separate,
+    check_writable,
     write_anndata,
     write_whole,
 )
@@ -54,12 +56,16 @@ def demo(args: argparse.Namespace) -> None:
         scs.tl.annotate_markers(adata, "blood")
         scs.tl.umap(adata)
         question = scs.tl.questions(adata, 1)
-    panels = scs.pl.overview(adata, labels="cell_type")
-    write_anndata(out, adata)
-    write_whole(plot, lambda path: panels[0].figure.savefig(path, dpi=150))
-    scs.report(adata, page, labels="cell_type", overwrite=True)
-    _print_table(adata, adata.obs["siameseclu"], _why(args), labels, seconds)
-    print(f"wrote {out}\nwrote {plot}\nwrote {page}\n")
+    with Rest() as rest:
+        with rest.part():
+            _print_table(adata, adata.obs["siameseclu"], _why(args), labels, seconds)
+        with rest.part(out, lambda: adata.obs[["siameseclu", "siameseclu_confidence"]]):
+            write_anndata(out, adata)
+        with rest.part(plot):
+            write_whole(plot, lambda path: _draw(path, adata, "siameseclu", "cell_type"))
+        with rest.part(page):
+            scs.report(adata, page, labels="cell_type", overwrite=True)
+    print()
     if not len(question):
         print(asking.NONE_LEFT)
         return
@@ -83,34 +89,39 @@ def cluster(args: argparse.Namespace) -> None:
     if wrong:
         msg = f"Expected --levels between 2 and n_obs - 1 ({adata.n_obs - 1}), found {wrong[0]}."
         raise ValueError(msg)
-    with _put_aside(adata, args.labels) as labels:
-        model, seconds = _fit_model(adata, args, config)
-        write_clusters(adata, model, min_confidence=args.min_confidence, key_added=key)
-    try:
-        if args.levels:
-            scs.tl.cluster_tree(adata, args.levels, key)
-    finally:  # how many levels there are is not known before; the fit is kept in any case
-        write_anndata(args.out, adata)
-        _print_table(adata, adata.obs[key], _why(args), labels, seconds, answers=_answered(model))
-        print(f"wrote {args.out}")
+    with Rest() as rest:
+        with _put_aside(adata, args.labels) as labels:
+            model, seconds = _fit_model(adata, args, config, rest)
         if args.save is not None:
-            _keep(model, args)
+            with rest.part(args.save):
+                model.save(args.save, overwrite=args.overwrite)
+        with rest.part(args.out, lambda: _table(model, adata)):
+            with _put_aside(adata, args.labels):
+                write_clusters(adata, model, min_confidence=args.min_confidence, key_added=key)
+            with rest.part():  # how many levels there are is not known before
+                if args.levels:
+                    scs.tl.cluster_tree(adata, args.levels, key)
+            write_anndata(args.out, adata)
         if args.plot is not None:
-            scs.tl.umap(adata, key)
-            panels = scs.pl.overview(adata, key, labels=args.labels)
-            write_whole(args.plot, lambda path: panels[0].figure.savefig(path, dpi=150))
-            print(f"wrote {args.plot}")
+            with rest.part(args.plot):
+                write_whole(args.plot, lambda path: _draw(path, adata, key, args.labels))
+        with rest.part():
+            found = adata.obs[key]
+            _print_table(adata, found, _why(args), labels, seconds, answers=_answered(model))
 
 
 def fit(args: argparse.Namespace) -> None:
     """Fit a model to the cells of a file and save it."""
     _check_words(args, [])
     adata, config = _read(args), _config(args)
-    with _put_aside(adata, args.labels) as labels:
-        model, seconds = _fit_model(adata, args, config)
-    found = pd.Series(model.labels, index=adata.obs_names)
-    _print_table(adata, found, _why(args), labels, seconds, answers=_answered(model))
-    _keep(model, args)
+    with Rest() as rest:
+        with _put_aside(adata, args.labels) as labels:
+            model, seconds = _fit_model(adata, args, config, rest)
+        with rest.part(args.save, lambda: _table(model, adata)):
+            model.save(args.save, overwrite=args.overwrite)
+        with rest.part():
+            found = pd.Series(model.labels, index=adata.obs_names)
+            _print_table(adata, found, _why(args), labels, seconds, answers=_answered(model))
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -132,13 +143,14 @@ def predict(args: argparse.Namespace) -> None:
             key_added=key,
         )
     seconds = time.perf_counter() - started
-    write_anndata(args.out, adata)
-    n_novel = int(adata.obs[f"{key}_is_novel"].sum())
-    more = [("novel", f"{n_novel} unlike the cells of the fit: their clusters say little")]
-    _print_table(
-        adata, adata.obs[key], f"of the model's {model.proba.shape[1]}", labels, seconds, more
-    )
-    print(f"wrote {args.out}")
+    with Rest() as rest:
+        with rest.part(args.out, lambda: adata.obs[[key, f"{key}_confidence", f"{key}_is_novel"]]):
+            write_anndata(args.out, adata)
+        with rest.part():
+            n_novel = int(adata.obs[f"{key}_is_novel"].sum())
+            more = [("novel", f"{n_novel} unlike the cells of the fit: their clusters say little")]
+            why = f"of the model's {model.proba.shape[1]}"
+            _print_table(adata, adata.obs[key], why, labels, seconds, more)
 
 
 def report(args: argparse.Namespace) -> None:
@@ -198,11 +210,13 @@ def _read(args: argparse.Namespace) -> AnnData:
     if args.labels is not None:
         key, batch_key = (getattr(args, name, None) for name in ("key_added", "batch_key"))
         _check_labels(adata, args.labels, key, batch_key)
+    if hasattr(args, "out"):
+        check_writable(args.out, adata)
     return adata
 
 
 def _fit_model(
-    adata: AnnData, args: argparse.Namespace, config: scs.Config | None
+    adata: AnnData, args: argparse.Namespace, config: scs.Config | None, rest: Rest
 ) -> tuple[scs.SiameseClu, float]:
     must_link, cannot_link = (
         None if file is None else scs.datasets.read_pairs(file)
@@ -223,15 +237,22 @@ def _fit_model(
         rng=args.seed,
         progress=False if args.quiet else None,
     )
+    if args.save is not None and (args.resamples or getattr(args, "ask", 0)):
+        with rest.part():  # what follows may take long, and be interrupted
+            model.save(args.save, overwrite=args.overwrite)
+            args.overwrite = True  # it is saved again
     if answers is not None:
-        model.answer(adata, answers)
+        with rest.part():
+            model.answer(adata, answers)
     before = time.perf_counter()
     if getattr(args, "ask", 0):
-        asking.ask(model, adata, args.ask)
+        with rest.part():
+            asking.ask(model, adata, args.ask)
     started += time.perf_counter() - before  # a user may think for long
     if args.resamples:
         progress = False if args.quiet else None
-        model.assess(adata, n_resamples=args.resamples, rng=args.seed, progress=progress)
+        with rest.part():
+            model.assess(adata, n_resamples=args.resamples, rng=args.seed, progress=progress)
     return model, time.perf_counter() - started
 
 
@@ -245,9 +266,16 @@ def _answered(model: scs.SiameseClu) -> str | None:
     return f"{text}, {unsure} unsure" if unsure else text
 
 
-def _keep(model: scs.SiameseClu, args: argparse.Namespace) -> None:
-    model.save(args.save, overwrite=args.overwrite)
-    print(f"wrote {args.save}")
+def _table(model: scs.SiameseClu, adata: AnnData) -> pd.DataFrame:
+    """Return the clusters of the cells, for a result that cannot be written."""
+    columns = {"cluster": model.labels, "confidence": model.confidence}
+    return pd.DataFrame(columns, index=adata.obs_names)
+
+
+def _draw(path: Path, adata: AnnData, key: str, column: str | None) -> None:
+    if f"X_{key}_umap" not in adata.obsm:
+        scs.tl.umap(adata, key)
+    scs.pl.overview(adata, key, labels=column)[0].figure.savefig(path, dpi=150)
 
 
 @contextmanager

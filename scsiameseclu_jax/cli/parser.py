@@ -1,7 +1,7 @@
 """The command line: ``scsiameseclu`` and what each of its commands takes.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 for success, 1 for a
-failure while running, 2 for wrong usage or input, 130 if interrupted.
+failure while running, 2 for wrong usage or input, 130 if interrupted, 143 if terminated.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scsiameseclu_jax.cli import commands
+from scsiameseclu_jax.cli import commands, signals
+from scsiameseclu_jax.cli.failures import describe
 from scsiameseclu_jax.files import BAD_INPUT, FAILURES, WriteError, message
+from scsiameseclu_jax.files.whole import discard_unfinished, is_naming
 
 __all__ = ["main"]
 
@@ -38,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         Of code 2 for wrong usage, 0 after ``--help`` and ``--version``.
     """
+    signals.clean_up_by(discard_unfinished, is_naming)
     args = _parser().parse_args(argv)
     try:
         with _logging(quiet=getattr(args, "quiet", False)), warnings.catch_warnings():
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 warnings.simplefilter("ignore", category)
             warnings.filterwarnings("ignore", "Writing zarr v2", UserWarning)
             args.command(args)
-            sys.stdout.flush()
+            _flush()
     except KeyboardInterrupt:
         code = _complain("interrupted", 130)
         if argv is None:
@@ -59,10 +62,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (WriteError, *FAILURES) as error:
-        return _complain(f"error: {message(error)}", 1)
+        return _complain(f"error: {describe(error)}", 1)
     except BAD_INPUT as error:
-        return _complain(f"error: {message(error)}", 2)
+        return _complain(f"error: {describe(error)}", 2)
+    except Exception as error:  # noqa: BLE001, of what is left none may end in a traceback
+        return _complain(f"error: {describe(error)}", 1)
     return 0
+
+
+def _flush() -> None:
+    """Write out what was printed; where that fails, Python must not try again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        msg = f"Could not write to standard output: {message(error)}"
+        raise WriteError(msg) from error
 
 
 def _complain(text: str, code: int) -> int:
