@@ -23,11 +23,12 @@ from scsiameseclu_jax.files import (
     PAGES,
     PLOTS,
     TABLES,
+    check_anndata,
     check_apart,
     check_model_folder,
+    check_model_space,
     check_output,
     check_separate,
-    check_writable,
     write_anndata,
     write_whole,
 )
@@ -210,8 +211,10 @@ def _read(args: argparse.Namespace) -> AnnData:
     if args.labels is not None:
         key, batch_key = (getattr(args, name, None) for name in ("key_added", "batch_key"))
         _check_labels(adata, args.labels, key, batch_key)
+    if getattr(args, "save", None) is not None:
+        check_model_space(args.save, adata.n_obs)
     if hasattr(args, "out"):
-        check_writable(args.out, adata)
+        check_anndata(args.out, adata)
     return adata
 
 

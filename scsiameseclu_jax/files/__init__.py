@@ -1,8 +1,13 @@
 """Files that are written: checked before anything long starts, then whole or not at all."""
 
 from scsiameseclu_jax.files.errors import BAD_INPUT, FAILURES, WriteError, message
-from scsiameseclu_jax.files.models import check_model_folder, read_model, write_model
-from scsiameseclu_jax.files.objects import check_writable, write_anndata, write_table_near
+from scsiameseclu_jax.files.models import (
+    check_model_folder,
+    check_model_space,
+    read_model,
+    write_model,
+)
+from scsiameseclu_jax.files.objects import check_anndata, write_anndata, write_table_near
 from scsiameseclu_jax.files.places import (
     OUTPUTS,
     PAGES,
@@ -22,11 +27,12 @@ __all__ = [
     "PLOTS",
     "TABLES",
     "WriteError",
+    "check_anndata",
     "check_apart",
     "check_model_folder",
+    "check_model_space",
     "check_output",
     "check_separate",
-    "check_writable",
     "message",
     "read_model",
     "write_anndata",

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from scsiameseclu_jax.files.places import check_place
+from scsiameseclu_jax.files.places import check_place, check_space
 from scsiameseclu_jax.files.whole import tidy, write_whole
 
 FORMAT = "scsiameseclu_jax model"
 FORMAT_VERSION = 3
 _SETTINGS, _ARRAYS = "model.json", "arrays.safetensors"
+_N_BYTES = ((300, 100_000), (1000, 1_000_000))  # at least, and usually: of a cell, of the networks
 _AGAIN = "it is truncated or was edited: copy or save it again."
 
 Settings = dict[str, Any]
@@ -42,6 +43,17 @@ def check_model_folder(path: Path, *, overwrite: bool) -> None:
     if more:
         msg = f"Expected a model alone in {str(path)!r}, found {more}, which would be lost."
         raise FileExistsError(msg)
+
+
+def check_model_space(path: Path, n_cells: int) -> None:
+    """Check that the disk has space for the model of so many cells.
+
+    Raises
+    ------
+    OSError
+        If there surely is too little.
+    """
+    check_space(path, *(per_cell * n_cells + networks for per_cell, networks in _N_BYTES))
 
 
 def write_model(

@@ -6,7 +6,6 @@ import io
 import itertools
 import logging
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from anndata.io import write_elem
 from scipy import sparse
 
 from scsiameseclu_jax.files.errors import message
-from scsiameseclu_jax.files.places import OUTPUTS
+from scsiameseclu_jax.files.places import OUTPUTS, check_space
 from scsiameseclu_jax.files.whole import beside, write_whole
 
 logger = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ def write_anndata(path: Path, adata: AnnData) -> None:
     write_whole(path, lambda new: _write(new, adata))
 
 
-def check_writable(path: Path, adata: AnnData) -> None:
+def check_anndata(path: Path, adata: AnnData) -> None:
     """Check that an object can be written, by writing what is small of it and a corner of the rest.
 
     What anndata reserves for itself gets another name in `adata`, and the log says so.
@@ -60,7 +59,8 @@ def check_writable(path: Path, adata: AnnData) -> None:
         If a part cannot be written; all such parts are named.
     """
     _free_names(adata)
-    check_space(path, adata)
+    least, usual = _n_bytes(adata)
+    check_space(path, least // _COMPRESSION if path.suffix == ".zarr" else least, usual)
     corner = adata[:_FEW, :_FEW].copy()
     whole = [AnnData(obs=adata.obs.copy(), var=adata.var.copy())]
     whole += [] if adata.raw is None else [AnnData(var=adata.raw.var.copy())]
@@ -77,29 +77,6 @@ def check_writable(path: Path, adata: AnnData) -> None:
         f"{remedy} rename, convert or remove that in the input."
     )
     raise ValueError(msg)
-
-
-def check_space(path: Path, adata: AnnData) -> None:
-    """Check that the disk has space for an object; say so in the log if it may be too little.
-
-    Raises
-    ------
-    OSError
-        If there surely is too little.
-    """
-    disk, (least, usual) = shutil.disk_usage(path.resolve().parent), _n_bytes(adata)
-    if path.suffix == ".zarr":
-        least //= _COMPRESSION
-    if not disk.total:  # of file systems that do not tell
-        return
-    space = f"{disk.free / 1e9:.3g} GB free for {str(path)!r}"
-    if disk.free < least:
-        msg = (
-            f"Expected {least / 1e9:.3g} GB at least, found {space}; make room or write elsewhere."
-        )
-        raise OSError(msg)
-    if disk.free < usual:
-        logger.warning("%s may be too little: the cells take %.3g GB", space, usual / 1e9)
 
 
 def write_table_near(path: Path, table: pd.DataFrame) -> Path | None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import shutil
 from pathlib import Path
 
 from scsiameseclu_jax.files.whole import beside
+
+logger = logging.getLogger(__name__)
 
 OUTPUTS = (".h5ad", ".zarr")
 PLOTS = (".png", ".pdf", ".svg")
@@ -87,6 +91,40 @@ def check_place(path: Path, *, overwrite: bool) -> None:
             "give a name inside it."
         )
         raise FileExistsError(msg)
+
+
+def check_space(path: Path, least: float, usual: float) -> None:
+    """Check that the disk has space; say so in the log if that may be too little.
+
+    Parameters
+    ----------
+    path
+        What is to be written.
+    least, usual
+        Bytes that it surely takes, and that it may take.
+
+    Raises
+    ------
+    OSError
+        If there is too little.
+    """
+    disk = shutil.disk_usage(path.resolve().parent)
+    if not disk.total:  # of file systems that do not tell
+        return
+    free, where = _in_words(disk.free), str(path)
+    if disk.free < least:
+        needed = _in_words(least)
+        msg = (
+            f"Expected {needed} of space for {where!r}, found {free}; make room or write elsewhere."
+        )
+        raise OSError(msg)
+    if disk.free < usual:
+        text = "%s of space for %r may be too little: it may take %s"
+        logger.warning(text, free, where, _in_words(usual))
+
+
+def _in_words(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.3g} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.3g} MB"
 
 
 def _check_link(path: Path) -> None:
