@@ -208,13 +208,13 @@ def _config(args: argparse.Namespace) -> scs.Config | None:
 def _read(args: argparse.Namespace) -> AnnData:
     keep_programs(args.cache, keep=not args.no_cache)
     adata = scs.datasets.read(args.source)
-    if args.labels is not None:
-        key, batch_key = (getattr(args, name, None) for name in ("key_added", "batch_key"))
-        _check_labels(adata, args.labels, key, batch_key)
     if getattr(args, "save", None) is not None:
         check_model_space(args.save, adata.n_obs)
     if hasattr(args, "out"):
         check_anndata(args.out, adata)
+    if args.labels is not None:
+        key, batch_key = (getattr(args, name, None) for name in ("key_added", "batch_key"))
+        _check_labels(adata, args.labels, key, batch_key)
     return adata
 
 

@@ -53,10 +53,14 @@ def _write_log(error: BaseException) -> Path | None:
             lines.append(f"{name} {version(name)}")
     content = "\n".join([*lines, "", *traceback.format_exception(error)])
     name = f"error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    usual = platformdirs.user_log_path("scsiameseclu_jax", appauthor=False)
-    for folder in (usual, Path(tempfile.gettempdir())):
+    for find in (_usual_folder, tempfile.gettempdir):
         with suppress(OSError, RuntimeError):
+            folder = Path(find())
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(content, encoding="utf-8", errors="backslashreplace")
             return folder / name
     return None
+
+
+def _usual_folder() -> str:
+    return platformdirs.user_log_dir("scsiameseclu_jax", appauthor=False)

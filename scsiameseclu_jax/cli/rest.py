@@ -57,18 +57,22 @@ class Rest:
         try:
             yield
         except Exception as error:  # noqa: BLE001, of any kind: raised at the end
-            if path is not None and table is not None:
-                error = _instead(path, table, error)
-            self._failures.append(error)
+            self._failures.append(error if path is None else _unwritten(path, error, table))
         else:
             if path is not None:
                 self._written.append(path)
 
 
-def _instead(path: Path, table: Callable[[], pd.DataFrame], error: Exception) -> WriteError:
-    """Write a table, and return the error with the place of it."""
-    place = write_table_near(path, table())
-    where = "cannot be written anywhere" if place is None else f"are in {str(place)!r}"
-    failure = WriteError(f"{message(error)}; the clusters of the cells {where}")
-    failure.__cause__ = error
+def _unwritten(
+    path: Path, error: Exception, table: Callable[[], pd.DataFrame] | None
+) -> WriteError:
+    """Return an error that names what could not be written, and where its clusters are instead."""
+    known = isinstance(error, WriteError)
+    text = message(error) if known else f"Could not write {str(path)!r}: {message(error)}"
+    if table is not None:
+        place = write_table_near(path, table())
+        where = "cannot be written anywhere" if place is None else f"are in {str(place)!r}"
+        text = f"{text}; the clusters of the cells {where}"
+    failure = WriteError(text)
+    failure.__cause__ = error.__cause__ if known else error
     return failure

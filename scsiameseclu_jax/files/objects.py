@@ -93,21 +93,23 @@ def write_table_near(path: Path, table: pd.DataFrame) -> Path | None:
     -------
     Where the table is; None if it can be written nowhere.
     """
-    folders = (path.resolve().parent, Path.cwd(), Path(tempfile.gettempdir()))
     names = (f"{path.name[:40]}.clusters.csv", f"{path.name[:40]}.clusters-{os.getpid()}.csv")
-    for folder, name in itertools.product(folders, names):
-        place = folder / name
-        try:
-            with place.open("x", encoding="utf-8", newline="") as file:
-                table.to_csv(file, index_label="cell", chunksize=10_000)
-        except FileExistsError:
-            continue
-        except OSError:
-            with suppress(OSError):
-                place.unlink()
-        else:
-            return place
+    for folder in (lambda: path.resolve().parent, Path.cwd, tempfile.gettempdir):
+        for name in names:
+            with suppress(OSError):  # one that exists is left alone
+                _write_table(Path(folder(), name), table)
+                return Path(folder(), name)
     return None
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    with path.open("x", encoding="utf-8", newline="") as file:
+        try:
+            table.to_csv(file, index_label="cell", chunksize=10_000)
+            file.flush()
+        except OSError:
+            path.unlink()
+            raise
 
 
 def _write(path: Path, adata: AnnData) -> None:
@@ -190,12 +192,17 @@ def _allowed() -> Iterator[None]:
 
 def _fails(path: Path, adata: AnnData) -> str | None:
     """Write beside a path, and forget; return what goes wrong, if anything does."""
+    theirs = logging.getLogger("anndata")
+    level = theirs.level
+    theirs.setLevel(logging.ERROR)  # it says what it converts, which it will when it counts
     try:
         with beside(path.resolve()) as new, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _write(new, adata)
     except Exception as error:  # noqa: BLE001, of any kind
         return message(error).split(" Above error")[0]
+    finally:
+        theirs.setLevel(level)
     return None
 
 

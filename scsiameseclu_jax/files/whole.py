@@ -19,6 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from scsiameseclu_jax.files.exchange import exchange
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"\.scsiameseclu-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}")
+_THREADS = 16  # wait for the disk together: a zarr store is many small files
 _TRIES, _MOMENT = 50, 0.02  # seconds between two tries to remove what another thread writes into
 
 _unfinished: set[Path] = set()  # temporary folders of this process
@@ -86,7 +88,7 @@ def beside(target: Path) -> Iterator[Path]:
         yield new / target.name
     finally:
         # What was there stays, even where it could not be put back.
-        if target.exists() or not (folder / "old").exists():
+        if not (folder / "old").exists() or target.exists():
             shutil.rmtree(folder, ignore_errors=True)
         _unfinished.discard(folder)
 
@@ -122,9 +124,11 @@ def _replace_folder(new: Path, target: Path) -> None:
 
 def _to_disk(path: Path) -> None:
     """Wait until a file, or all of a folder, is on the disk, where its new name must come last."""
-    for part in [path, *path.rglob("*")]:
-        if os.name != "nt" or not part.is_dir():  # there a folder cannot be opened
-            _sync(part)
+    parts = [path, *path.rglob("*")]
+    if os.name == "nt":  # there a folder cannot be opened
+        parts = [part for part in parts if not part.is_dir()]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(_sync, parts))
 
 
 def _sync(path: Path) -> None:
