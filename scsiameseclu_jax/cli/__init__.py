@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return parser.main(argv)
     finally:
         if argv is None:
+            _flush()
             signals.finish()
 
 
@@ -46,3 +47,11 @@ def _prepare_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _flush() -> None:
+    """Write out what was printed; where that fails, Python must not try again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

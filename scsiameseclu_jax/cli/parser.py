@@ -59,7 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             os._exit(code)
         return code
     except BrokenPipeError:  # Who read the results has gone, for example `head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (WriteError, *FAILURES) as error:
         return _complain(f"error: {describe(error)}", 1)
@@ -71,13 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _flush() -> None:
-    """Write out what was printed; where that fails, Python must not try again at its end."""
     try:
         sys.stdout.flush()
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            raise
         msg = f"Could not write to standard output: {message(error)}"
         raise WriteError(msg) from error
 
