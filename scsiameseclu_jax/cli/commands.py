@@ -23,12 +23,12 @@ from scsiameseclu_jax.files import (
     PAGES,
     PLOTS,
     TABLES,
-    check_anndata,
     check_apart,
     check_model_folder,
     check_model_space,
     check_output,
     check_separate,
+    check_target,
     write_anndata,
     write_whole,
 )
@@ -211,7 +211,7 @@ def _read(args: argparse.Namespace) -> AnnData:
     if getattr(args, "save", None) is not None:
         check_model_space(args.save, adata.n_obs)
     if hasattr(args, "out"):
-        check_anndata(args.out, adata)
+        check_target(args.out, adata, args.key_added)
     if args.labels is not None:
         key, batch_key = (getattr(args, name, None) for name in ("key_added", "batch_key"))
         _check_labels(adata, args.labels, key, batch_key)

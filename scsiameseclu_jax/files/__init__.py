@@ -7,7 +7,7 @@ from scsiameseclu_jax.files.models import (
     read_model,
     write_model,
 )
-from scsiameseclu_jax.files.objects import check_anndata, write_anndata, write_table_near
+from scsiameseclu_jax.files.objects import check_target, write_anndata, write_table_near
 from scsiameseclu_jax.files.places import (
     OUTPUTS,
     PAGES,
@@ -27,12 +27,12 @@ __all__ = [
     "PLOTS",
     "TABLES",
     "WriteError",
-    "check_anndata",
     "check_apart",
     "check_model_folder",
     "check_model_space",
     "check_output",
     "check_separate",
+    "check_target",
     "message",
     "read_model",
     "write_anndata",

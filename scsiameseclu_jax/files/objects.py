@@ -46,10 +46,19 @@ def write_anndata(path: Path, adata: AnnData) -> None:
     write_whole(path, lambda new: _write(new, adata))
 
 
-def check_anndata(path: Path, adata: AnnData) -> None:
+def check_target(path: Path, adata: AnnData, key: str | None = None) -> None:
     """Check that an object can be written, by writing what is small of it and a corner of the rest.
 
-    What anndata reserves for itself gets another name in `adata`, and the log says so.
+    What has a name that anndata keeps for itself gets another in `adata`, and the log says so.
+
+    Parameters
+    ----------
+    path
+        Where it is to be written.
+    adata
+        What is to be written.
+    key
+        What results will be called in it.
 
     Raises
     ------
@@ -62,19 +71,20 @@ def check_anndata(path: Path, adata: AnnData) -> None:
     least, usual = _n_bytes(adata)
     check_space(path, least // _COMPRESSION if path.suffix == ".zarr" else least, usual)
     corner = adata[:_FEW, :_FEW].copy()
-    whole = [AnnData(obs=adata.obs.copy(), var=adata.var.copy())]
+    whole = [corner, AnnData(obs=adata.obs.copy(), var=adata.var.copy())]
     whole += [] if adata.raw is None else [AnnData(var=adata.raw.var.copy())]
-    why = next(filter(None, (_fails(path, part) for part in (corner, *whole))), None)
+    whole += [] if key is None else [_like_results(key)]
+    why = next(filter(None, (_fails(path, part) for part in whole)), None)
     if why is None:
         return
-    parts = [(name, reason) for name, part in _parts(adata) if (reason := _fails(path, part))]
-    text = "; ".join(f"{name} ({reason})" for name, reason in parts) or why
+    parts = [*_parts(adata, corner), *([] if key is None else [(repr(key), _like_results(key))])]
+    failed = [f"{name} ({reason})" for name, part in parts if (reason := _fails(path, part))]
     other = path.with_suffix(next(suffix for suffix in OUTPUTS if suffix != path.suffix))
-    may = not any(_fails(other, part) for part in (corner, *whole))
+    may = not any(_fails(other, part) for part in whole)
     remedy = f" write {other.name!r}, or" if may else ""
     msg = (
-        f"Expected cells that can be written to {str(path)!r}, found some that cannot: {text};"
-        f"{remedy} rename, convert or remove that in the input."
+        f"Expected cells that can be written to {str(path)!r}, found some that cannot: "
+        f"{'; '.join(failed) or why};{remedy} rename, convert or remove that in the input."
     )
     raise ValueError(msg)
 
@@ -206,9 +216,14 @@ def _fails(path: Path, adata: AnnData) -> str | None:
     return None
 
 
-def _parts(adata: AnnData) -> Iterator[tuple[str, AnnData]]:
-    """Yield each part as an object of its own, large ones by a corner, with its name."""
-    corner = adata[:_FEW, :_FEW].copy()
+def _like_results(key: str) -> AnnData:
+    """Return an object with what results of a name may be called."""
+    names = [key, f"{key}_confidence"]
+    return AnnData(obs=pd.DataFrame(0.0, index=["cell"], columns=names), uns={key: {"params": 0}})
+
+
+def _parts(adata: AnnData, corner: AnnData) -> Iterator[tuple[str, AnnData]]:
+    """Yield each part as an object of its own, with its name: those that are large by a corner."""
     tables = {"obs": adata.obs, "var": adata.var}
     if adata.raw is not None:
         tables["raw.var"] = adata.raw.var

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from scsiameseclu_jax.files.errors import WriteError, message
@@ -87,10 +87,10 @@ def beside(target: Path) -> Iterator[Path]:
         new.mkdir()
         yield new / target.name
     finally:
+        _unfinished.discard(folder)
         # What was there stays, even where it could not be put back.
         if not (folder / "old").exists() or target.exists():
             shutil.rmtree(folder, ignore_errors=True)
-        _unfinished.discard(folder)
 
 
 def _give_name(new: Path, target: Path) -> None:
@@ -175,7 +175,7 @@ def tidy(folder: Path) -> None:
             continue
         host, process = re.findall(_NAME, path.name)[0]
         if host != _host():
-            text = "%s is of a run on another machine; delete it if that run has ended"
+            text = "%s is of a run on another machine, or in a container; delete it if that is over"
             logger.info(text, path)
         elif _is_over(int(process)):
             _put_right(path)
@@ -211,4 +211,8 @@ def _is_over(process: int) -> bool:
 
 
 def _host() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    """Return what tells apart machines, and containers on one, which number processes anew."""
+    name = socket.gethostname()
+    with suppress(OSError):
+        name += str(Path("/proc/self/ns/pid").readlink())
+    return hashlib.sha256(name.encode()).hexdigest()[:8]

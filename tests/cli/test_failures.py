@@ -62,7 +62,7 @@ def test_a_result_that_cannot_be_written(inside, capsys, monkeypatch, name, erro
     monkeypatch.setattr(
         objects,
         "_write",
-        lambda path, adata: raises(error)() if "siameseclu" in adata.obs else write(path, adata),
+        lambda path, adata: raises(error)() if "X_siameseclu" in adata.obsm else write(path, adata),
     )
     words = [name if word == "out.h5ad" else word for word in WORDS]
     assert cli.main([*words, "--save", "model"]) == 1
@@ -220,6 +220,14 @@ def test_what_cannot_be_written_is_refused_before_the_fit(inside, capsys, monkey
     assert contents(inside).keys() == {"in.h5ad"}
 
 
+def test_results_whose_names_are_too_long_are_refused_before_the_fit(inside, capsys, monkeypatch):
+    monkeypatch.setattr(FIT, None)
+    words = [word.replace("out.h5ad", "out.zarr") for word in WORDS]
+    line = fails(capsys, [*words, "--key-added", "ü" * 124], 2)  # the store has a folder for each
+    assert f"some that cannot: '{'ü' * 124}' (" in line
+    assert "write 'out.h5ad', or" in line
+
+
 @pytest.mark.parametrize("name", ["out.h5ad", "out.zarr"])
 def test_what_anndata_reads_and_does_not_write_is_written(inside, caplog, name):
     adata = ad.read_h5ad("in.h5ad")
@@ -255,7 +263,7 @@ def test_an_index_called_like_a_column_loses_its_name(tmp_path, caplog):
     adata.obs["cell"] = np.arange(N)
     adata.obs.index.name = "cell"
     with caplog.at_level("INFO"):
-        objects.check_anndata(tmp_path / "out.h5ad", adata)
+        objects.check_target(tmp_path / "out.h5ad", adata)
     assert "the index of obs is no longer called 'cell'" in caplog.text
     write_anndata(tmp_path / "out.h5ad", adata)
     assert list(ad.read_h5ad(tmp_path / "out.h5ad").obs["cell"]) == list(range(N))

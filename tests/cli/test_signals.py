@@ -114,6 +114,15 @@ def test_ctrl_c_while_asking_is_an_exception_that_is_not_lost(tmp_path):
     assert err.endswith("scsiameseclu: terminated\n")
 
 
+def test_a_forked_process_hears_for_itself(tmp_path):
+    code = "import os, signal\nears, mouth = os.pipe()\npid = os.fork()\n"
+    code += "if not pid:\n    os.write(mouth, b'x')\n    signal.alarm(20)\n    signal.pause()\n"
+    code += "os.read(ears, 1)\nos.kill(pid, signal.SIGTERM)\n"
+    code += "assert os.waitstatus_to_exitcode(os.wait()[1]) == -signal.SIGTERM\n"
+    found = ends(code + IN_C, signal.SIGINT, tmp_path)
+    assert found == (130, "", "scsiameseclu: interrupted\n")
+
+
 @pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGINT])
 def test_what_is_to_be_ignored_is(tmp_path, ignored):
     before = signal.signal(ignored, signal.SIG_IGN)  # as `nohup` does, and a shell with `&`
