@@ -276,7 +276,7 @@ def _listed(text: str) -> Any:
     for read in (json.loads, ast.literal_eval):
         try:
             names = read(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # brackets without end
             continue
         if isinstance(names, list):
             return names
