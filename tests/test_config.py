@@ -28,7 +28,7 @@ def refused(values, match):
 def test_every_number_is_bounded(section, name, value):
     assert Config.from_dict({section: {name: value}}) == Config()
     wrong = [10**12, -(10**12), 10**400, -(10**400), float("nan"), float("inf"), -float("inf")]
-    for other in wrong + ["1", None, [1], True]:
+    for other in [*wrong, "1", None, [1], True]:
         refused({section: {name: other}}, f"`{name}`")
 
 

@@ -209,4 +209,4 @@ def _holds_counts(matrix: Any) -> bool:
     if not isinstance(values, np.ndarray) or not values.size or not np.isfinite(values).all():
         return False
     low, high = values.min(), values.max()
-    return bool(0 <= low and 0 < high <= _MOST and (values == np.rint(values)).all())
+    return bool(low >= 0 and 0 < high <= _MOST and (values == np.rint(values)).all())

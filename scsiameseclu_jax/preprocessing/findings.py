@@ -180,9 +180,7 @@ def _copies(raw: sp.csr_matrix) -> np.ndarray:
 
 
 def _of_names(adata: AnnData) -> list[Finding]:
-    some = [
-        ", ".join(map(repr, map(str, names[:2]))) for names in (adata.obs_names, adata.var_names)
-    ]
+    some = [names[:2].astype(str).tolist() for names in (adata.obs_names, adata.var_names)]
     text = f"Cells are named like {some[0]}, genes like {some[1]}."
     found = [Finding("note", "names", text, "")]
     names = pd.Index(adata.var_names)

@@ -370,7 +370,7 @@ def as_numbers(values: Any, name: str) -> np.ndarray:
     try:
         array = np.asarray(values)
         if array.dtype.kind in "cMm":
-            raise TypeError  # noqa: TRY301
+            raise TypeError
         return array.astype(np.float64)
     except (TypeError, ValueError):
         kind = getattr(values, "dtype", type(values).__name__)

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import listed
 from scsiameseclu_jax.certainty.stability import hints
+from scsiameseclu_jax.checks import listed
 from scsiameseclu_jax.model import SiameseClu
 from scsiameseclu_jax.partition.questions import Pool
 from scsiameseclu_jax.preprocessing.count_splitting import FIT, TEST

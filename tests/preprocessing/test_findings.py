@@ -180,7 +180,7 @@ def test_what_a_matrix_looks_like(adata, change, looks):
     adata.X = x
     counts = next(f for f in of(adata) if f.about == "counts")
     assert counts.found.endswith(f"{looks}.")
-    with pytest.raises(ValueError, match="Expected .* counts in X, found"):
+    with pytest.raises(ValueError, match=r"Expected .* counts in X, found"):
         scs.pp.counts(adata)
 
 
@@ -210,7 +210,7 @@ def test_names_and_batches(adata):
     found = {f.about: f for f in scs.pp.check(adata, batch_key="batch")}
     assert found["gene names"].mend == "`adata.var_names = adata.var['feature_name'].astype(str)`"
     assert found["batches"].found == "obs['batch'] names 2 batches: 'a' of 80, 'b' of 40 cells."
-    assert "genes like 'ENSG00000000000', 'ENSG00000000001'" in found["names"].found
+    assert "genes like ['ENSG00000000000', 'ENSG00000000001']" in found["names"].found
 
 
 def test_nothing_is_changed(adata):
@@ -395,6 +395,6 @@ def test_keys_that_are_no_text(adata):
         "use_rep": lambda: prepare(adata, use_rep=5, config=scs.Config()),
     }
     for name, call in calls.items():
-        with pytest.raises(KeyError, match="(?i)expected") as raised:
+        with pytest.raises(KeyError, match="Expected") as raised:
             call()
         assert raised.value.args, name
