@@ -10,14 +10,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import reprlib
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Self
-
-from scsiameseclu_jax.checks import check_file, shown
 
 # More would take years, or does not fit into the 32 bits that arrays count in.
 _STEPS = 1_000_000
@@ -28,6 +27,19 @@ _REAL = 1e30
 _TINY = 1e-30
 # Of a file of settings.
 _BYTES = 1_000_000
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 120
+_REPR.maxlist = _REPR.maxtuple = 10
+
+
+def shown(value: object) -> str:
+    """Return what was found as a message shows it: not too long, whatever it is."""
+    if isinstance(value, int) and abs(value) > 10**30:
+        return f"a number of about {value.bit_length() * 0.30103:.0f} digits"
+    try:
+        return _REPR.repr(value)
+    except (ValueError, RecursionError):  # a number of many digits within, say
+        return f"a {type(value).__name__}"
 
 
 def _expect(ok: bool, name: str, wanted: str, found: object) -> None:  # noqa: FBT001
@@ -41,8 +53,11 @@ def _check_ranges(section: Any, **ranges: tuple[float, float]) -> None:
     defaults = {item.name: item.default for item in fields(section)}
     for name, (low, high) in ranges.items():
         value = getattr(section, name)
-        _check_type(name, value, defaults[name])
-        _expect(low <= value <= high, name, f"between {low:.15g} and {high:.15g}", value)
+        whole_name = f"{type(section).__name__.lower()}.{name}"
+        _check_type(whole_name, value, defaults[name])
+        _expect(low <= value <= high, whole_name, f"between {low:.15g} and {high:.15g}", value)
+        if isinstance(defaults[name], float):
+            object.__setattr__(section, name, float(value))
 
 
 @dataclass(frozen=True)
@@ -89,7 +104,7 @@ class Augmentation:
             diffusion_tolerance=(1e-15, 1),
         )
         for name in ("edge_removal", "alpha", "diffusion_tolerance"):
-            _expect(getattr(self, name) < 1, name, "less than 1", getattr(self, name))
+            _expect(getattr(self, name) < 1, f"augmentation.{name}", "below 1", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -116,12 +131,12 @@ class Network:
     def __post_init__(self) -> None:
         for name in ("feature_layers", "graph_layers", "projection_layers", "contrast_layers"):
             # a list from a TOML file would make the config unhashable
-            _check_type(name, getattr(self, name), ())
+            _check_type(f"network.{name}", getattr(self, name), ())
             object.__setattr__(self, name, tuple(getattr(self, name)))
             widths = getattr(self, name)
             whole = all(_is_whole(width) and 1 <= width <= _WIDTH for width in widths)
             wanted = f"1 to 16 positive widths, each up to {_WIDTH}"
-            _expect(1 <= len(widths) <= 16 and whole, name, wanted, widths)
+            _expect(1 <= len(widths) <= 16 and whole, f"network.{name}", wanted, widths)
         _check_ranges(self, n_latent=(2, 4096), negative_slope=(-1e6, 1e6))
 
 
@@ -138,7 +153,7 @@ class Fusion:
 
     def __post_init__(self) -> None:
         options = ("computed", "per_cell", "fixed")
-        _expect(self.gate in options, "gate", f"one of {options}", self.gate)
+        _expect(self.gate in options, "fusion.gate", f"one of {options}", self.gate)
 
 
 class Weights(Mapping[str, float]):
@@ -260,7 +275,7 @@ class Training:
     def __post_init__(self) -> None:
         options = ("consensus", "candidate")
         value = self.first_partition
-        _expect(value in options, "first_partition", f"one of {options}", value)
+        _expect(value in options, "training.first_partition", f"one of {options}", value)
         steps = dict.fromkeys((f"{prefix}steps" for prefix in _PREFIXES.values()), (0, _STEPS))
         rates = ("contrast_rate", "pretrain_rate", "rate", "gradient_norm", "contrast_temperature")
         _check_ranges(
@@ -274,7 +289,7 @@ class Training:
             zinb_batch=(1, _STEPS),
         )
         dropout = self.contrast_dropout
-        _expect(dropout < 1, "contrast_dropout", "less than 1", dropout)
+        _expect(dropout < 1, "training.contrast_dropout", "below 1", dropout)
 
     def steps_of(self) -> dict[str, int]:
         """Return the number of steps of each stage, in their order."""
@@ -307,9 +322,9 @@ class Scale:
         cells = dict.fromkeys(("exact_cells", "landmarks", "full_cells"), (1, _CELLS))
         _check_ranges(self, **cells, batch_cells=(64, _CELLS))
         # beyond, products of two positions among them would overflow 32 bits
-        _expect(self.landmarks <= 46_340, "landmarks", "at most 46340", self.landmarks)
+        _expect(self.landmarks <= 46_340, "scale.landmarks", "at most 46340", self.landmarks)
         options = ("default", "high", "highest")
-        _expect(self.precision in options, "precision", f"one of {options}", self.precision)
+        _expect(self.precision in options, "scale.precision", f"one of {options}", self.precision)
 
 
 # Parts of the paper that the defaults leave out. Published rates of training are 1e-4 to 1e-2, one
@@ -416,6 +431,7 @@ class Config:
         ValueError
             If a section or setting does not exist, or a value is out of range.
         """
+        _expect(isinstance(values, Mapping), "config", "a table of sections", values)
         sections = {item.name: item.default_factory for item in fields(cls)}
         parts: dict[str, Any] = {}
         for name, settings in values.items():
@@ -429,12 +445,7 @@ class Config:
             for key, value in settings.items():
                 _expect(key in defaults, f"config.{name}", f"made of {sorted(defaults)}", key)
                 _check_type(f"{name}.{key}", value, defaults[key])
-            parts[name] = kind(
-                **{
-                    key: float(value) if isinstance(defaults[key], float) else value
-                    for key, value in settings.items()
-                }
-            )
+            parts[name] = kind(**settings)
         return cls(**parts)
 
     @classmethod
@@ -448,7 +459,10 @@ class Config:
         ValueError
             If it is no file of TOML, or names what does not exist.
         """
-        check_file(Path(path), "a TOML file of settings", most=_BYTES)
+        file = Path(path)
+        if file.exists():  # a pipe may never end
+            wanted = f"a TOML file of up to {_BYTES} bytes, no directory or pipe"
+            _expect(file.is_file() and file.stat().st_size <= _BYTES, "config", wanted, str(path))
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
         except (ValueError, RecursionError) as error:  # tables in tables without end

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from scsiameseclu_jax.checks import check_file
 from scsiameseclu_jax.files import write_text
+from scsiameseclu_jax.inputs import check_file
 from scsiameseclu_jax.preprocessing.constraints import NO, UNSURE, YES, find_answers
 
 if TYPE_CHECKING:

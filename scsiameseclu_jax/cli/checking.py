@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax.checks import free_memory
 from scsiameseclu_jax.files import BAD_INPUT, message
+from scsiameseclu_jax.inputs import free_memory
 from scsiameseclu_jax.pp import Finding
 from scsiameseclu_jax.preprocessing.counts import layer_of
 
@@ -46,7 +46,7 @@ def check(args: argparse.Namespace) -> int:
     return 2 if blocking else 0
 
 
-def _memory(shape: Sequence[int], config: scs.Config | None) -> Finding:
+def _memory(shape: tuple[int, int], config: scs.Config | None) -> Finding:
     need, free = scs.estimate_memory(*shape, config).total, free_memory()
     text = f"A fit takes about {need / 2**30:.1f} GiB"
     text += "." if free is None else f"; {free / 2**30:.1f} GiB are free."

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scsiameseclu_jax.checks import check_compressed, check_room
 from scsiameseclu_jax.datasets.safety import check_size
+from scsiameseclu_jax.inputs import check_compressed, check_room
 
 __all__ = [
     "SPARSE_KEYS",
@@ -72,7 +72,8 @@ def sparse_parts(group: h5py.Group, *, by_gene: bool = False) -> sparse.csr_matr
     data, indices, indptr = (vector(group[key]) for key in ("data", "indices", "indptr"))
     columnwise = decoded(group.attrs.get("encoding-type")) == "csc_matrix"
     n_major, n_minor = (n_columns, n_rows) if columnwise else (n_rows, n_columns)
-    check_compressed(data, indices, indptr, (n_major, n_minor), f"`{group.name}`")
+    name = f"`{group.name}`, of {n_rows} x {n_columns},"
+    check_compressed(data, indices, indptr, (n_major, n_minor), name)
     check_room(8 * n_minor, f"a matrix of {n_rows} x {n_columns}")  # of the other pointers
     kind = sparse.csc_matrix if columnwise else sparse.csr_matrix
     data = data.astype(_count_type(data.dtype), copy=False)
@@ -83,8 +84,8 @@ def _shape(group: h5py.Group) -> tuple[int, int]:
     """Return the shape that a group of sparse parts has, as a dataset or an attribute."""
     shape = vector(group["shape"]) if "shape" in group else group.attrs.get("shape")
     sizes = np.ravel(shape) if shape is not None else np.zeros(0)
-    whole = sizes.size == 2 and sizes.dtype.kind in "iuf" and bool((sizes % 1 == 0).all())
-    if not whole or sizes.min() < 0 or sizes.max() >= 2**63:
+    known = sizes.size == 2 and sizes.dtype.kind in "iuf" and bool(np.isfinite(sizes).all())
+    if not known or sizes.min() < 0 or sizes.max() >= 2**63 or (sizes % 1).any():
         msg = f"Expected `{group.name}` to hold a `shape` of two numbers, found {shape}."
         raise ValueError(msg)
     return int(sizes[0]), int(sizes[1])
@@ -123,7 +124,8 @@ def vector(dataset: Any, n: int | None = None, name: str = "") -> np.ndarray:
     if isinstance(dataset, h5py.Group | h5py.Datatype):
         msg = f"Expected `{dataset.name}` to hold values, found an HDF5 group or type."
         raise ValueError(msg)
-    check_size(dataset)
+    if isinstance(dataset, h5py.Dataset):  # else fields of one, which is checked before
+        check_size(dataset)
     values = np.ravel(dataset[...])
     if n is not None and values.size != n:
         msg = (
@@ -140,7 +142,7 @@ def labels(values: np.ndarray) -> pd.Categorical:
     """Categorical of strings, in the order of the numbers where they are numbers."""
     result = pd.Categorical(values)
     names = result.categories
-    if names.dtype.kind == "f" and not (names % 1).any():
+    if names.dtype.kind == "f" and np.isfinite(names).all() and not (names % 1).any():
         names = names.astype(int)
     return result.rename_categories([str(name) for name in names])
 
@@ -161,9 +163,10 @@ def decoded(value: Any) -> Any:
 def _columns(item: h5py.Dataset | h5py.Group, n: int) -> dict[str, Any]:
     if isinstance(item, h5py.Dataset):
         # Compound: a field is read by its name.
+        check_size(item)
         return {name: vector(item.fields(name), n, name) for name in item.dtype.names or ()}
     columns: dict[str, Any] = {}
-    outside = item.get("__categories", {})
+    outside = item["__categories"] if holds(item.get("__categories"), set()) else {}
     for name, column in item.items():
         if holds(column, {"categories", "codes"}):
             columns[name] = _categorical(column["codes"], column["categories"], n)

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scsiameseclu_jax.checks import check_file, shown
+from scsiameseclu_jax.inputs import check_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,9 +135,10 @@ def _table(file: Any) -> pd.DataFrame:
 def _of_table(table: pd.DataFrame, name: str) -> dict[str, list[str]]:
     names = {str(column).strip().lower(): column for column in table.columns}
     if not set(_COLUMNS) <= set(names):
+        found = str(list(table.columns))[:200]
         msg = (
-            f"Expected {name!r} to have the columns {_COLUMNS}, found "
-            f"{shown(list(table.columns))}; gene sets with one line a type need the ending .gmt."
+            f"Expected {name!r} to have the columns {_COLUMNS}, found {found}; gene sets with one "
+            "line a type need the ending .gmt."
         )
         raise ValueError(msg)
     # Of a row that is too short, the last are missing.

@@ -7,7 +7,7 @@ import io
 import os
 from pathlib import Path
 
-from scsiameseclu_jax.checks import check_file, shown
+from scsiameseclu_jax.inputs import check_file
 
 
 def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
@@ -52,7 +52,7 @@ def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
         raise ValueError(msg) from error
     wrong = next((i for i, row in enumerate(rows) if len(row) != 2 or not all(row)), None)
     if not rows or wrong is not None:
-        found = "none" if wrong is None else f"{shown(rows[wrong])} in row {wrong + 1}"
+        found = "none" if wrong is None else f"{str(rows[wrong])[:200]} in row {wrong + 1}"
         msg = f"Expected {str(path)!r} to hold two names of cells in each row, found {found}."
         raise ValueError(msg)
     return [(one.strip(), two.strip()) for one, two in rows]

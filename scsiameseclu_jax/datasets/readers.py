@@ -14,7 +14,6 @@ import pandas as pd
 from anndata import AnnData
 from scipy import io, sparse
 
-from scsiameseclu_jax.checks import check_file, check_room, check_sparse, listed
 from scsiameseclu_jax.datasets import hdf5
 from scsiameseclu_jax.datasets.safety import (
     StoreError,
@@ -22,6 +21,7 @@ from scsiameseclu_jax.datasets.safety import (
     check_links,
     check_zarr,
 )
+from scsiameseclu_jax.inputs import check_file, check_room, check_sparse
 
 __all__ = ["read"]
 
@@ -172,7 +172,7 @@ def _tenx(
     if "feature_types" in var:
         genes = np.flatnonzero(var["feature_types"] == "Gene Expression")
         if not genes.size:
-            kinds = listed(var["feature_types"].unique())
+            kinds = sorted(map(str, var["feature_types"].unique()))
             raise _unexpected(f"10x features without 'Gene Expression', only {kinds}")
         counts, var, symbols = counts[:, genes], var.iloc[genes].copy(), symbols[genes]
     # Some genes share a symbol by design, hence before AnnData warns of it.

@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import zarr
 
-from scsiameseclu_jax.checks import check_room
+from scsiameseclu_jax.inputs import check_room
 
 __all__ = ["StoreError", "check_hdf5", "check_links", "check_size", "check_zarr"]
 
@@ -23,7 +23,8 @@ _RATIO = 1032
 # Bytes that may be declared without being stored, in all: chunks of zeros need not be.
 _SLACK = 2**30
 # Objects of a file, those that can be reached in two ways counted twice.
-_OBJECTS = 200_000
+_OBJECTS = 1_000_000
+_DEPTH = 100
 
 
 class StoreError(ValueError):
@@ -73,26 +74,33 @@ def check_hdf5(file: h5py.File) -> None:
     MemoryError
         If there is less memory than they need.
     """
-    sizes, n_objects = _Sizes(), 0
-    # Each with the addresses of the groups that it is in.
-    open_: list[tuple[Any, frozenset[int]]] = [(file["/"], frozenset())]
-    while open_:
-        item, above = open_.pop()
-        n_objects += 1
-        if n_objects > _OBJECTS:
-            msg = f"Expected up to {_OBJECTS} groups and datasets in the file, found more."
+    sizes = _Sizes()
+    known: dict[int, tuple[int, int]] = {}
+
+    def look(item: Any, above: tuple[int, ...]) -> tuple[int, int]:
+        """Return how many objects a reader finds from here on, and their bytes."""
+        if item is None or isinstance(item, h5py.Datatype):  # a link to nothing; a type
+            return 1, 0
+        address = _address(item)
+        if address in above or len(above) > _DEPTH:
+            msg = f"Expected up to {_DEPTH} groups within groups, found {item.name!r} within more."
             raise StoreError(msg)
+        if address in known:
+            return known[address]
         if isinstance(item, h5py.Dataset):
-            sizes.add(item.name, *_bytes_of(item))
-        elif isinstance(item, h5py.Group):
-            address = _address(item)
-            if address in above:
-                msg = f"Expected groups within groups, found {item.name!r} within itself."
-                raise StoreError(msg)
+            found = 1, sizes.add(item.name, *_bytes_of(item))
+        else:
             _check_parts(item)
-            inside = (item.get(name) for name, _ in _links(item))
-            open_ += [(value, above | {address}) for value in inside if value is not None]
-    sizes.check_memory()
+            parts = [look(item.get(name), (*above, address)) for name, _ in _links(item)]
+            found = 1 + sum(n for n, _ in parts), sum(n_bytes for _, n_bytes in parts)
+        known[address] = found
+        return found
+
+    n_objects, n_bytes = look(file["/"], ())
+    if n_objects > _OBJECTS:
+        msg = f"Expected up to {_OBJECTS} groups and datasets in the file, found {n_objects}."
+        raise StoreError(msg)
+    check_room(n_bytes, "what is in the file")
 
 
 def check_size(dataset: h5py.Dataset) -> None:
@@ -118,7 +126,7 @@ def check_zarr(path: Path) -> None:
         If there is less memory than they need.
     """
     stored = _stored_in(path)
-    sizes = _Sizes()
+    sizes, n_bytes = _Sizes(), 0
     for array in _arrays(zarr.open_group(str(path), mode="r")):
         place = str(array.path)
         if ".." in place.split("/"):
@@ -129,19 +137,19 @@ def check_zarr(path: Path) -> None:
         if any(getattr(codec, "codec_id", "") == "pickle" for codec in codecs):
             msg = f"Expected values that are no programs, found {place!r} stored by pickle."
             raise StoreError(msg)
-        n_bytes = _product(array.shape) * array.dtype.itemsize
-        sizes.add(place, n_bytes, stored.get(place, 0))
-    sizes.check_memory()
+        declared = _product(array.shape) * array.dtype.itemsize
+        n_bytes += sizes.add(place, declared, stored.get(place, 0))
+    check_room(n_bytes, "what is in the store")
 
 
 class _Sizes:
     """What datasets declare, against what is stored of them."""
 
     def __init__(self) -> None:
-        self._declared, self._excess = 0, 0
+        self._excess = 0
 
-    def add(self, name: str, declared: int, stored: int) -> None:
-        self._declared += declared
+    def add(self, name: str, declared: int, stored: int) -> int:
+        """Return the bytes that a dataset declares, if they can be there."""
         self._excess += max(0, declared - _RATIO * stored)
         if self._excess > _SLACK:
             msg = (
@@ -149,9 +157,7 @@ class _Sizes:
                 f"declared and {stored:,} stored: it is damaged or was never filled."
             )
             raise StoreError(msg)
-
-    def check_memory(self) -> None:
-        check_room(self._declared, "what is in the file")
+        return declared
 
 
 def _outside(found: str) -> StoreError:
@@ -209,7 +215,9 @@ def _stored_in(path: Path) -> dict[str, int]:
     folders = [""]
     while folders:
         folder = folders.pop()
-        for entry in os.scandir(path / folder):
+        with os.scandir(path / folder) as entries:
+            inside = list(entries)
+        for entry in inside:
             place = f"{folder}/{entry.name}".lstrip("/")
             if entry.is_dir(follow_symlinks=False):
                 folders.append(place)

@@ -9,7 +9,6 @@ import numpy as np
 from anndata import AnnData
 
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax.checks import listed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +51,7 @@ def history(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None) 
     """
     if "history" not in _record(adata, key):
         msg = (
-            f"Expected uns[{key!r}]['history'], found uns keys {listed(adata.uns)}; run "
+            f"Expected uns[{key!r}]['history'], found uns keys {sorted(adata.uns)}; run "
             f"`scs.tl.siameseclu(adata, ..., key_added={key!r})` first."
         )
         raise KeyError(msg)

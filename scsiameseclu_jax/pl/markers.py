@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import listed
 from scsiameseclu_jax.pl.evidence import axes
 from scsiameseclu_jax.preprocessing.expression import group_means, groups, log_expression
 
@@ -54,7 +53,7 @@ def markers(adata: AnnData, key: str = "siameseclu", n: int = 3, *, ax: Axes | N
     name = f"{key}_top_markers"
     if name not in adata.uns or f"{key}_markers" not in adata.uns:
         msg = (
-            f"Expected uns[{name!r}], found uns keys {listed(adata.uns)}; run "
+            f"Expected uns[{name!r}], found uns keys {sorted(adata.uns)}; run "
             f"`scs.tl.markers(adata, {key!r})` first."
         )
         raise KeyError(msg)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import listed
 from scsiameseclu_jax.pl.cells import (
     LEGEND_ROWS,
     MANY,
@@ -186,7 +185,7 @@ def _found(adata: AnnData, key: str) -> tuple[dict[str, Any], np.ndarray]:
     if name not in adata.uns or column not in adata.obs:
         msg = (
             f"Expected a trajectory in uns[{name!r}] and obs[{column!r}], found uns keys "
-            f"{listed(adata.uns)}; run `scs.tl.trajectory(adata, {key!r}, root_cluster=...)` first."
+            f"{sorted(adata.uns)}; run `scs.tl.trajectory(adata, {key!r}, root_cluster=...)` first."
         )
         raise KeyError(msg)
     return adata.uns[name], adata.obs[column].to_numpy(np.float32)

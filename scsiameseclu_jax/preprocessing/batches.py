@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import listed
 from scsiameseclu_jax.preprocessing.neighbors import nearest_in, nearest_neighbors, unit_rows
 
 logger = logging.getLogger(__name__)
@@ -223,7 +222,7 @@ def _in_each(n_neighbors: int, n_batches: int) -> int:
 
 def _column(adata: AnnData, key: str) -> np.ndarray:
     if key not in adata.obs:
-        msg = f"Expected `batch_key` to be one of obs columns {listed(adata.obs)}, found {key!r}."
+        msg = f"Expected `batch_key` to be one of obs columns {sorted(adata.obs)}, found {key!r}."
         raise KeyError(msg)
     column = adata.obs[key]
     if column.isna().any():

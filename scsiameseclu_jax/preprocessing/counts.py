@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import check_sparse, listed, shown
+from scsiameseclu_jax.inputs import check_sparse
 
 _MOST = 2**31 - 1  # of a count: no cell has as many molecules
 _EVEN = 1e-3  # totals of normalised cells differ by rounding only
@@ -60,7 +60,8 @@ def counts(adata: AnnData, *, layer: str | None = "counts") -> sp.csr_matrix:
     if layer == "counts" and layer not in adata.layers:
         layer = None
     if layer is not None and layer not in adata.layers:
-        msg = f"Expected `layer` to be one of {listed(adata.layers)}, found {shown(layer)}."
+        found = sorted(str(name) for name in adata.layers if name is not None)
+        msg = f"Expected `layer` to be one of {found}, found {layer!r}."
         raise KeyError(msg)
     name = "X" if layer is None else f"layers[{layer!r}]"
     if min(adata.shape) == 0:

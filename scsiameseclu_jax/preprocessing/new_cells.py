@@ -9,7 +9,6 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import listed
 from scsiameseclu_jax.preprocessing import normalization
 from scsiameseclu_jax.preprocessing.batches import (
     balanced_neighbors_in,
@@ -178,7 +177,7 @@ def _representation(adata: AnnData, preprocessor: Preprocessor) -> np.ndarray:
     key = preprocessor.use_rep
     if key not in adata.obsm:
         msg = (
-            f"Expected obsm[{key!r}], which the model was fitted on, found {listed(adata.obsm)}; "
+            f"Expected obsm[{key!r}], which the model was fitted on, found {sorted(adata.obsm)}; "
             "embed the new cells by the same model that made it."
         )
         raise KeyError(msg)

@@ -11,8 +11,8 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import check_sparse, listed, shown
-from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.config import Config, shown
+from scsiameseclu_jax.inputs import check_sparse
 from scsiameseclu_jax.preprocessing import normalization
 from scsiameseclu_jax.preprocessing.batches import Batches, balanced_neighbors, center, read_batches
 from scsiameseclu_jax.preprocessing.constraints import (
@@ -335,7 +335,7 @@ def identify(
 
 def _representation(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
     if key not in adata.obsm:
-        msg = f"Expected `use_rep` to be one of {listed(adata.obsm)}, found {shown(key)}."
+        msg = f"Expected `use_rep` to be one of {sorted(adata.obsm)}, found {key!r}."
         raise KeyError(msg)
     if sp.issparse(adata.obsm[key]):
         msg = f"Expected obsm[{key!r}] to be dense, found it sparse; store `.toarray()` of it."

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import as_seed, check_key, listed
+from scsiameseclu_jax.checks import as_seed, check_key
 from scsiameseclu_jax.datasets.marker_lists import MARKER_SETS, marker_sets, read_markers
 from scsiameseclu_jax.preprocessing.expression import counts_name, groups, log_expression
 from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors
@@ -230,7 +230,7 @@ def _given(markers: Markers) -> tuple[dict[str, list[str]], str]:
 def _neighbors(adata: AnnData, use_rep: str) -> np.ndarray:
     """Return the nearest cells [n, 15] of each; cells without an embedding are their own."""
     if use_rep not in adata.obsm:
-        msg = f"Expected `use_rep` to be one of {listed(adata.obsm)}, found {use_rep!r}."
+        msg = f"Expected `use_rep` to be one of {sorted(adata.obsm)}, found {use_rep!r}."
         raise KeyError(msg)
     x = np.asarray(adata.obsm[use_rep], np.float32)
     here = np.flatnonzero(np.isfinite(x).all(axis=1))

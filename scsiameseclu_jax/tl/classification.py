@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import as_seed, check_key, check_share, listed
+from scsiameseclu_jax.checks import as_seed, check_key, check_share
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.manifest import manifest
 from scsiameseclu_jax.metrics.classification import classification_report, classification_scores
@@ -211,7 +211,7 @@ def components_of(prepared: Prepared) -> list[np.ndarray]:
 def _embedding(adata: AnnData, key: str) -> np.ndarray:
     if f"X_{key}" not in adata.obsm:
         msg = (
-            f"Expected an embedding in obsm['X_{key}'], found {listed(adata.obsm)}; run "
+            f"Expected an embedding in obsm['X_{key}'], found {sorted(adata.obsm)}; run "
             f"`scs.tl.siameseclu(adata, ..., key_added={key!r})` first, or leave `key` out."
         )
         raise KeyError(msg)

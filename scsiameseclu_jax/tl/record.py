@@ -10,7 +10,6 @@ import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax.certainty.stability import hints
-from scsiameseclu_jax.checks import listed
 from scsiameseclu_jax.model import SiameseClu
 from scsiameseclu_jax.partition.questions import Pool
 from scsiameseclu_jax.preprocessing.count_splitting import FIT, TEST
@@ -62,7 +61,7 @@ def restricted(adata: AnnData, restrict_to: RestrictTo) -> np.ndarray:
         raise TypeError(msg)
     column, groups = restrict_to
     if column not in adata.obs:
-        msg = f"Expected `restrict_to` to name a column of {listed(adata.obs)}, found {column!r}."
+        msg = f"Expected `restrict_to` to name a column of {sorted(adata.obs)}, found {column!r}."
         raise KeyError(msg)
     if isinstance(groups, str):
         msg = f"Expected `restrict_to` to be (column, [groups]), found a single group {groups!r}."

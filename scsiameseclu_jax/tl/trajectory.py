@@ -12,7 +12,6 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import listed
 from scsiameseclu_jax.preprocessing.expression import groups, log_expression
 from scsiameseclu_jax.preprocessing.neighbors import search_of
 from scsiameseclu_jax.tl.record import UNASSIGNED, writable
@@ -172,7 +171,7 @@ def _embedded(adata: AnnData, groupby: str, use_rep: str | None) -> tuple[AnnDat
     """Return the embedding in an object of its own, and which cells [n] have one."""
     name = f"X_{groupby}" if use_rep is None else use_rep
     if name not in adata.obsm:
-        msg = f"Expected {name!r} in obsm, found {listed(adata.obsm)}."
+        msg = f"Expected {name!r} in obsm, found {sorted(adata.obsm)}."
         if use_rep is None:
             msg += f" Run `scs.tl.siameseclu(adata, ..., key_added={groupby!r})` first."
         raise KeyError(msg)

@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import as_seed, check_key, check_share, listed
+from scsiameseclu_jax.checks import as_seed, check_key, check_share
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.preprocessing.counts import counts
 from scsiameseclu_jax.preprocessing.genes import align, to_genes
@@ -208,7 +208,7 @@ def _joined(
     """Return the counts of both, of the genes that both have; of ``obs``, batches only."""
     for name, one in (("reference", reference), ("adata", adata)):
         if batch_key is not None and batch_key not in one.obs:
-            found = listed(one.obs)
+            found = sorted(map(str, one.obs))
             msg = f"Expected `batch_key` in obs of `{name}`, one of {found}, found {batch_key!r}."
             raise KeyError(msg)
     old, new = (counts(one, layer=layer) for one in (reference, adata))

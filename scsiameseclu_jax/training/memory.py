@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax.checks import default_device, free_memory
+from scsiameseclu_jax.checks import default_device
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.functional.objective import batch_size
+from scsiameseclu_jax.inputs import free_memory
 
 # Bytes, measured on CPU with `benchmarks/steps.py`, which compares the estimate with each peak.
 _LIBRARIES = 0.45e9  # Python with everything imported
