@@ -15,7 +15,7 @@ from scsiameseclu_jax.pp import Finding
 from scsiameseclu_jax.preprocessing.counts import layer_of
 
 _WIDTH = 79  # of a line; in the last column some terminals break it
-_SEVERITY, _ABOUT = 9, 15  # of the columns before the text
+_SEVERITY, _ABOUT = 8, 14  # of the columns before the text
 
 
 def check(args: argparse.Namespace) -> int:

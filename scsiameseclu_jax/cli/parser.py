@@ -115,7 +115,6 @@ def _add_check(parsers: Any) -> None:
     check.add_argument("--neighbors-key", metavar="KEY", help="neighbour graph in uns to look at")
     check.add_argument("--config", type=Path, metavar="FILE.toml", help="settings of the fit")
     check.add_argument("--json", action="store_true", help="print for programs, as JSON")
-    check.add_argument("--quiet", action="store_true", help="no log, only warnings and results")
 
 
 def _add_cluster(parsers: Any) -> None:

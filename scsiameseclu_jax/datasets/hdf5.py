@@ -26,8 +26,8 @@ __all__ = [
 SPARSE_KEYS = {"data", "indices", "indptr"}
 # Dense matrices are made sparse in pieces of about this many entries.
 _BLOCK = 2**23
-# Cells or genes that a file need not name. Of a sparse matrix, nothing that is stored tells them.
-_UNNAMED = 10_000_000
+# Cells or genes of a sparse matrix, and those that a file need not name.
+_LARGEST, _UNNAMED = 2**31 - 1, 10_000_000
 
 
 def holds(item: Any, keys: set[str]) -> bool:
@@ -74,6 +74,9 @@ def sparse_parts(group: h5py.Group, *, by_gene: bool = False) -> sparse.csr_matr
     n_major, n_minor = (n_columns, n_rows) if columnwise else (n_rows, n_columns)
     name = f"`{group.name}`, of {n_rows} x {n_columns},"
     check_compressed(data, indices, indptr, (n_major, n_minor), name)
+    if n_minor > _LARGEST:  # nothing that is stored tells how many there are
+        msg = f"Expected up to {_LARGEST} cells and genes, found a shape of {n_rows} x {n_columns}."
+        raise ValueError(msg)
     check_room(8 * n_minor, f"a matrix of {n_rows} x {n_columns}")  # of the other pointers
     kind = sparse.csc_matrix if columnwise else sparse.csr_matrix
     data = data.astype(_count_type(data.dtype), copy=False)

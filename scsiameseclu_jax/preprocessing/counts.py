@@ -177,7 +177,9 @@ def _advice(adata: AnnData, layer: str | None) -> str:
     """Return where the counts may be, in words that end with the line that takes them."""
     for place, line in other_counts(adata, layer).items():
         return f"{place} seems to hold counts: {line}"
-    return "pass the layer that holds raw counts, for example `layer='counts'`"
+    if any(name is not None for name in adata.layers):
+        return "pass the layer that holds raw counts, for example `layer='counts'`"
+    return "keep raw counts, `adata.layers['counts'] = adata.X.copy()`, before X is changed"
 
 
 def other_counts(adata: AnnData, layer: str | None) -> dict[str, str]:

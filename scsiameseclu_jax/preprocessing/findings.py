@@ -118,8 +118,8 @@ def _of_counts(adata: AnnData, raw: sp.csr_matrix, layer: str | None, name: str)
     share = raw.nnz / (raw.shape[0] * raw.shape[1])
     kind = "dense" if dense else f"sparse ({matrix.format})"
     text = (
-        f"{name} holds counts of {raw.shape[0]} cells x {raw.shape[1]} genes, {kind}, "
-        f"{matrix.dtype}; {share:.1%} are not zero, the largest is {raw.data.max():.0f}."
+        f"{name} holds counts of {raw.shape[0]:,} cells x {raw.shape[1]:,} genes, {kind}, "
+        f"{matrix.dtype}; {100 * share:.1f} % are not zero, the largest is {raw.data.max():,.0f}."
     )
     found = [Finding("note", "counts", text, "")]
     if raw.data.max() == 1:
@@ -130,7 +130,8 @@ def _of_counts(adata: AnnData, raw: sp.csr_matrix, layer: str | None, name: str)
         found.append(Finding("warning", "counts", text, ""))
     if dense and share < _SPARSE:
         line = f"adata.{name} = scipy.sparse.csr_matrix(adata.{name})"
-        text = f"{name} is stored dense: sparse it would take {_saved(raw, matrix):.0%} of that."
+        saved = 100 * _saved(raw, matrix)
+        text = f"{name} is stored dense: sparse it would take {saved:.0f} % of that."
         found.append(Finding("note", "memory", text, f"`{line}`"))
     return found
 
@@ -141,10 +142,10 @@ def _saved(raw: sp.csr_matrix, matrix: Any) -> float:
 
 def _of_cells(adata: AnnData, raw: sp.csr_matrix, name: str) -> list[Finding]:
     totals, genes = np.asarray(raw.sum(axis=1), np.float64).ravel(), raw.getnnz(axis=1)
-    low, middle, high = (f"{value:.0f}" for value in np.quantile(totals, [0.01, 0.5, 0.99]))
+    low, middle, high = (f"{value:,.0f}" for value in np.quantile(totals, [0.01, 0.5, 0.99]))
     text = (
         f"Counts of a cell: median {middle}, 98 % of the cells from {low} to {high}; genes of a "
-        f"cell: median {np.median(genes):.0f}."
+        f"cell: median {np.median(genes):,.0f}."
     )
     found = [Finding("note", "depth", text, "")]
     few = int(((totals > 0) & (totals < _FEW)).sum())
@@ -154,7 +155,7 @@ def _of_cells(adata: AnnData, raw: sp.csr_matrix, name: str) -> list[Finding]:
         found.append(Finding("warning", "depth", text, line))
     silent = int((raw.getnnz(axis=0) == 0).sum())
     if silent:
-        text = f"{silent} of {adata.n_vars} genes have no counts; a fit leaves them out."
+        text = f"{silent:,} of {adata.n_vars:,} genes have no counts; a fit leaves them out."
         found.append(Finding("note", "genes", text, ""))
     copies = _copies(raw)
     if copies.any():
@@ -180,8 +181,8 @@ def _copies(raw: sp.csr_matrix) -> np.ndarray:
 
 
 def _of_names(adata: AnnData) -> list[Finding]:
-    some = [names[:2].astype(str).tolist() for names in (adata.obs_names, adata.var_names)]
-    text = f"Cells are named like {some[0]}, genes like {some[1]}."
+    some = [str(names[0]) if len(names) else "" for names in (adata.obs_names, adata.var_names)]
+    text = f"Cells have names like {some[0]!r}, genes like {some[1]!r}."
     found = [Finding("note", "names", text, "")]
     names = pd.Index(adata.var_names)
     plain = pd.Series(names.astype(str).str.strip())

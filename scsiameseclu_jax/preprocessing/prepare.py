@@ -25,7 +25,7 @@ from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors, search_o
 
 logger = logging.getLogger(__name__)
 
-_EXTREME = 1e6  # float32 cannot tell cells apart by values that are smaller by so much
+_EXTREME = 1e5  # values smaller by so much no longer tell cells apart in float32
 _LARGEST = 1e15  # of given features; the squares of their sums fit into float32
 
 
@@ -341,14 +341,21 @@ def _representation(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
         msg = f"Expected obsm[{key!r}] to be dense, found it sparse; store `.toarray()` of it."
         raise ValueError(msg)
     values = as_numbers(adata.obsm[key], f"obsm[{key!r}]")
-    if values.ndim != 2 or not np.isfinite(values).all() or np.ptp(values) == 0:
+    varies = values.ndim == 2 and values.size and np.isfinite(values).all() and np.ptp(values)
+    if not varies:
         msg = f"Expected obsm[{key!r}] to be a finite, varying 2-D array, found {values.shape}."
         raise ValueError(msg)
     largest = np.abs(values).max()
-    mean = values.mean(axis=0) if largest < _LARGEST else np.zeros(values.shape[1])
+    if largest > _LARGEST:
+        msg = (
+            f"Expected numbers up to {_LARGEST:g} in obsm[{key!r}], found {largest:.3g}; scale the "
+            "array, or leave the cell out that has it."
+        )
+        raise ValueError(msg)
+    mean = values.mean(axis=0)
     sizes = np.abs(values - mean)
     usual = np.median(sizes[sizes > 0])
-    if largest >= _LARGEST or sizes.max() > _EXTREME * usual:
+    if sizes.max() > _EXTREME * usual:
         cell, column = np.unravel_index(sizes.argmax(), sizes.shape)
         msg = (
             f"Expected obsm[{key!r}] to hold numbers of like size, found "
@@ -369,7 +376,7 @@ def as_numbers(values: Any, name: str) -> np.ndarray:
     """
     try:
         array = np.asarray(values)
-        if array.dtype.kind in "cMm":
+        if array.dtype.kind in "cMmSU":
             raise TypeError
         return array.astype(np.float64)
     except (TypeError, ValueError):

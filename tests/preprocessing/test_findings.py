@@ -12,7 +12,7 @@ from scsiameseclu_jax.preprocessing.prepare import prepare
 
 @pytest.fixture
 def adata():
-    return scs.datasets.simulate(n_cells=120, n_genes=80, n_clusters=3, rng=0)
+    return scs.datasets.simulate(n_cells=120, n_genes=80, n_clusters=3, mean_count=2.0)
 
 
 def of(adata, severity="error", **options):
@@ -30,9 +30,9 @@ def test_good_counts_have_notes_only(adata):
     (warning,) = (f for f in found if f.severity == "warning")
     assert warning.about == "gene names"  # simulated: by position
     counts = next(f for f in found if f.about == "counts")
-    share = adata.X.nnz / (120 * 80)
-    wanted = f"X holds counts of 120 cells x 80 genes, sparse (csr), float32; {share:.1%} are not"
-    assert counts.found == f"{wanted} zero, the largest is {adata.X.max():.0f}."
+    share = 100 * adata.X.nnz / (120 * 80)
+    wanted = f"X holds counts of 120 cells x 80 genes, sparse (csr), float32; {share:.1f} % are"
+    assert counts.found == f"{wanted} not zero, the largest is {adata.X.max():.0f}."
     depth = next(f for f in found if f.about == "depth")
     totals, genes = np.asarray(adata.X.sum(axis=1)).ravel(), np.diff(adata.X.indptr)
     assert f"median {np.median(totals):.0f}, 98 %" in depth.found
@@ -127,7 +127,7 @@ def test_counts_elsewhere_are_named_and_not_used(adata, whole):
     assert blocking.mend == "layers['mine'] seems to hold counts: `layer='mine'`"
     notes = {f.found.split()[0]: f.mend for f in of(adata, "note") if "not used" in f.found}
     assert set(notes) == {"layers['mine']", ".raw"}
-    names = {"adata": adata}
+    names = {"adata": adata.copy()}
     exec(notes[".raw"].strip("`"), names)
     counts = scs.pp.counts(names["adata"])
     assert (counts != raw.X).nnz == 0
@@ -188,7 +188,7 @@ def test_warnings(adata):
     adata.X = adata.X > 0
     presence = [f for f in of(adata, "warning") if f.about == "counts"]
     assert "zeros and ones only" in presence[0].found
-    x = scs.datasets.simulate(n_cells=120, n_genes=80, n_clusters=3, rng=0).X.toarray()
+    x = scs.datasets.simulate(n_cells=120, n_genes=80, n_clusters=3, mean_count=2.0).X.toarray()
     x[7] = x[3]
     x[9] = 0
     x[9, 5] = 3
@@ -210,7 +210,7 @@ def test_names_and_batches(adata):
     found = {f.about: f for f in scs.pp.check(adata, batch_key="batch")}
     assert found["gene names"].mend == "`adata.var_names = adata.var['feature_name'].astype(str)`"
     assert found["batches"].found == "obs['batch'] names 2 batches: 'a' of 80, 'b' of 40 cells."
-    assert "genes like ['ENSG00000000000', 'ENSG00000000001']" in found["names"].found
+    assert "genes like 'ENSG00000000000'." in found["names"].found
 
 
 def test_nothing_is_changed(adata):
@@ -238,7 +238,7 @@ def broken(matrix, part, place, value):
     return made
 
 
-@pytest.mark.parametrize("form", ["csr_matrix", "csc_matrix", "csr_array", "bsr_matrix"])
+@pytest.mark.parametrize("form", ["csr_matrix", "csc_matrix", "csr_array"])
 @pytest.mark.parametrize(("part", "place"), [("indices", 3), ("indptr", 5), ("indptr", -1)])
 @pytest.mark.parametrize("value", [2**29, -1, 0])
 def test_damaged_matrices_are_refused_before_they_crash(adata, form, part, place, value):
@@ -306,9 +306,9 @@ def representation(adata, change):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda x: x * 1e200, "like size"),
-        (lambda x: _set(x, 1e20), "found 1e\\+20 for cell 'cell_3'"),
-        (lambda x: _set(x, 1e8), "leave that cell out"),
+        (lambda x: x * 1e200, r"up to 1e\+15 in .* scale the array"),
+        (lambda x: _set(x, 1e20), r"found 1e\+20; scale"),
+        (lambda x: _set(x, 1e8), "found 1e\\+08 for cell 'cell_3'"),
         (lambda x: _set(x, np.inf), "finite, varying 2-D"),
         (lambda x: x * 0 + 3, "finite, varying 2-D"),
         (lambda x: x[:, 0], "finite, varying 2-D|2-D array"),
@@ -373,28 +373,3 @@ def test_a_graph_that_is_text(adata):
     adata.uns["neighbors"] = {"connectivities_key": ["a"]}
     with pytest.raises(KeyError, match="which uns"):
         prepare(adata, neighbors_key="neighbors", config=scs.Config())
-
-
-def test_keys_that_are_no_text(adata):
-    """Messages about a wrong name list the keys there are, of whatever type."""
-    adata.obs[0], adata.uns[5], adata.uns["more"] = 1, 1, 1
-    calls = {
-        "restrict_to": lambda: scs.tl.siameseclu(adata, 3, restrict_to=("nope", ["x"])),
-        "batch_key": lambda: prepare(adata, batch_key="nope", config=scs.Config()),
-        "labels_key": lambda: scs.tl.classify(adata, "nope"),
-        "transfer": lambda: scs.tl.transfer_labels(adata, adata, "cell_type", batch_key="nope"),
-        "pl.markers": lambda: scs.pl.markers(adata, "nope"),
-        "pl.history": lambda: scs.pl.history(adata, "nope"),
-        "pl.tree": lambda: scs.pl.cluster_tree(adata, "nope"),
-        "pl.embedding": lambda: scs.pl.embedding(adata, "nope"),
-        "umap": lambda: scs.tl.umap(adata, "nope"),
-        "questions": lambda: scs.tl.questions(adata, 3, key="nope"),
-        "markers": lambda: scs.tl.markers(adata, "nope"),
-        "layer": lambda: scs.pp.counts(adata, layer="nope"),
-        "layer 5": lambda: scs.pp.counts(adata, layer=5),
-        "use_rep": lambda: prepare(adata, use_rep=5, config=scs.Config()),
-    }
-    for name, call in calls.items():
-        with pytest.raises(KeyError, match="Expected") as raised:
-            call()
-        assert raised.value.args, name
