@@ -168,6 +168,9 @@ def _columns(item: h5py.Dataset | h5py.Group, n: int) -> dict[str, Any]:
         # Compound: a field is read by its name.
         check_size(item)
         return {name: vector(item.fields(name), n, name) for name in item.dtype.names or ()}
+    if not isinstance(item, h5py.Group):
+        msg = f"Expected `{item.name}` to hold columns, found a type without values."
+        raise ValueError(msg)
     columns: dict[str, Any] = {}
     outside = item["__categories"] if holds(item.get("__categories"), set()) else {}
     for name, column in item.items():

@@ -12,9 +12,10 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import sparse
+from scipy import io, sparse
 
 from scsiameseclu_jax import datasets
+from scsiameseclu_jax.datasets.matrix_market import read_matrix_market
 from tests.files import COUNTS, annotated, checked, found, parts, text, write
 
 SECRET = b"top secret text of another file "
@@ -387,7 +388,7 @@ def tenx(path, header, zipped=False):
         ("coordinate integer general\n4 1000000000000000 1", "3 barcodes and 4 features, found"),
         ("coordinate integer general\n4 3 -1", "Expected 'matrix.mtx"),
         ("coordinate integer general\n4 3 99999999999999999999999", "Expected 'matrix.mtx"),
-        ("array real general\n100000000 100000000", "3 barcodes and 4 features, found"),
+        ("array real general\n100000000 100000000", "begins with '%%matrixmarket matrix array"),
         ("nonsense", "Expected 'matrix.mtx"),
     ],
 )
@@ -401,8 +402,39 @@ def test_numbers_of_matrix_market_that_do_not_fit(tmp_path):
     for body in ("9 1 1", "0 1 1", "-1 1 1", f"1 1 {10**30}", "1 1", "a b c"):
         (path / "matrix.mtx").write_text(f"{head} integer general\n4 3 1\n{body}\n")
         found(path, match="Expected 'matrix.mtx' to be a text file of 10x")
-    (path / "matrix.mtx").write_text(f"{head} complex general\n4 3 1\n1 1 1 1\n")
-    found(path, match="numbers in the matrix, found complex128")
+    for kind in ("complex general", "integer symmetric", "integer"):
+        (path / "matrix.mtx").write_text(f"{head} {kind}\n4 3 1\n1 1 1 1\n")
+        found(path, match="Expected 'matrix.mtx' to be a text file of 10x")
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n", " \n", "\n%"])
+@pytest.mark.parametrize("field", ["integer", "real", "pattern", "unsigned-integer"])
+def test_matrix_market_as_scipy_reads_it(tmp_path, field, end):
+    path = tenx(tmp_path / "a", "coordinate integer general\n4 3 1")
+    values = [""] * 3 if field == "pattern" else [" 5", " 0", " 123456789"]
+    if field == "real":
+        values = [" 0.1", " 2e3", " 1.7976931348623157e308"]
+    lines = [f"{place}{value}" for place, value in zip(["1 1", "4 3", "2\t2"], values, strict=True)]
+    head = f"%%MatrixMarket matrix coordinate {field} general\n% made by hand\n\n%\n4 3 3\n"
+    (path / "matrix.mtx").write_text(head + "\n".join(lines) + "\n")
+    wanted = io.mmread(str(path / "matrix.mtx")).toarray()
+    (path / "matrix.mtx").write_text(head + "\n".join(lines) + end)
+    if end == "\n%":
+        found(path, match="Expected 'matrix.mtx' to be a text file of 10x")
+        return
+    counts = read_matrix_market(path / "matrix.mtx", (4, 3))
+    assert counts.dtype == wanted.dtype
+    np.testing.assert_array_equal(counts.toarray(), wanted)
+
+
+@pytest.mark.parametrize("end", ["B", "\n1", "\n1 1", "\n1 1 1", "\x00", "\n\x00\x00"])
+def test_matrix_market_that_ends_with_something_else(tmp_path, end):
+    """At the first of these scipy's reader crashes."""
+    path = tenx(tmp_path / "a", "coordinate integer general\n4 3 1")
+    with (path / "matrix.mtx").open("a") as file:
+        file.truncate(file.tell() - 1)
+        file.write(end)
+    found(path, match="Expected 'matrix.mtx' to be a text file of 10x")
 
 
 def test_what_is_whole_stays_as_it_is(tmp_path):
