@@ -50,9 +50,8 @@ def read_matrix_market(file: Path, shape: tuple[int, int]) -> sparse.coo_matrix:
     n_bytes = file.stat().st_size
     # A digit and a space each, at least.
     if 4 * n_entries > (_RATIO if file.suffix == ".gz" else 1) * n_bytes + 1:
-        msg = (
-            f"Expected {n_entries} entries in {file.name!r}, as it declares, found {n_bytes} bytes."
-        )
+        name = repr(file.name)
+        msg = f"Expected {n_entries} entries in {name}, as it declares, found {n_bytes} bytes."
         raise StoreError(msg)
     check_room(_ENTRY * n_entries, f"the {n_entries} entries of {file.name!r}")
     kinds: dict[str, Any] = {"row": np.int64, "column": np.int64}
@@ -75,8 +74,7 @@ def read_matrix_market(file: Path, shape: tuple[int, int]) -> sparse.coo_matrix:
 
 def _header(file: Path) -> tuple[Any, tuple[int, int, int], int]:
     """Return the type of the entries, rows, columns and entries, and the lines before these."""
-    opened = gzip.open(file, "rt") if file.suffix == ".gz" else file.open()
-    with opened as lines:
+    with gzip.open(file, "rt") if file.suffix == ".gz" else file.open() as lines:
         words = lines.readline(200).lower().split()
         if words[:3] != ["%%matrixmarket", "matrix", "coordinate"] or len(words) != 5:
             raise ValueError(f"it begins with {' '.join(words)[:60]!r}")

@@ -387,7 +387,7 @@ def tenx(path, header, zipped=False):
         ("coordinate integer general\n4 3 1000000000000", "Expected 1000000000000 entries in"),
         ("coordinate integer general\n4 1000000000000000 1", "3 barcodes and 4 features, found"),
         ("coordinate integer general\n4 3 -1", "Expected 'matrix.mtx"),
-        ("coordinate integer general\n4 3 99999999999999999999999", "Expected 'matrix.mtx"),
+        ("coordinate integer general\n4 3 99999999999999999999999", "entries in 'matrix.mtx"),
         ("array real general\n100000000 100000000", "begins with '%%matrixmarket matrix array"),
         ("nonsense", "Expected 'matrix.mtx"),
     ],
@@ -427,7 +427,7 @@ def test_matrix_market_as_scipy_reads_it(tmp_path, field, end):
     np.testing.assert_array_equal(counts.toarray(), wanted)
 
 
-@pytest.mark.parametrize("end", ["B", "\n1", "\n1 1", "\n1 1 1", "\x00", "\n\x00\x00"])
+@pytest.mark.parametrize("end", ["B", "\n1", "\n1 1", "\n1 1 1", "\n\x00\x00"])
 def test_matrix_market_that_ends_with_something_else(tmp_path, end):
     """At the first of these scipy's reader crashes."""
     path = tenx(tmp_path / "a", "coordinate integer general\n4 3 1")
