@@ -33,7 +33,7 @@ REFUSALS = (ValueError, OSError, MemoryError)
 SECONDS = 20  # of one file, on a machine that has much to do
 MIB = 700  # more than before, at most
 
-FEW, MANY = 200, 10_000
+FEW, MANY = 100, 10_000
 
 
 def examples(n):
@@ -398,7 +398,7 @@ def test_settings_of_a_model_that_are_signed_again(model, tmp_path, n):
                 array = names.pop(name)
                 if data.draw(st.booleans()):
                     names[name] = data.draw(
-                        st.sampled_from([array.ravel(), array[..., None], array[:0], np.ones(3)])
+                        st.sampled_from([array.ravel(), array[..., None], np.ones(3), np.ones(0)])
                     )
         files.write_model(path, changed, names, overwrite=path.exists())
         refused_or_read(scs.SiameseClu.load, path)
