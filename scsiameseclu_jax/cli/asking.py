@@ -13,6 +13,7 @@ import pandas as pd
 
 from scsiameseclu_jax.cli.signals import as_exception
 from scsiameseclu_jax.files import write_text
+from scsiameseclu_jax.inputs import check_file
 from scsiameseclu_jax.preprocessing.constraints import NO, UNSURE, YES, find_answers
 
 if TYPE_CHECKING:
@@ -152,9 +153,7 @@ def read_answers(paths: Sequence[Path], adata: AnnData) -> pd.DataFrame:
     """
     tables = []
     for path in paths:
-        if not path.is_file():
-            msg = f"Expected --answers to be a table of answers, found no file at {str(path)!r}."
-            raise FileNotFoundError(msg)
+        check_file(path, "--answers to be a table of answers")
         try:
             with path.open(encoding="utf-8-sig") as file:
                 first = file.readline()
