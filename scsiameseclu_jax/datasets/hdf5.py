@@ -1,5 +1,6 @@
 """Matrices, tables and labels as the field's HDF5 files lay them out."""
 
+import logging
 from typing import Any
 
 import h5py
@@ -24,6 +25,8 @@ __all__ = [
 ]
 
 SPARSE_KEYS = {"data", "indices", "indptr"}
+logger = logging.getLogger(__name__)
+
 # Dense matrices are made sparse in pieces of about this many entries.
 _BLOCK = 2**23
 # Cells or genes of a sparse matrix, and those that a file need not name.
@@ -79,7 +82,7 @@ def sparse_parts(group: h5py.Group, *, by_gene: bool = False) -> sparse.csr_matr
         raise ValueError(msg)
     check_room(8 * n_minor, f"a matrix of {n_rows} x {n_columns}")  # of the other pointers
     kind = sparse.csc_matrix if columnwise else sparse.csr_matrix
-    data = data.astype(_count_type(data.dtype), copy=False)
+    data = data.astype(_count_type(data), copy=False)
     return sparse.csr_matrix(kind((data, indices, indptr), shape=(n_rows, n_columns)))
 
 
@@ -99,14 +102,17 @@ def csr(values: Any, name: str = "the matrix") -> sparse.csr_matrix:
     if not (sparse.issparse(values) or isinstance(values, np.ndarray)) or values.ndim != 2:
         msg = f"Expected {name} to be dense or sparse, [cells x genes], found {type(values)}."
         raise ValueError(msg)
-    return sparse.csr_matrix(values.astype(_count_type(values.dtype), copy=False))
+    return sparse.csr_matrix(values.astype(_count_type(values), copy=False))
 
 
-def _count_type(dtype: np.dtype) -> np.dtype:
+def _count_type(values: Any) -> np.dtype:
+    dtype = values.dtype
     if dtype.kind in "iu":
         return dtype.newbyteorder("=")
     if dtype.kind in "bf":
-        return np.dtype(np.float32)
+        # beyond, single precision skips whole numbers
+        large = dtype.itemsize > 4 and values.size and abs(values).max() > 2**24
+        return np.dtype(np.float64 if large else np.float32)
     msg = f"Expected numbers in the matrix, found {dtype}."
     raise ValueError(msg)
 
@@ -137,7 +143,12 @@ def vector(dataset: Any, n: int | None = None, name: str = "") -> np.ndarray:
         )
         raise ValueError(msg)
     if values.dtype.kind in "OS":
-        return np.array([decoded(value) for value in values], dtype=object)
+        texts = np.array([decoded(value) for value in values], dtype=object)
+        damaged = sum("\ufffd" in text for text in texts if isinstance(text, str))
+        if damaged:
+            where = name or dataset.name
+            logger.warning("%d values in %s are no UTF-8: letters are lost", damaged, where)
+        return texts
     return values.astype(values.dtype.newbyteorder("="))
 
 
@@ -180,6 +191,8 @@ def _columns(item: h5py.Dataset | h5py.Group, n: int) -> dict[str, Any]:
             columns[name] = _categorical(column, outside[name], n)
         elif isinstance(column, h5py.Dataset):
             columns[name] = vector(column, n)
+        elif name != "__categories":
+            logger.warning("left out %r of %s: it is no column", name, item.name)
     return columns
 
 
