@@ -1,7 +1,8 @@
 """The command line: ``scsiameseclu`` and what each of its commands takes.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 for success, 1 for a
-failure while running, 2 for wrong usage or input, 130 if interrupted, 143 if terminated.
+failure while running, 2 for wrong usage or input, 3 if training diverged and ended before its time
+(results are written then, as of before), 130 if interrupted, 143 if terminated.
 """
 
 from __future__ import annotations
@@ -21,10 +22,15 @@ from scsiameseclu_jax.cli import checking, commands, signals
 from scsiameseclu_jax.cli.failures import describe
 from scsiameseclu_jax.files import BAD_INPUT, FAILURES, WriteError, message
 from scsiameseclu_jax.files.whole import discard_unfinished, is_naming
+from scsiameseclu_jax.training.checkpoint import EVERY
 
 __all__ = ["main"]
 
 _NAME = "scsiameseclu"
+_CODES = (
+    "Exit codes: 0 success; 1 failure while running; 2 wrong usage or input; 3 training diverged "
+    "and ended before its time: results are written, of the last good state; 130 interrupted."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,7 +92,9 @@ def _complain(text: str, code: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=_NAME, description="Cluster single cells from raw counts, without labels."
+        prog=_NAME,
+        description="Cluster single cells from raw counts, without labels.",
+        epilog=_CODES,
     )
     parser.add_argument(
         "--version", action="version", version=f"%(prog)s {version('scsiameseclu-jax')}"
@@ -133,7 +141,7 @@ def _add_check(parsers: Any) -> None:
 
 def _add_cluster(parsers: Any) -> None:
     text = "Cluster the cells of a file of raw counts and write them with their clusters."
-    cluster = parsers.add_parser("cluster", help=text, description=text)
+    cluster = parsers.add_parser("cluster", help=text, description=text, epilog=_CODES)
     cluster.set_defaults(command=commands.cluster)
     _add_input(cluster)
     _add_output(cluster)
@@ -160,7 +168,7 @@ def _add_cluster(parsers: Any) -> None:
 
 def _add_fit(parsers: Any) -> None:
     text = "Fit a model to the cells of a file of raw counts and keep it for `predict`."
-    fit = parsers.add_parser("fit", help=text, description=text)
+    fit = parsers.add_parser("fit", help=text, description=text, epilog=_CODES)
     fit.set_defaults(command=commands.fit)
     _add_input(fit)
     fit.add_argument("--save", type=Path, required=True, metavar="DIR", help="folder to make")
@@ -288,6 +296,20 @@ def _add_fitting(command: Any) -> None:
         help="answered table of `questions` to choose the clusters by; may be given several times",
     )
     add("--config", type=Path, metavar="FILE.toml", help="all other settings, a table per section")
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="folder of its own to keep in what there is so far: the same command goes on from "
+        "there after it was cut off, and it stays afterwards",
+    )
+    add(
+        "--checkpoint-every",
+        type=int,
+        default=EVERY,
+        metavar="N",
+        help="steps of training between two checkpoints (default: %(default)s)",
+    )
 
 
 def _add_representation(add: Any) -> None:
