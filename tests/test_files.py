@@ -222,9 +222,9 @@ def left(folder, process, host=None, *, aside=()):
 NOBODY = 2**22 + 1  # more than Linux numbers processes
 
 
-@pytest.mark.parametrize("process", [NOBODY, os.getpid()])
+@pytest.mark.parametrize("process", [lambda: NOBODY, os.getpid], ids=["none", "own"])
 def test_what_killed_runs_left_is_removed_and_said(tmp_path, caplog, process):
-    path = left(tmp_path, process)
+    path = left(tmp_path, process())
     with caplog.at_level("INFO"):
         write_text(tmp_path / "new.html", "new")
     assert [file.name for file in tmp_path.iterdir()] == ["new.html"]
