@@ -240,8 +240,8 @@ def find_answers(adata: AnnData, table: pd.DataFrame) -> Answers:
             continue
         if word not in _ANSWERS:
             msg = (
-                f"Expected answers to be yes, no, unsure or empty, found {shown(answer)} in row {row} "
-                "of the table."
+                f"Expected answers to be yes, no, unsure or empty, found {shown(answer)} in row "
+                f"{row} of the table."
             )
             raise ValueError(msg)
         groups = [_group(adata, table[name].iloc[row], row) for name in ("cells_a", "cells_b")]
@@ -266,8 +266,8 @@ def _group(adata: AnnData, cells: Any, row: int) -> np.ndarray:
         unknown = sorted({name for name, at in zip(names, rows, strict=True) if at < 0})
         msg = (
             f"Expected the answers to name cells in obs_names of those that are clustered, found "
-            f"{len(unknown)} others in row {row}: {shown(unknown[:5])}; answers that were stored under "
-            "other names are dropped by `answer(adata, None, keep=False)`."
+            f"{len(unknown)} others in row {row}: {shown(unknown[:5])}; answers that were stored "
+            "under other names are dropped by `answer(adata, None, keep=False)`."
         )
         raise KeyError(msg)
     return np.unique(rows)

@@ -19,7 +19,16 @@ _WHOLE = 0.1  # share of whole values of which fractional counts have more, loga
 
 
 def in_memory(adata: AnnData) -> AnnData:
-    """Return a copy in memory, also of an object on disk or of a part of one."""
+    """Return a copy in memory, also of an object on disk or of a part of one.
+
+    Raises
+    ------
+    ValueError
+        If the sparse structure of what a part is cut from is damaged.
+    """
+    if adata.is_view and not adata.isbacked:
+        for name in [None, *(name for name in adata.layers if name is not None)]:
+            _check_whole(adata, name, "X" if name is None else f"layers[{name!r}]")
     return adata.to_memory() if adata.isbacked else adata.copy()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -174,9 +175,10 @@ def _copies(raw: sp.csr_matrix) -> np.ndarray:
     copied = np.zeros(raw.shape[0], bool)
     for row in np.flatnonzero(raw.getnnz(axis=1) >= _COPIED):
         part = slice(raw.indptr[row], raw.indptr[row + 1])
-        cell = raw.indices[part].tobytes() + raw.data[part].tobytes()
-        copied[row] = cell in seen
-        seen.add(cell)
+        cell = hashlib.blake2b(raw.indices[part].tobytes(), digest_size=16)
+        cell.update(raw.data[part].tobytes())
+        copied[row] = cell.digest() in seen
+        seen.add(cell.digest())
     return copied
 
 

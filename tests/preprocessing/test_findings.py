@@ -261,9 +261,11 @@ def test_damaged_matrices_are_refused_before_they_crash(adata, form, part, place
 
 
 def test_a_damaged_part_is_refused(adata):
-    adata.X = broken(adata.X, "indices", 3, 2**29)
+    adata.X = broken(adata.X, "indptr", 3, 2**29)
     with pytest.raises(ValueError, match="whole sparse matrix"):
         scs.tl.siameseclu(adata, 2, restrict_to=("cell_type", ["0", "1"]))
+    with pytest.raises(ValueError, match="whole sparse matrix"):
+        scs.tl.siameseclu(adata[5:], 2, copy=True)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,26 @@ def test_grows_with_what_is_asked_for():
     assert small.device < small.total
 
 
+@pytest.mark.parametrize(
+    ("setting", "least"),
+    [
+        ({"network": {"feature_layers": [65_536, 65_536]}}, 100),
+        ({"network": {"projection_layers": [65_536, 65_536]}}, 50),
+        ({"network": {"contrast_layers": [65_536, 65_536]}}, 50),
+        ({"network": {"graph_layers": [65_536, 65_536]}}, 100),
+        ({"training": {"contrast_steps": 1, "contrast_batch": 100_000}}, 100),
+    ],
+)
+def test_widths_and_batches_count(setting, least):
+    """In GiB, of two layers of 65,536 and what an optimiser keeps; of all pairs of a batch."""
+    config = scs.Config.from_dict(setting)
+    assert scs.estimate_memory(200_000, 2000, config).device > least * 2**30
+    # no batch has more cells than there are
+    few = scs.estimate_memory(500, 2000, config)
+    if "training" in setting:
+        assert few.device < 2**30
+
+
 def test_mini_batches_need_less():
     batches = scs.Config.from_dict({"scale": {"full_cells": 1000}})
     whole, parts = (scs.estimate_memory(150_000, 2000, c) for c in (None, batches))
