@@ -244,7 +244,7 @@ def test_a_fixed_gate_is_saved(adata, tmp_path):
     [
         ({"training": {"patience": 3}}, "with a refresh of the target among them"),
         ({"training": {"patience": 3}, "transport": {"refresh_every": 0}}, "refresh of the target"),
-        ({"augmentation": {"alpha": 1e-4}}, "`alpha`"),
+        ({"augmentation": {"alpha": 1e-4}}, "`augmentation.alpha`"),
         ({"network": {"feature_layers": [16.5]}}, "positive widths"),
         ({"scale": {"landmarks": 50_000}}, "at most 46340"),
     ],
