@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from scsiameseclu_jax.files import write_text
+from scsiameseclu_jax.inputs import check_file
 from scsiameseclu_jax.preprocessing.constraints import NO, UNSURE, YES, find_answers
 
 if TYPE_CHECKING:
@@ -148,9 +149,7 @@ def read_answers(paths: Sequence[Path], adata: AnnData) -> pd.DataFrame:
     """
     tables = []
     for path in paths:
-        if not path.is_file():
-            msg = f"Expected --answers to be a table of answers, found no file at {str(path)!r}."
-            raise FileNotFoundError(msg)
+        check_file(path, "--answers to be a table of answers")
         try:
             with path.open(encoding="utf-8-sig") as file:
                 first = file.readline()

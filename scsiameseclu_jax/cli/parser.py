@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scsiameseclu_jax.cli import commands
+from scsiameseclu_jax.cli import checking, commands
 from scsiameseclu_jax.files import BAD_INPUT, FAILURES, WriteError, message
 
 __all__ = ["main"]
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
                 warnings.simplefilter("ignore", category)
             warnings.filterwarnings("ignore", "Writing zarr v2", UserWarning)
-            args.command(args)
+            code = args.command(args)
             sys.stdout.flush()
     except KeyboardInterrupt:
         code = _complain("interrupted", 130)
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f"error: {message(error)}", 1)
     except BAD_INPUT as error:
         return _complain(f"error: {message(error)}", 2)
-    return 0
+    return code or 0
 
 
 def _complain(text: str, code: int) -> int:
@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_demo(parsers)
+    _add_check(parsers)
     _add_cluster(parsers)
     _add_fit(parsers)
     _add_predict(parsers)
@@ -101,6 +102,19 @@ def _add_demo(parsers: Any) -> None:
     _add_n_clusters(demo.add_argument)
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     _add_cache(demo)
+
+
+def _add_check(parsers: Any) -> None:
+    text = "Say what a file holds, and what a fit would refuse or stumble over, and how to mend it."
+    more = f"{text} Exit code 0 if a fit would start, 2 if not."
+    check = parsers.add_parser("check", help=text, description=more)
+    check.set_defaults(command=checking.check)
+    _add_source(check)
+    _add_layer(check)
+    _add_representation(check.add_argument)
+    check.add_argument("--neighbors-key", metavar="KEY", help="neighbour graph in uns to look at")
+    check.add_argument("--config", type=Path, metavar="FILE.toml", help="settings of the fit")
+    check.add_argument("--json", action="store_true", help="print for programs, as JSON")
 
 
 def _add_cluster(parsers: Any) -> None:
@@ -198,15 +212,23 @@ def _add_clustering(command: Any, suffix: str) -> None:
     add("--quiet", action="store_true", help="no log, only warnings and results")
 
 
-def _add_input(command: Any) -> None:
+def _add_source(command: Any) -> None:
     formats = ".h5ad, zarr, 10x .h5 or matrix folder, or .h5 with X or exprs"
     command.add_argument("source", type=Path, metavar="IN", help=formats)
+
+
+def _add_layer(command: Any) -> None:
     command.add_argument(
         "--layer",
         default="counts",
         metavar="NAME",
         help="layer of raw counts, or X (default: the layer 'counts' if there is one, else X)",
     )
+
+
+def _add_input(command: Any) -> None:
+    _add_source(command)
+    _add_layer(command)
     command.add_argument(
         "--labels",
         metavar="COLUMN",
@@ -240,8 +262,7 @@ def _add_fitting(command: Any) -> None:
         "they say how stable clusters are and calibrate confidence; 0 or at least 2, better 10, "
         "each about as long as the fit (default: %(default)s)",
     )
-    add("--use-rep", metavar="KEY", help="features in obsm to use instead of principal components")
-    add("--batch-key", metavar="COLUMN", help="batches in obs to be ignored")
+    _add_representation(add)
     for name, meaning in (("--must-link", "one cluster"), ("--cannot-link", "different ones")):
         text = f"table of two columns without header, names of cells that belong to {meaning}"
         add(name, type=Path, metavar="FILE.csv", help=text)
@@ -253,6 +274,11 @@ def _add_fitting(command: Any) -> None:
         help="answered table of `questions` to choose the clusters by; may be given several times",
     )
     add("--config", type=Path, metavar="FILE.toml", help="all other settings, a table per section")
+
+
+def _add_representation(add: Any) -> None:
+    add("--use-rep", metavar="KEY", help="features in obsm to use instead of principal components")
+    add("--batch-key", metavar="COLUMN", help="batches in obs to be ignored")
 
 
 def _add_n_clusters(add: Any) -> None:

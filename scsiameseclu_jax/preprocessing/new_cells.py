@@ -18,12 +18,13 @@ from scsiameseclu_jax.preprocessing.batches import (
 from scsiameseclu_jax.preprocessing.counts import counts
 from scsiameseclu_jax.preprocessing.genes import align, to_genes
 from scsiameseclu_jax.preprocessing.neighbors import nearest_in
-from scsiameseclu_jax.preprocessing.prepare import Preprocessor
+from scsiameseclu_jax.preprocessing.prepare import Preprocessor, as_numbers
 
 logger = logging.getLogger(__name__)
 
 _MOST_MISSING = 0.2  # of the genes that features are made from
 _NAMED = 5  # genes in a message
+_LARGEST = 1e15  # of a feature; its square fits into float32
 
 
 class NewCells(NamedTuple):
@@ -112,7 +113,15 @@ def new_cells(
     if batches is not None and codes is not None:
         x = center_new(x, codes, batches)
     missing_columns = features.shape[1] - x.shape[1]
-    x = np.pad(x * preprocessor.scale, [(0, 0), (0, missing_columns)]).astype(np.float32)
+    x = np.pad(x * preprocessor.scale, [(0, 0), (0, missing_columns)])
+    if np.abs(x).max() > _LARGEST:
+        cell = int(np.abs(x).max(axis=1).argmax())
+        msg = (
+            "Expected features like those of the fit, which vary by about 1 once they are scaled, "
+            f"found {np.abs(x).max():.3g} for cell {adata.obs_names[cell]!r}; leave it out."
+        )
+        raise ValueError(msg)
+    x = x.astype(np.float32)
     nearest = nearest_in(features, x, n_neighbors)
     neighbors, weights = nearest, np.ones(nearest.shape)
     if batches is not None and codes is not None:
@@ -172,7 +181,7 @@ def _representation(adata: AnnData, preprocessor: Preprocessor) -> np.ndarray:
             "embed the new cells by the same model that made it."
         )
         raise KeyError(msg)
-    x = np.asarray(adata.obsm[key], np.float64)
+    x = as_numbers(adata.obsm[key], f"obsm[{key!r}]")
     if x.ndim != 2 or x.shape[1] != len(preprocessor.mean) or not np.isfinite(x).all():
         msg = (
             f"Expected obsm[{key!r}] finite with {len(preprocessor.mean)} columns, found {x.shape}."
