@@ -707,9 +707,23 @@ class SiameseClu:
             If a file is truncated, changed, or saved by another version; if the model was made with
             an own encoder or augmentation that is not given here, or without one that is.
         """
-        settings, arrays = files.read_model(directory)
+        from safetensors import SafetensorError
+
         given: dict[str, Any] = {"terms": terms, "encoder": encoder, "augment": augment}
         given |= {"transport": transport, "optimizer": optimizer}
+        unlike = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError)
+        try:
+            return cls._load(directory, given)
+        except (*unlike, SafetensorError) as error:
+            msg = (
+                f"Expected a whole model in {str(directory)!r}, found parts missing or of another "
+                f"kind ({type(error).__name__}: {error}); copy or save it again."
+            )
+            raise ValueError(msg) from error
+
+    @classmethod
+    def _load(cls, directory: str | os.PathLike[str], given: dict[str, Any]) -> Self:
+        settings, arrays = files.read_model(directory)
         saved = settings["choices"]
         for name, choice in given.items():
             if choice is None and name in saved and name in ("encoder", "augment"):
@@ -723,7 +737,7 @@ class SiameseClu:
                 raise ValueError(msg)
         choices = {name: choice for name, choice in given.items() if choice is not None}
         config = Config.from_dict(settings["config"])
-        if terms is None:
+        if given["terms"] is None:
             losses = settings["manifest"]["losses"]
             config = _with_losses({t.name: losses.get(t.name, 0.0) for t in F.TERMS}, config)
         model = cls(settings["n_clusters"], config=config, **choices)
