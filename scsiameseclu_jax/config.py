@@ -375,6 +375,8 @@ class Config:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Make a config from nested mappings; what is left out keeps its default.
 
+        Also from those that a file gives back, with arrays for lists and numpy's numbers.
+
         Raises
         ------
         ValueError
@@ -385,6 +387,7 @@ class Config:
         for name, settings in values.items():
             _expect(name in sections, "config", f"made of the sections {sorted(sections)}", name)
             _expect(isinstance(settings, Mapping), f"config.{name}", "a table", settings)
+            settings = {key: _plain(value) for key, value in settings.items()}
             kind: Any = sections[name]
             if kind is Weights:
                 parts[name] = Weights(settings)
@@ -432,6 +435,11 @@ class Config:
         """Return 16 hexadecimal digits that are equal for equal settings only."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of numpy's as Python's."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _check_type(name: str, value: object, default: object) -> None:

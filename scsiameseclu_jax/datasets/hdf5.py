@@ -65,10 +65,14 @@ def sparse_parts(group: h5py.Group, *, by_gene: bool = False) -> sparse.csr_matr
         raise ValueError(msg)
     n_rows, n_columns = (int(size) for size in (shape[::-1] if by_gene else shape))
     data, indices, indptr = (group[key][...] for key in ("data", "indices", "indptr"))
+    for key, places in (("indices", indices), ("indptr", indptr)):
+        if places.dtype.kind not in "iu" and not (places == np.floor(places)).all():
+            msg = f"Expected whole numbers in `{group.name}/{key}`, found fractions."
+            raise ValueError(msg)
     columnwise = decoded(group.attrs.get("encoding-type")) == "csc_matrix"
     kind = sparse.csc_matrix if columnwise else sparse.csr_matrix
     try:
-        data = data.astype(_count_type(data.dtype), copy=False)
+        data = data.astype(_count_type(data), copy=False)
         counts = kind((data, indices, indptr), shape=(n_rows, n_columns))
         # An index out of range would crash the process later.
         counts.check_format(full_check=True)
@@ -80,15 +84,18 @@ def sparse_parts(group: h5py.Group, *, by_gene: bool = False) -> sparse.csr_matr
 
 
 def csr(values: Any) -> sparse.csr_matrix:
-    """CSR of any matrix of numbers: integers as they are, anything else float32."""
-    return sparse.csr_matrix(values.astype(_count_type(values.dtype), copy=False))
+    """CSR of any matrix of numbers: integers as they are, anything else float32, if it can be."""
+    return sparse.csr_matrix(values.astype(_count_type(values), copy=False))
 
 
-def _count_type(dtype: np.dtype) -> np.dtype:
+def _count_type(values: Any) -> np.dtype:
+    dtype = values.dtype
     if dtype.kind in "iu":
         return dtype.newbyteorder("=")
     if dtype.kind in "bf":
-        return np.dtype(np.float32)
+        # beyond, single precision skips whole numbers
+        large = dtype.itemsize > 4 and values.size and abs(values).max() > 2**24
+        return np.dtype(np.float64 if large else np.float32)
     msg = f"Expected numbers in the matrix, found {dtype}."
     raise ValueError(msg)
 

@@ -1,5 +1,6 @@
 """One reader for the field's file formats, told apart by what is in them, not by their names."""
 
+import logging
 import os
 import zlib
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import io, sparse
 
+from scsiameseclu_jax.checks import sorted_names
 from scsiameseclu_jax.datasets import hdf5
 
 __all__ = ["read"]
@@ -22,6 +24,12 @@ _FORMATS = "an .h5ad, zarr, 10x .h5, 10x matrix folder, or an .h5 file with `X` 
 _TENX_V2 = {"barcodes", "gene_names", "genes", "shape"} | hdf5.SPARSE_KEYS
 _MATRIX, _BARCODES = ("matrix.mtx",), ("barcodes.tsv",)
 _FEATURES = ("features.tsv", "genes.tsv")
+_OTHER_FEATURES = {"Antibody Capture", "Antigen Capture", "CRISPR Guide Capture", "Custom", "Peaks"}
+_OTHER_FEATURES |= {"Multiplexing Capture", "Gene Expression Probe", "VDJ", "VDJ-B", "VDJ-T"}
+# What programs write for genes without a symbol; a single gene may be called NA.
+_NO_SYMBOL = ["NA", "N/A", "nan", "NaN", "None", "NULL", "-", "."]
+
+logger = logging.getLogger(__name__)
 
 
 def read(path: str | os.PathLike[str]) -> AnnData:
@@ -37,7 +45,8 @@ def read(path: str | os.PathLike[str]) -> AnnData:
         - an AnnData file (.h5ad) or zarr store;
         - a 10x HDF5 file of Cell Ranger 2 or later, or a folder with ``matrix.mtx``,
           ``barcodes.tsv`` and ``features.tsv`` or ``genes.tsv``, each gzip-compressed or not. Only
-          the features of type "Gene Expression" are kept. Symbols that repeat get a suffix;
+          the features of type "Gene Expression" are kept. Symbols that repeat get a suffix, and
+          genes without a symbol are called by their identifier;
         - an HDF5 file with a dataset ``X`` [cells x genes] and, optionally, labels ``Y`` [cells];
           anything else in it is ignored. Cells and genes are named by number;
         - an HDF5 file with ``exprs`` [cells x genes], dense or in CSR parts, and, optionally,
@@ -46,7 +55,7 @@ def read(path: str | os.PathLike[str]) -> AnnData:
     Returns
     -------
     ``X`` ``[n, g]`` as it stands in the file, CSR: integers of the type that they have there,
-    anything else float32. ``Y`` becomes ``obs['cell_type']``, categorical; the gene identifiers of
+    anything else float32, or float64 where values are too large for that. ``Y`` becomes ``obs['cell_type']``, categorical; the gene identifiers of
     10x become ``var['gene_ids']``. Names are unique only where the file has them unique. Nothing
     checks here that the values are counts.
 
@@ -109,7 +118,14 @@ def _wanted(names: tuple[str, ...]) -> str:
 
 def _find(folder: Path, names: tuple[str, ...]) -> Path | None:
     candidates = [folder / f"{name}{suffix}" for name in names for suffix in ("", ".gz")]
-    return next((file for file in candidates if file.is_file()), None)
+    files = [file for file in candidates if file.is_file()]
+    if len(files) > 1:
+        logger.warning(
+            "found %s in %s; only the first is read: remove the others if they differ",
+            ", ".join(file.name for file in files),
+            folder,
+        )
+    return files[0] if files else None
 
 
 def _read_matrix_folder(matrix: Path, barcodes: Path, features: Path) -> AnnData:
@@ -146,14 +162,36 @@ def _tenx(
         )
         raise ValueError(msg)
     if "feature_types" in var:
-        genes = np.flatnonzero(var["feature_types"] == "Gene Expression")
+        of_genes = (var["feature_types"] == "Gene Expression").to_numpy()
+        genes, others = np.flatnonzero(of_genes), var["feature_types"][~of_genes].value_counts()
         if not genes.size:
-            kinds = sorted(var["feature_types"].unique())
+            kinds = sorted_names(others.index)
             raise _unexpected(f"10x features without 'Gene Expression', only {kinds}")
+        if len(others):
+            known = set(others.index) <= _OTHER_FEATURES
+            logger.log(
+                logging.INFO if known else logging.WARNING,
+                "left out features that are not of type 'Gene Expression'%s: %s",
+                "" if known else ", some of a type that 10x does not know",
+                ", ".join(f"{n} {kind!r}" for kind, n in others.items()),
+            )
         counts, var, symbols = counts[:, genes], var.iloc[genes].copy(), symbols[genes]
     # Some genes share a symbol by design, hence before AnnData warns of it.
-    var.index = ad.utils.make_index_unique(pd.Index(symbols))
+    var.index = ad.utils.make_index_unique(pd.Index(_named(symbols, var["gene_ids"].to_numpy())))
     return AnnData(hdf5.csr(counts), obs=pd.DataFrame(index=pd.Index(cells)), var=var)
+
+
+def _named(symbols: np.ndarray, identifiers: np.ndarray) -> np.ndarray:
+    """Return the symbols of genes, and the identifiers of those that have none.
+
+    Numbered by their place, as symbols that repeat are, they would be other genes in each file.
+    """
+    names = pd.Series(symbols, dtype=object).astype(str).str.strip()
+    repeats = names.duplicated(keep=False)
+    nameless = ((names == "") | (repeats & names.isin(_NO_SYMBOL))).to_numpy()
+    if nameless.any():
+        logger.info("%d genes have no symbol: their identifiers name them", nameless.sum())
+    return np.where(nameless, identifiers, symbols)
 
 
 # Files.

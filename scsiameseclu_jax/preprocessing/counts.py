@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
+
+from scsiameseclu_jax.checks import check_anndata, sorted_names
 
 
 def in_memory(adata: AnnData) -> AnnData:
@@ -15,6 +18,65 @@ def in_memory(adata: AnnData) -> AnnData:
 def layer_of(adata: AnnData, name: str) -> str | None:
     """Return the `layer` that a name stands for in a record: "X" is X, if no layer is called so."""
     return None if name == "X" and "X" not in adata.layers else name
+
+
+def totals(raw: sp.csr_matrix) -> np.ndarray:
+    """Return the total counts [n] of cells, float64: in float32 a sum stands still from 2^24 on."""
+    found = np.zeros(raw.shape[0])
+    some = np.flatnonzero(np.diff(raw.indptr))
+    if some.size:
+        values = raw.data[: raw.indptr[-1]]
+        found[some] = np.add.reduceat(values, raw.indptr[some], dtype=np.float64)
+    return found
+
+
+def gene_names(adata: AnnData) -> list[str]:
+    """Return the names of the genes, "" of those without: they are no genes that others know."""
+    return ["" if pd.isna(name) else str(name) for name in adata.var_names]
+
+
+def check_genes(adata: AnnData) -> None:
+    """Check that every gene has a name, and each its own.
+
+    Raises
+    ------
+    ValueError
+        If not.
+    """
+    n = gene_names(adata).count("")
+    if n:
+        msg = (
+            f"Expected a name for every gene in `var_names`, found {n} without; give them names "
+            "there, their identifiers for example, or leave them out: `adata = adata[:, "
+            "adata.var_names.notna() & (adata.var_names != '')].copy()`."
+        )
+        raise ValueError(msg)
+    _check_unique(adata.var_names, "gene", "var_names_make_unique")
+
+
+def check_cells(adata: AnnData) -> None:
+    """Check that every cell has a name, and each its own.
+
+    Raises
+    ------
+    ValueError
+        If not.
+    """
+    n = int(adata.obs_names.isna().sum())
+    if n:
+        msg = (
+            f"Expected a name for every cell in `obs_names`, found {n} without; give them names, "
+            "numbers for example: `adata.obs_names = [str(i) for i in range(adata.n_obs)]`."
+        )
+        raise ValueError(msg)
+    _check_unique(adata.obs_names, "cell", "obs_names_make_unique")
+
+
+def _check_unique(names: pd.Index, kind: str, remedy: str) -> None:
+    if not names.is_unique:
+        example = names[names.duplicated()][0]
+        msg = f"Expected unique {kind} names, found {example!r} twice; call `adata.{remedy}()`."
+        raise ValueError(msg)
 
 
 def counts(adata: AnnData, *, layer: str | None = "counts") -> sp.csr_matrix:
@@ -30,7 +92,7 @@ def counts(adata: AnnData, *, layer: str | None = "counts") -> sp.csr_matrix:
 
     Returns
     -------
-    [n, g] float32 or integer, non-negative whole numbers.
+    [n, g] of any type of number, non-negative whole numbers.
 
     Raises
     ------
@@ -43,6 +105,7 @@ def counts(adata: AnnData, *, layer: str | None = "counts") -> sp.csr_matrix:
     TypeError
         If the matrix is in a format that is not supported.
     """
+    check_anndata(adata)
     if layer is None and "X" in adata.layers:
         msg = (
             "Expected no layer called 'X', which results could not tell from X itself; name "
@@ -52,7 +115,7 @@ def counts(adata: AnnData, *, layer: str | None = "counts") -> sp.csr_matrix:
     if layer == "counts" and layer not in adata.layers:
         layer = None
     if layer is not None and layer not in adata.layers:
-        found = sorted(str(name) for name in adata.layers if name is not None)
+        found = sorted_names(name for name in adata.layers if name is not None)
         msg = f"Expected `layer` to be one of {found}, found {layer!r}."
         raise KeyError(msg)
     name = "X" if layer is None else f"layers[{layer!r}]"

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
+from scsiameseclu_jax.checks import check_anndata, sorted_names
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.preprocessing import normalization
 from scsiameseclu_jax.preprocessing.batches import Batches, balanced_neighbors, center, read_batches
@@ -18,7 +19,7 @@ from scsiameseclu_jax.preprocessing.constraints import (
     ConstraintsLike,
     find_constraints,
 )
-from scsiameseclu_jax.preprocessing.counts import counts
+from scsiameseclu_jax.preprocessing.counts import check_cells, check_genes, counts, totals
 from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors, search_of
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,9 @@ class Preprocessor(NamedTuple):
     """[g] which of them features are made from."""
     median_total: float
     """Median over cells of the total counts of all G genes."""
+    expected: np.ndarray | None
+    """[G] counts of each gene in a cell of size factor 1, the mean; they sum to the median total.
+    None of a model of an earlier version."""
     projection: normalization.Projection | None
     """From logarithmic values to components; None with `use_rep`."""
     use_rep: str | None
@@ -88,18 +92,11 @@ def check(adata: AnnData, *, layer: str | None, config: Config) -> sp.csr_matrix
     TypeError, ValueError, KeyError
         With what was expected, what was found and what to do.
     """
-    if not isinstance(adata, AnnData):
-        msg = f"Expected `adata` to be an AnnData object, found {type(adata).__name__}."
-        raise TypeError(msg)
-    for kind, names in (("cell", adata.obs_names), ("gene", adata.var_names)):
-        if not names.is_unique:
-            example = names[names.duplicated()][0]
-            remedy = "obs_names_make_unique" if kind == "cell" else "var_names_make_unique"
-            msg = f"Expected unique {kind} names, found {example!r} twice; call `adata.{remedy}()`."
-            raise ValueError(msg)
+    check_anndata(adata)
+    check_cells(adata)
+    check_genes(adata)
     raw = counts(adata, layer=layer)
-    totals = np.asarray(raw.sum(axis=1)).ravel()
-    empty = np.flatnonzero(totals == 0)
+    empty = np.flatnonzero(raw.getnnz(axis=1) == 0)
     if empty.size:
         msg = (
             f"Expected every cell to have counts, found {empty.size} without, the first "
@@ -184,9 +181,9 @@ def prepare(
     if constraints is not None:
         constraints = constraints._replace(rows=np.argsort(order)[constraints.rows])
 
-    totals = np.asarray(raw.sum(axis=1), dtype=np.float64).ravel()
-    median = float(np.median(totals))
-    size_factors = totals / median
+    depths = totals(raw)
+    median = float(np.median(depths))
+    size_factors = depths / median
     logged, chosen = normalization.log_normalize(
         raw, size_factors, config.preprocessing.n_top_genes, batch
     )
@@ -233,6 +230,7 @@ def prepare(
             genes=[str(name) for name in adata.var_names[expressed]],
             selected=np.flatnonzero(chosen),
             median_total=median,
+            expected=_gene_totals(raw) / size_factors.sum(),
             projection=projection,
             use_rep=use_rep,
             mean=mean,
@@ -272,7 +270,7 @@ def identify(
 
 def _representation(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
     if key not in adata.obsm:
-        msg = f"Expected `use_rep` to be one of {sorted(adata.obsm)}, found {key!r}."
+        msg = f"Expected `use_rep` to be one of {sorted_names(adata.obsm)}, found {key!r}."
         raise KeyError(msg)
     if sp.issparse(adata.obsm[key]):
         msg = f"Expected obsm[{key!r}] to be dense, found it sparse; store `.toarray()` of it."
@@ -307,17 +305,24 @@ def _canonical_order(
         raw = raw[:, expressed]
     parts = [part for part in (batch, features) if part is not None]
     known = np.column_stack(parts) if parts else None
+    # more than single precision holds
+    kind = "<f4" if raw.data.max(initial=0) <= 2**24 else "<f8"
     digests = []
     for i in range(raw.shape[0]):
         part = slice(raw.indptr[i], raw.indptr[i + 1])
         row = hashlib.blake2b(raw.indices[part].astype("<i4").tobytes(), digest_size=16)
-        row.update(raw.data[part].astype("<f4").tobytes())
+        row.update(raw.data[part].astype(kind).tobytes())
         if known is not None:
             row.update(known[i].astype("<f4").tobytes())
         digests.append(row.digest())
     order = np.array(sorted(range(len(digests)), key=digests.__getitem__))
     whole = hashlib.sha256(b"".join(digests[i] for i in order)).hexdigest()
     return order, whole[:16]
+
+
+def _gene_totals(raw: sp.csr_matrix) -> np.ndarray:
+    """Return the total counts [g] of genes, float64."""
+    return np.bincount(raw.indices, weights=raw.data, minlength=raw.shape[1])
 
 
 def _small(raw: sp.csr_matrix) -> sp.csr_matrix:

@@ -28,6 +28,7 @@ from scsiameseclu_jax.tl.record import (
     storable,
     writable,
 )
+from scsiameseclu_jax.tl.ties import stored_restriction
 
 logger = logging.getLogger(__name__)
 
@@ -248,7 +249,7 @@ def write_clusters(
     manifest, asked = dict(model.manifest), model.n_clusters
     source = {k: np.array(v) if k in OPTIONS else v for k, v in manifest.pop("input").items()}
     if restrict_to is not None:
-        options["restrict_to"] = {restrict_to[0]: np.array(list(map(str, restrict_to[1])))}
+        options["restrict_to"] = stored_restriction(*restrict_to)
     adata.uns[key_added] = {
         "params": {"n_clusters": asked if asked == "auto" else int(asked)}
         | source
@@ -314,7 +315,8 @@ def predict(
     ``adata.obsm[f"X_{key_added}"]``, ``adata.obsm[f"{key_added}_proba"]``
         Embedding [n, d] and soft assignments [n, k], float32, in the space of the fit.
     ``adata.uns[key_added]``
-        ``params``, the model's ``manifest``, and ``missing_genes`` if there are any.
+        ``params``, the model's ``manifest``, and, if there are any, ``missing_genes`` that features
+        are made from, and ``n_missing_genes``, the number of all genes of the fit that are missing.
 
     Raises
     ------
@@ -341,6 +343,8 @@ def predict(
         | split_of(adata, "X" if layer is None else layer),
         "manifest": storable(model.manifest),
     } | ({"missing_genes": np.array(prediction.missing_genes)} if prediction.missing_genes else {})
+    if prediction.n_missing:
+        adata.uns[key_added]["n_missing_genes"] = prediction.n_missing
     logger.info(
         "%d of %d cells are novel; added %r (adata.obs, categorical)",
         prediction.is_novel.sum(),
