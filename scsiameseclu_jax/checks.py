@@ -14,8 +14,9 @@ from anndata import AnnData
 logger = logging.getLogger(__name__)
 
 # Names that HDF5, zarr or anndata keep for themselves, and characters that they take for more than
-# a letter: "/" leads into a folder, ":" is no part of a field's name in zarr.
-_TAKEN = re.compile(r"|_index|\.+|__.*|zarr\.json|\.z(array|attrs|group|metadata)")
+# a letter: slashes lead into a folder, and numpy's buffers end the name of a field at a ":".
+_TAKEN = re.compile(r"|_index|\.+|zarr\.json|\.z(array|attrs|group|metadata)")
+_SPECIAL = "/\\:\0"
 _LONGEST = 200  # bytes of a name that a file system takes
 # What missing values are called once somebody has made text of them.
 _MISSING_WORDS = {"nan", "none", "<na>", "nat", "null"}
@@ -46,7 +47,7 @@ def check_key(key_added: str, name: str = "key_added") -> None:
         If it is no text, empty, has a "/", or is one that no file can store for another reason.
     """
     given: object = key_added
-    if not isinstance(given, str) or "/" in given or _TAKEN.fullmatch(given):
+    if not isinstance(given, str) or set(given) & set("/\\\0") or _TAKEN.fullmatch(given):
         msg = (
             f"Expected `{name}` to be a name without '/' that files can store, found {given!r}; "
             "results are called after it."
@@ -58,7 +59,7 @@ def is_storable(name: object) -> bool:
     """Whether every format can store something under a name."""
     return (
         isinstance(name, str)
-        and not set(name) & set("/:\0")
+        and not set(name) & set(_SPECIAL)
         and not _TAKEN.fullmatch(name)
         and len(name.encode(errors="replace")) <= _LONGEST
     )
@@ -67,8 +68,8 @@ def is_storable(name: object) -> bool:
 def storable_names(names: Iterable[str], *, allowed: str = "") -> list[str]:
     """Return names that columns or fields can have in every format, each once.
 
-    Most stay as they are. "/" and ":" become "|", names that are empty or taken get an underscore
-    behind them, overlong ones end early, and what is then there twice is numbered.
+    Most stay as they are. Slashes and ":" become "|", names that are empty or taken get an
+    underscore behind them, overlong ones end early, and what is then there twice is numbered.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ def storable_names(names: Iterable[str], *, allowed: str = "") -> list[str]:
     >>> storable_names(["B", "CD4/CD8", "CL:0000236", "", "_index"])
     ['B', 'CD4|CD8', 'CL|0000236', '_', '_index_']
     """
-    replaced = "".join(sorted(set("/:\0") - set(allowed)))
+    replaced = re.escape("".join(set(_SPECIAL) - set(allowed)))
     found: list[str] = []
     names = list(names)
     kept = set(names)  # a name that can stay is not given to another

@@ -15,7 +15,6 @@ import pandas as pd
 from anndata import AnnData
 from scipy import io, sparse
 
-from scsiameseclu_jax.checks import sorted_names
 from scsiameseclu_jax.datasets import hdf5
 
 __all__ = ["read"]
@@ -55,9 +54,9 @@ def read(path: str | os.PathLike[str]) -> AnnData:
     Returns
     -------
     ``X`` ``[n, g]`` as it stands in the file, CSR: integers of the type that they have there,
-    anything else float32, or float64 where values are too large for that. ``Y`` becomes ``obs['cell_type']``, categorical; the gene identifiers of
-    10x become ``var['gene_ids']``. Names are unique only where the file has them unique. Nothing
-    checks here that the values are counts.
+    anything else float32, or float64 where values are too large for that. ``Y`` becomes
+    ``obs['cell_type']``, categorical; the gene identifiers of 10x become ``var['gene_ids']``. Names
+    are unique only where the file has them unique. Nothing checks here that the values are counts.
 
     Raises
     ------
@@ -165,7 +164,7 @@ def _tenx(
         of_genes = (var["feature_types"] == "Gene Expression").to_numpy()
         genes, others = np.flatnonzero(of_genes), var["feature_types"][~of_genes].value_counts()
         if not genes.size:
-            kinds = sorted_names(others.index)
+            kinds = sorted(map(str, others.index))
             raise _unexpected(f"10x features without 'Gene Expression', only {kinds}")
         if len(others):
             known = set(others.index) <= _OTHER_FEATURES

@@ -9,9 +9,9 @@ import numpy as np
 from anndata import AnnData
 
 import scsiameseclu_jax.functional as F
+from scsiameseclu_jax.checks import sorted_names
 from scsiameseclu_jax.preprocessing.expression import groups
 from scsiameseclu_jax.tl.ties import origin
-from scsiameseclu_jax.checks import sorted_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

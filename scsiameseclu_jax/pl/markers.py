@@ -11,7 +11,7 @@ from anndata import AnnData
 from scsiameseclu_jax.checks import sorted_names
 from scsiameseclu_jax.pl.evidence import axes
 from scsiameseclu_jax.preprocessing.expression import group_means, groups, log_expression
-from scsiameseclu_jax.tl.ties import check_tied, markers_tied
+from scsiameseclu_jax.tl.ties import markers_tied
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,7 +68,12 @@ def markers(adata: AnnData, key: str = "siameseclu", n: int = 3, *, ax: Axes | N
     groupby = str(params["groupby"])
     found = groups(adata, groupby)
     tie = markers_tied(adata, key, found)
-    check_tied(tie, f"the markers of {key!r} are of", f"scs.tl.markers(adata, {groupby!r})")
+    if tie.changed or not tie.names:
+        msg = (
+            f"Expected the groups of cells that the markers of {key!r} are of, found others in "
+            f"{tie.changed or groupby!r}; run `scs.tl.markers(adata, {groupby!r})` again."
+        )
+        raise ValueError(msg)
     stored = {now: group for group, now in tie.names.items()}
     clusters = [str(group) for group in pd.Series(found).value_counts().index if group in stored]
     genes = [

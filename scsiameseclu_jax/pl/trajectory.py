@@ -22,7 +22,7 @@ from scsiameseclu_jax.pl.cells import (
 )
 from scsiameseclu_jax.pl.evidence import axes
 from scsiameseclu_jax.preprocessing.expression import groups, log_expression
-from scsiameseclu_jax.tl.ties import check_tied, tied
+from scsiameseclu_jax.tl.ties import tied
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -193,15 +193,14 @@ def _found(adata: AnnData, key: str) -> tuple[dict[str, Any], np.ndarray]:
     record = adata.uns[name]
     stored = [str(group) for group in record["groups"]]
     tie = tied(adata, name, stored, groups(adata, key))
-    again = f"scs.tl.trajectory(adata, {key!r}, ...)"
     gone = [group for group in stored if group not in tie.names]
-    if gone and not tie.changed:
+    if gone or tie.changed:
+        others = f", and other cells in {tie.changed}" if tie.changed else ""
         msg = (
-            f"Expected cells in all clusters of the trajectory, found none in {gone}; run "
-            f"`{again}` again for these clusters."
+            f"Expected cells in all clusters of the trajectory, found none in {gone}{others}; run "
+            f"`scs.tl.trajectory(adata, {key!r}, ...)` again for these clusters."
         )
         raise ValueError(msg)
-    check_tied(tie, f"the trajectory of {key!r} is through", again)
     now = [tie.names[group] for group in stored]
     return dict(record) | {"groups": now}, adata.obs[column].to_numpy(np.float32)
 

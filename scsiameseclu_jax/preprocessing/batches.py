@@ -246,4 +246,3 @@ def _members(codes: np.ndarray) -> list[np.ndarray]:
 def _in_each(n_neighbors: int, n_batches: int) -> int:
     """Return how many neighbours a cell has in each batch."""
     return max(_LEAST, -(-n_neighbors // n_batches))
-

@@ -190,8 +190,8 @@ def _representation(adata: AnnData, preprocessor: Preprocessor) -> np.ndarray:
     key = preprocessor.use_rep
     if key not in adata.obsm:
         msg = (
-            f"Expected obsm[{key!r}], which the model was fitted on, found {sorted_names(adata.obsm)}; "
-            "embed the new cells by the same model that made it."
+            f"Expected obsm[{key!r}], which the model was fitted on, found "
+            f"{sorted_names(adata.obsm)}; embed the new cells by the same model that made it."
         )
         raise KeyError(msg)
     x = np.asarray(adata.obsm[key], np.float64)

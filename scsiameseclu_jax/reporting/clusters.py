@@ -166,7 +166,8 @@ def number(result: Result) -> Section:
     """Say where the number of clusters comes from."""
     k = count(result.manifest.get("n_clusters", len(result.names)))
     estimate: Any = result.record.get("estimate")
-    key, also = result.key, None
+    key = result.key
+    also: Any = None
     if result.predicted:
         parts = [paragraphs(f"The model has {k} clusters; the number was settled by its fit.")]
     elif result.params.get("n_clusters") == "auto":

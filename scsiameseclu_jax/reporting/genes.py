@@ -89,6 +89,7 @@ def _found(result: Result) -> AnnData:
         adata.X,
         obs=pd.DataFrame({result.key: result.clusters}),
         var=pd.DataFrame(index=adata.var_names),
+        obsm={name: adata.obsm[name] for name in (f"{result.key}_proba",) if name in adata.obsm},
         layers={name: adata.layers[name] for name in adata.layers if name is not None},
         uns={name: adata.uns[name] for name in (result.key, "counts_split") if name in adata.uns},
     )

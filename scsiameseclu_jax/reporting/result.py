@@ -157,7 +157,7 @@ def find(adata: AnnData, key: str) -> Result:
     record = adata.uns[key]
     params, manifest = dict(record["params"]), dict(record.get("manifest", {}))
     values = pd.Series(groups(adata, key), index=adata.obs_names)
-    found = origin(values.array, adata.obsm.get(f"{key}_proba"), params)
+    became = origin(values.array, adata.obsm.get(f"{key}_proba"), params)
     counts, problem = _counts(adata, params)
     embedding = adata.obsm.get(f"X_{key}")
     drawn = np.ones(adata.n_obs, bool)
@@ -167,7 +167,7 @@ def find(adata: AnnData, key: str) -> Result:
         adata=adata,
         key=key,
         clusters=values,
-        origin=found,
+        origin=became,
         drawn=drawn,
         colors=_colors(values, drawn),
         params=params,

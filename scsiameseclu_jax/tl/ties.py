@@ -89,22 +89,6 @@ def markers_tied(adata: AnnData, key: str, clusters: pd.Categorical) -> Tie:
     return tied(adata, f"{key}_markers", stored, clusters, left_out=left_out)
 
 
-def check_tied(tie: Tie, what: str, remedy: str) -> None:
-    """Check that a stored result is about all groups of now that it could be about.
-
-    Raises
-    ------
-    ValueError
-        If cells have changed their group since.
-    """
-    if tie.changed or not tie.names:
-        msg = (
-            f"Expected the groups that {what}, found other cells in "
-            f"{tie.changed or 'all of them'}; run `{remedy}` again."
-        )
-        raise ValueError(msg)
-
-
 def crossed(one: np.ndarray, other: np.ndarray, k: int, m: int) -> np.ndarray:
     """Return how many cells [k, m] are in each pair of groups; negative numbers are none."""
     both = (one >= 0) & (other >= 0)

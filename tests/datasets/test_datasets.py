@@ -116,6 +116,7 @@ def test_imports_stay_below():
         "h5py",
         "numpy",
         "importlib",
+        "logging",
         "os",
         "pandas",
         "pathlib",
