@@ -177,8 +177,7 @@ def test_round_trip(written, tmp_path, kind):
     back = getattr(ad, f"read_{kind}")(path)
     pd.testing.assert_series_equal(back.obs["siameseclu"], written.obs["siameseclu"])
     np.testing.assert_array_equal(back.obsm["X_siameseclu"], written.obsm["X_siameseclu"])
-    config = back.uns["siameseclu"]["params"]["config"]
-    assert config["network"]["n_latent"] == SHORT.network.n_latent
+    assert scs.Config.from_dict(back.uns["siameseclu"]["params"]["config"]) == SHORT
     history = back.uns["siameseclu"]["history"]
     np.testing.assert_array_equal(history["loss"], written.uns["siameseclu"]["history"]["loss"])
 
@@ -252,6 +251,24 @@ def test_a_fixed_gate_is_saved(adata, tmp_path):
 def test_settings_that_would_fail_later(values, wanted):
     with pytest.raises(ValueError, match=wanted):
         scs.Config.from_dict(values)
+
+
+def test_settings_that_a_file_gives_back():
+    plain = scs.Config.from_dict({"losses": {"zinb": 0.5}}).to_dict()
+    given = {
+        part: {
+            name: np.array(value)[()] if not isinstance(value, list) else np.array(value)
+            for name, value in settings.items()
+        }
+        for part, settings in plain.items()
+    }
+    assert isinstance(given["network"]["feature_layers"], np.ndarray)
+    assert isinstance(given["fusion"]["local"], np.bool_)
+    found = scs.Config.from_dict(given)
+    assert found == scs.Config.from_dict(plain)
+    assert found.fingerprint() == scs.Config.from_dict(plain).fingerprint()
+    with pytest.raises(ValueError, match="positive widths"):
+        scs.Config.from_dict({"network": {"feature_layers": np.array([1.5])}})
 
 
 def test_equal_settings_have_equal_fingerprints(tmp_path):

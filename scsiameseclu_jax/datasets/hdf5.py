@@ -1,5 +1,6 @@
 """Matrices, tables and labels as the field's HDF5 files lay them out."""
 
+import logging
 from typing import Any
 
 import h5py
@@ -21,6 +22,8 @@ __all__ = [
 ]
 
 SPARSE_KEYS = {"data", "indices", "indptr"}
+logger = logging.getLogger(__name__)
+
 # Dense matrices are made sparse in pieces of about this many entries.
 _BLOCK = 2**23
 
@@ -124,7 +127,12 @@ def vector(dataset: Any, n: int | None = None, name: str = "") -> np.ndarray:
         )
         raise ValueError(msg)
     if values.dtype.kind in "OS":
-        return np.array([decoded(value) for value in values], dtype=object)
+        texts = np.array([decoded(value) for value in values], dtype=object)
+        damaged = sum("\ufffd" in text for text in texts if isinstance(text, str))
+        if damaged:
+            where = name or dataset.name
+            logger.warning("%d values in %s are no UTF-8: letters are lost", damaged, where)
+        return texts
     return values.astype(values.dtype.newbyteorder("="))
 
 
@@ -160,6 +168,8 @@ def _columns(item: h5py.Dataset | h5py.Group, n: int) -> dict[str, Any]:
             columns[name] = _categorical(column, outside[name], n)
         elif isinstance(column, h5py.Dataset):
             columns[name] = vector(column, n)
+        elif name != "__categories":
+            logger.warning("left out %r of %s: it is no column", name, item.name)
     return columns
 
 

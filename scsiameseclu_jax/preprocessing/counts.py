@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -30,9 +32,23 @@ def totals(raw: sp.csr_matrix) -> np.ndarray:
     return found
 
 
+# What is left of no name once AnnData has made text of it, and names unique: numbers by place,
+# which mean another gene in each object.
+_NAMELESS = r"(nan|None|<NA>)?([-_.]\d+)?"
+_NO_NAME = ("nan", "None", "<NA>")
+
+
 def gene_names(adata: AnnData) -> list[str]:
-    """Return the names of the genes, "" of those without: they are no genes that others know."""
-    return ["" if pd.isna(name) else str(name) for name in adata.var_names]
+    """Return the names of the genes, "" of those without: they are no genes that others know.
+
+    A single gene may be called "nan", as one of the fruit fly is.
+    """
+    names = ["" if pd.isna(name) else str(name) for name in adata.var_names]
+    nameless = {name for name in names if re.fullmatch(_NAMELESS, name)}
+    for word in _NO_NAME:
+        if not any(name.startswith(word) for name in nameless - {word}) and names.count(word) < 2:
+            nameless.discard(word)
+    return ["" if name in nameless else name for name in names]
 
 
 def check_genes(adata: AnnData) -> None:
@@ -46,9 +62,10 @@ def check_genes(adata: AnnData) -> None:
     n = gene_names(adata).count("")
     if n:
         msg = (
-            f"Expected a name for every gene in `var_names`, found {n} without; give them names "
-            "there, their identifiers for example, or leave them out: `adata = adata[:, "
-            "adata.var_names.notna() & (adata.var_names != '')].copy()`."
+            f"Expected a name for every gene in `var_names`, found {n} without (or with a number "
+            "in place of one); give them names there, their identifiers for example, or leave them "
+            f"out: `adata = adata[:, ~adata.var_names.fillna('').str.fullmatch(r'{_NAMELESS}')]"
+            ".copy()`."
         )
         raise ValueError(msg)
     _check_unique(adata.var_names, "gene", "var_names_make_unique")

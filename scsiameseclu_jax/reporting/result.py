@@ -179,7 +179,7 @@ def find(adata: AnnData, key: str) -> Result:
 
 def _is_clustering(adata: AnnData, name: object) -> bool:
     record = adata.uns[name]
-    held = isinstance(record, Mapping) and "params" in record
+    held = isinstance(record, Mapping) and {"params", "manifest"} <= set(record)
     return held and isinstance(name, str) and name in adata.obs
 
 
