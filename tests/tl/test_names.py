@@ -18,19 +18,8 @@ from scsiameseclu_jax.tl.ties import restriction_of
 from tests.cli.test_cli import FIT, trained
 from tests.labelled import without_fit
 
-HOSTILE = ["CL:0000236", "", "_index", "cluster", "CD4/CD8", "CD4|CD8", "a\\b", "..", "names"]
-HOSTILE += [
-    "zarr.json",
-    ".zgroup",
-    "細胞 😀",
-    "nan",
-    "None",
-    "<b>&$x$",
-    "x" * 300,
-    "type",
-    "0",
-    "gene",
-]
+HOSTILE = ["CL:0000236", "", "_index", "cluster", "CD4/CD8", "CD4|CD8", "a\\b", "..", ".zgroup"]
+HOSTILE += ["細胞 😀", "nan", "x" * 300, "type"]
 N = len(HOSTILE)
 CONFIG = scs.Config.from_dict({"training": {"contrast_steps": 0}})
 
