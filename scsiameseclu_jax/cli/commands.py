@@ -273,11 +273,13 @@ def _print_table(
     *,
     answers: str | None = None,
 ) -> None:
+    left = int((found == UNASSIGNED).sum())
     rows = [
         ("cells", f"{adata.n_obs}"),
         ("genes", f"{adata.n_vars}"),
         ("clusters", f"{found[found != UNASSIGNED].nunique()} ({why})"),
         *more,
+        *([("unsure", f"{left} cells are {UNASSIGNED}, in none of these")] if left else []),
         *([] if answers is None else [("answers", answers)]),
     ]
     if labels is not None:
