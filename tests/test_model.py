@@ -18,6 +18,7 @@ from scsiameseclu_jax.partition import candidates, consensus
 from scsiameseclu_jax.preprocessing.prepare import prepare
 from scsiameseclu_jax.training import device, stages
 from scsiameseclu_jax.training.progress import Progress
+from tests import stored
 
 SHORT = scs.Config.from_dict(
     {"training": {"contrast_steps": 0, "feature_steps": 10, "graph_steps": 4, "steps": 10}}
@@ -178,6 +179,7 @@ def test_round_trip(written, tmp_path, kind):
     pd.testing.assert_series_equal(back.obs["siameseclu"], written.obs["siameseclu"])
     np.testing.assert_array_equal(back.obsm["X_siameseclu"], written.obsm["X_siameseclu"])
     assert scs.Config.from_dict(back.uns["siameseclu"]["params"]["config"]) == SHORT
+    stored.same(dict(written.uns), dict(back.uns))
     history = back.uns["siameseclu"]["history"]
     np.testing.assert_array_equal(history["loss"], written.uns["siameseclu"]["history"]["loss"])
 

@@ -13,6 +13,7 @@ import scsiameseclu_jax as scs
 from scsiameseclu_jax.certainty import calibration, novelty
 from scsiameseclu_jax.preprocessing import new_cells as reference
 from scsiameseclu_jax.preprocessing import normalization
+from tests import stored
 
 SHORT = {"contrast_steps": 0, "feature_steps": 10, "steps": 4}
 CONFIG = scs.Config.from_dict({"training": SHORT})
@@ -116,7 +117,9 @@ def of_few(cells):
 
 
 @pytest.mark.parametrize("n_others", [0, 25])
-def test_genes_that_no_feature_is_made_from_are_not_without_counts(cells, of_few, n_others, caplog):
+def test_genes_that_no_feature_is_made_from_are_not_without_counts(
+    cells, of_few, n_others, caplog, tmp_path
+):
     """New cells are often cut to the variable genes: their size factors are of these."""
     model, selected = of_few
     others = [gene for gene in cells.var_names if gene not in selected]
@@ -129,9 +132,11 @@ def test_genes_that_no_feature_is_made_from_are_not_without_counts(cells, of_few
     assert abs(part.is_novel.mean() - whole.is_novel.mean()) <= 0.05
     assert (part.labels == whole.labels).mean() > 0.95
     assert whole.n_missing == 0
-    adata = scs.tl.predict(new, model, copy=True)
+    adata = scs.tl.predict(new, model, min_confidence=0.5, copy=True)
     assert adata.uns["siameseclu"]["n_missing_genes"] == part.n_missing
     assert "missing_genes" not in adata.uns["siameseclu"]
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    stored.same(dict(adata.uns), dict(ad.read_h5ad(tmp_path / "a.h5ad").uns))
 
 
 def test_expected_counts_are_of_all_genes_and_sum_to_the_median(cells, of_few):

@@ -143,7 +143,7 @@ def expression_along(
     """
     from matplotlib.figure import Figure
 
-    record, _ = _found(adata, key)
+    record, _ = _found(adata, key, whole=clusters is None)
     for name, given in (("genes", genes), ("clusters", clusters)):
         if isinstance(given, str):
             msg = f"Expected `{name}` to be a list of names, found a single name {given!r}."
@@ -180,8 +180,11 @@ def expression_along(
     return list(panels)
 
 
-def _found(adata: AnnData, key: str) -> tuple[dict[str, Any], np.ndarray]:
-    """Return what is stored of a trajectory, its clusters called as they are now, and the times."""
+def _found(adata: AnnData, key: str, *, whole: bool = True) -> tuple[dict[str, Any], np.ndarray]:
+    """Return what is stored of a trajectory, its clusters called as they are now, and the times.
+
+    Cells of all of them have to be there, if it is the `whole` that is drawn.
+    """
     name, column = f"{key}_paga", f"{key}_pseudotime"
     if name not in adata.uns or column not in adata.obs:
         msg = (
@@ -194,15 +197,17 @@ def _found(adata: AnnData, key: str) -> tuple[dict[str, Any], np.ndarray]:
     stored = [str(group) for group in record["groups"]]
     tie = tied(adata, name, stored, groups(adata, key))
     gone = [group for group in stored if group not in tie.names]
-    if gone or tie.changed:
+    if tie.changed or (gone and whole):
         others = f", and other cells in {tie.changed}" if tie.changed else ""
         msg = (
             f"Expected cells in all clusters of the trajectory, found none in {gone}{others}; run "
             f"`scs.tl.trajectory(adata, {key!r}, ...)` again for these clusters."
         )
         raise ValueError(msg)
-    now = [tie.names[group] for group in stored]
-    return dict(record) | {"groups": now}, adata.obs[column].to_numpy(np.float32)
+    here = [i for i, group in enumerate(stored) if group in tie.names]
+    record = dict(record) | {"groups": [tie.names[stored[i]] for i in here]}
+    record["pseudotime"] = np.asarray(record["pseudotime"])[here]
+    return record, adata.obs[column].to_numpy(np.float32)
 
 
 def _in_order(record: dict[str, Any], clusters: Sequence[str] | None) -> list[str]:

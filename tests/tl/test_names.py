@@ -17,38 +17,12 @@ from scsiameseclu_jax.tl import transfer
 from scsiameseclu_jax.tl.ties import restriction_of
 from tests.cli.test_cli import FIT, trained
 from tests.labelled import without_fit
+from tests.stored import same
 
 HOSTILE = ["CL:0000236", "", "_index", "cluster", "CD4/CD8", "CD4|CD8", "a\\b", "..", ".zgroup"]
 HOSTILE += ["細胞 😀", "nan", "x" * 300, "type"]
 N = len(HOSTILE)
 CONFIG = scs.Config.from_dict({"training": {"contrast_steps": 0}})
-
-
-def same(one, other):
-    """Compare what is stored with what a file gives back, in which lists have become arrays."""
-    if isinstance(one, dict):
-        assert sorted(one) == sorted(other)
-        for name, value in one.items():
-            same(value, other[name])
-    elif isinstance(one, pd.DataFrame):
-        assert list(one) == list(other)
-        assert one.index.tolist() == other.index.tolist()
-        for name in one:
-            same(one[name].to_numpy(), other[name].to_numpy())
-    elif getattr(one, "dtype", None) is not None and one.dtype.names:
-        assert one.dtype.names == other.dtype.names
-        for name in one.dtype.names:
-            same(np.asarray(one[name]), np.asarray(other[name]))
-    elif isinstance(one, list | tuple | np.ndarray):
-        one, other = np.asarray(one), np.asarray(other)
-        assert one.shape == other.shape
-        if one.dtype.kind == "f":
-            assert one.dtype == other.dtype
-            np.testing.assert_array_equal(one, other)
-        else:
-            assert one.tolist() == other.tolist()
-    else:
-        assert one == other, (one, other)
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +51,8 @@ def everything():
         scs.tl.celltypist(adata, "a/model", groupby="kind")
         scs.tl.estimate_n_clusters(adata, k_max=4)
         patch.setattr(FIT, trained)
+        scs.tl.siameseclu(adata, 3, config=CONFIG)
         scs.tl.siameseclu(adata, 2, restrict_to=("kind", HOSTILE[:3]), config=CONFIG)
-    model = scs.SiameseClu(3, config=CONFIG)
-    model.fit(adata, cannot_link=[["0", "1"]], progress=False)
-    new = scs.tl.predict(adata[:, 5:], model, key_added="new", min_confidence=0.5, copy=True)
-    adata.uns["new"], adata.obs["new"] = new.uns["new"], new.obs["new"]
-    scs.tl.add_clusters(adata, model, min_confidence=0.2)
-    table = scs.tl.questions(adata, 1)
-    scs.tl.answer(adata, table.assign(answer="no"))
     return adata
 
 
@@ -109,10 +77,9 @@ def test_everything_is_read_back_equal(everything, suffix, tmp_path):
         if isinstance(one.dtype, pd.CategoricalDtype):
             assert one.cat.categories.tolist() == other.cat.categories.tolist()
     same(dict(everything.obsm), dict(back.obsm))
-    for key in ("siameseclu", "siameseclu_R", "new"):
+    for key in ("siameseclu", "siameseclu_R"):
         assert scs.Config.from_dict(back.uns[key]["params"]["config"]) == CONFIG
     assert restriction_of(back.uns["siameseclu_R"]["params"]) == ("kind", HOSTILE[:3])
-    scs.tl.answer(back, None, keep=False)  # a file has all that it takes
     scs.pl.markers(back, "kind").figure.canvas.draw()
 
 
