@@ -596,7 +596,8 @@ class SiameseClu:
 
         Genes are found by name, whatever their order, case, or Ensembl version; the fit's gene
         selection, normalisation and components are applied, and each cell is linked to its
-        nearest cells of the fit. Labels do not depend on which other cells are new, but for
+        nearest cells of the fit. Genes that are missing are told, and left out: counts per cell are
+        compared over those that both have. Labels do not depend on which other cells are new, but for
         batches that the fit does not know, each of which is centred by its own cells.
 
         Parameters
@@ -619,7 +620,8 @@ class SiameseClu:
         RuntimeError
             If the model is not fitted.
         TypeError, KeyError, ValueError
-            For bad input; if more than 20 % of the selected genes are missing; if
+            For bad input; if more than 20 % of the selected genes are missing, or most of the
+            counts; if a batch that the fit does not know has fewer than four cells; if
             ``config.fusion.gate`` is ``"per_cell"``, which no new cell has weights for.
         """
         kept = self._kept("predict")
