@@ -597,8 +597,8 @@ class SiameseClu:
         Genes are found by name, whatever their order, case, or Ensembl version; the fit's gene
         selection, normalisation and components are applied, and each cell is linked to its
         nearest cells of the fit. Genes that are missing are told, and left out: counts per cell are
-        compared over those that both have. Labels do not depend on which other cells are new, but for
-        batches that the fit does not know, each of which is centred by its own cells.
+        compared over those that both have. Labels do not depend on which other cells are new, but
+        for batches that the fit does not know, each of which is centred by its own cells.
 
         Parameters
         ----------
