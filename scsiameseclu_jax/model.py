@@ -32,7 +32,9 @@ from scsiameseclu_jax.preprocessing.constraints import ConstraintsLike
 from scsiameseclu_jax.preprocessing.prepare import Prepared, check, prepare
 from scsiameseclu_jax.reference import Predicted, Reference
 from scsiameseclu_jax.training import stages
+from scsiameseclu_jax.training.checkpoint import EVERY, Checkpoint
 from scsiameseclu_jax.training.device import device_data, in_float32
+from scsiameseclu_jax.training.fingerprint import fingerprint
 from scsiameseclu_jax.training.memory import check_memory
 from scsiameseclu_jax.training.progress import Progress
 
@@ -221,8 +223,15 @@ class SiameseClu:
         cannot_link: ConstraintsLike | None = None,
         rng: int | np.random.Generator = 0,
         progress: bool | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        every: int = EVERY,
     ) -> Self:
         """Cluster the cells. `adata` is read, never changed; of ``obs`` only `batch_key` is seen.
+
+        A stage of training that diverges (a loss that is not finite or rises far above its start,
+        an embedding that collapses, clusters that lose their cells) goes back to its last good
+        state, with half its rate; after three such tries it ends with that state: ``warnings`` of
+        the manifest say so, and ``diverged``. The history shows steps that were taken back as well.
 
         Parameters
         ----------
@@ -247,34 +256,51 @@ class SiameseClu:
             Seed, or a generator that the seed is drawn from.
         progress
             Show a bar (True), nothing (False), or a bar on a terminal, else log lines (None).
+        checkpoint_dir
+            Folder, of its own, to keep in what there is so far: a fit that is called again with the
+            same cells, settings, seed and versions goes on from there, and its result is the same
+            to the last bit on one device; any other, or one that finds the file damaged, begins
+            anew and says why. It stays after the fit, which can then be called again at no cost.
+        every
+            Steps of training between two checkpoints; what took long, the number of clusters and
+            the first partition, and the end of each stage, are kept at once.
 
         Raises
         ------
         TypeError, ValueError, KeyError
             For bad input, before training starts; for own terms, an own encoder or optimiser
             without any steps of training in the config.
+        FileExistsError, FileNotFoundError, PermissionError
+            If `checkpoint_dir` has other files in it; if it cannot be made or written to.
         MemoryError
             If there is too little memory, before any of it is taken; see
             :func:`scsiameseclu_jax.estimate_memory`.
         FloatingPointError
-            If a loss term is not finite; it is named.
+            If the embedding is not finite before any training: of an own encoder, say.
         """
         self._check_complete()
         self._check_trained()
         seed = as_seed(rng)
         keys = {"use_rep": use_rep, "neighbors_key": neighbors_key, "batch_key": batch_key}
         links = {"must_link": must_link, "cannot_link": cannot_link}
+        checkpoint = None if checkpoint_dir is None else Checkpoint(checkpoint_dir, every)
         with Progress("preprocessing", show=progress) as bar:
             prepared, given = self._prepare(adata, layer, keys, links)
+            if checkpoint is not None:
+                checkpoint.open(fingerprint(prepared, self._method(2), self.n_clusters, seed))
             estimate, k = None, self.n_clusters
             if isinstance(k, str):
                 bar.stage("number_of_clusters")
-                x, near = prepared.features, self.config.preprocessing.n_neighbors
-                estimate = estimation.estimate(x, near, batch=prepared.batch, seed=seed)
+                estimate = None if checkpoint is None else checkpoint.saved.estimate
+                if estimate is None:
+                    x, near = prepared.features, self.config.preprocessing.n_neighbors
+                    estimate = estimation.estimate(x, near, batch=prepared.batch, seed=seed)
+                    if checkpoint is not None:
+                        checkpoint.save(estimate=estimate)
                 k = estimate.n_clusters
                 logger.info("%d clusters: %s", k, estimate.why)
             method = self._method(k)
-            fit = stages.fit(prepared, method, seed=seed, bar=bar)
+            fit = stages.fit(prepared, method, seed=seed, bar=bar, checkpoint=checkpoint)
             bar.stage("results")
             self._keep(method, fit, prepared, given, estimate, seed=seed, bar=bar)
         return self
@@ -368,9 +394,11 @@ class SiameseClu:
         arrays = (method.assign(state, z).proba, learned, z)
         proba, embedding, fused = (np.asarray(array)[:n] for array in arrays)
         back = np.argsort(prepared.order)
+        n_filled = len(np.unique(proba.argmax(axis=1)))
         proba = constraints.constrain(proba, prepared.constraints)
         labels, rank = by_size(proba.argmax(axis=1), k)
-        check_sizes(labels, k, findings["warnings"])
+        by_pairs = n_filled == k and "the known pairs have moved their cells: look at those again"
+        check_sizes(labels, k, findings["warnings"], by_pairs or fit.remedy)
         findings |= constraints.kept(labels, prepared.constraints)
         findings["losses"] = {name: float(weight) for name, weight in fit.state.weights.items()}
         own = self._own_choices()

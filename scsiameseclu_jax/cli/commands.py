@@ -32,9 +32,13 @@ from scsiameseclu_jax.files import (
 from scsiameseclu_jax.preprocessing.counts import layer_of
 from scsiameseclu_jax.tl.clusters import write_clusters
 from scsiameseclu_jax.tl.record import RESULTS, UNASSIGNED
+from scsiameseclu_jax.training.checkpoint import check_folder
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+DIVERGED = 3
+"""Exit code of a fit with a stage of training that ended before its time."""
 
 
 def demo(args: argparse.Namespace) -> None:
@@ -70,8 +74,8 @@ def demo(args: argparse.Namespace) -> None:
     print(f"To answer it, and two more:\n  {shlex.join(again)}")
 
 
-def cluster(args: argparse.Namespace) -> None:
-    """Cluster the cells of a file."""
+def cluster(args: argparse.Namespace) -> int:
+    """Cluster the cells of a file; return the exit code."""
     targets = [(args.out, OUTPUTS)] + ([] if args.plot is None else [(args.plot, PLOTS)])
     asking.check_terminal(args.ask)
     _check_words(args, targets)
@@ -100,10 +104,11 @@ def cluster(args: argparse.Namespace) -> None:
             panels = scs.pl.overview(adata, key, labels=args.labels)
             write_whole(args.plot, lambda path: panels[0].figure.savefig(path, dpi=150))
             print(f"wrote {args.plot}")
+    return _code(model)
 
 
-def fit(args: argparse.Namespace) -> None:
-    """Fit a model to the cells of a file and save it."""
+def fit(args: argparse.Namespace) -> int:
+    """Fit a model to the cells of a file and save it; return the exit code."""
     _check_words(args, [])
     adata, config = _read(args), _config(args)
     with _put_aside(adata, args.labels) as labels:
@@ -111,6 +116,7 @@ def fit(args: argparse.Namespace) -> None:
     found = pd.Series(model.labels, index=adata.obs_names)
     _print_table(adata, found, _why(args), labels, seconds, answers=_answered(model))
     _keep(model, args)
+    return _code(model)
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -181,6 +187,13 @@ def _check_words(args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[s
         for target, _ in targets:
             check_separate(target, args.save)
 
+    if getattr(args, "checkpoint", None) is not None:
+        check_folder(args.checkpoint)
+        check_apart(args.source, args.checkpoint)
+        save = [] if args.save is None else [args.save]
+        for target in [*(target for target, _ in targets), *save]:
+            check_separate(target, args.checkpoint)
+
     check_share("min_confidence", getattr(args, "min_confidence", None))
 
 
@@ -222,6 +235,8 @@ def _fit_model(
         cannot_link=cannot_link,
         rng=args.seed,
         progress=False if args.quiet else None,
+        checkpoint_dir=args.checkpoint,
+        every=args.checkpoint_every,
     )
     if answers is not None:
         model.answer(adata, answers)
@@ -233,6 +248,11 @@ def _fit_model(
         progress = False if args.quiet else None
         model.assess(adata, n_resamples=args.resamples, rng=args.seed, progress=progress)
     return model, time.perf_counter() - started
+
+
+def _code(model: scs.SiameseClu) -> int:
+    found = model.manifest.get("diverged", {})
+    return DIVERGED if any(one["ended"] for one in found.values()) else 0
 
 
 def _answered(model: scs.SiameseClu) -> str | None:

@@ -1,7 +1,8 @@
 """The command line: ``scsiameseclu`` and what each of its commands takes.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 for success, 1 for a
-failure while running, 2 for wrong usage or input, 130 if interrupted.
+failure while running, 2 for wrong usage or input, 3 if training diverged and ended before its time
+(results are written then, as of before), 130 if interrupted.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ from typing import Any
 
 from scsiameseclu_jax.cli import commands
 from scsiameseclu_jax.files import BAD_INPUT, FAILURES, WriteError, message
+from scsiameseclu_jax.training.checkpoint import EVERY
 
 __all__ = ["main"]
 
 _NAME = "scsiameseclu"
+_CODES = (
+    "Exit codes: 0 success; 1 failure while running; 2 wrong usage or input; 3 training diverged "
+    "and ended before its time: results are written, of the last good state; 130 interrupted."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
                 warnings.simplefilter("ignore", category)
             warnings.filterwarnings("ignore", "Writing zarr v2", UserWarning)
-            args.command(args)
+            code = args.command(args)
             sys.stdout.flush()
     except KeyboardInterrupt:
         code = _complain("interrupted", 130)
@@ -62,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f"error: {message(error)}", 1)
     except BAD_INPUT as error:
         return _complain(f"error: {message(error)}", 2)
-    return 0
+    return code or 0
 
 
 def _complain(text: str, code: int) -> int:
@@ -72,7 +78,9 @@ def _complain(text: str, code: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=_NAME, description="Cluster single cells from raw counts, without labels."
+        prog=_NAME,
+        description="Cluster single cells from raw counts, without labels.",
+        epilog=_CODES,
     )
     parser.add_argument(
         "--version", action="version", version=f"%(prog)s {version('scsiameseclu-jax')}"
@@ -105,7 +113,7 @@ def _add_demo(parsers: Any) -> None:
 
 def _add_cluster(parsers: Any) -> None:
     text = "Cluster the cells of a file of raw counts and write them with their clusters."
-    cluster = parsers.add_parser("cluster", help=text, description=text)
+    cluster = parsers.add_parser("cluster", help=text, description=text, epilog=_CODES)
     cluster.set_defaults(command=commands.cluster)
     _add_input(cluster)
     _add_output(cluster)
@@ -132,7 +140,7 @@ def _add_cluster(parsers: Any) -> None:
 
 def _add_fit(parsers: Any) -> None:
     text = "Fit a model to the cells of a file of raw counts and keep it for `predict`."
-    fit = parsers.add_parser("fit", help=text, description=text)
+    fit = parsers.add_parser("fit", help=text, description=text, epilog=_CODES)
     fit.set_defaults(command=commands.fit)
     _add_input(fit)
     fit.add_argument("--save", type=Path, required=True, metavar="DIR", help="folder to make")
@@ -253,6 +261,20 @@ def _add_fitting(command: Any) -> None:
         help="answered table of `questions` to choose the clusters by; may be given several times",
     )
     add("--config", type=Path, metavar="FILE.toml", help="all other settings, a table per section")
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="folder of its own to keep in what there is so far: the same command goes on from "
+        "there after it was cut off, and it stays afterwards",
+    )
+    add(
+        "--checkpoint-every",
+        type=int,
+        default=EVERY,
+        metavar="N",
+        help="steps of training between two checkpoints (default: %(default)s)",
+    )
 
 
 def _add_n_clusters(add: Any) -> None:

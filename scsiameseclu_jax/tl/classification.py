@@ -115,7 +115,7 @@ def classify(
     MemoryError
         If there is too little memory, before any of it is taken.
     FloatingPointError
-        If a loss term is not finite.
+        If the embedding is not finite before any training.
     """
     check_key(key_added)
     check_share("min_confidence", min_confidence)

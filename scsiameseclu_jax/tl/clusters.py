@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,10 @@ from scsiameseclu_jax.tl.record import (
     storable,
     writable,
 )
+from scsiameseclu_jax.training.checkpoint import EVERY
+
+if TYPE_CHECKING:
+    import os
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +55,8 @@ def siameseclu(
     config: Config | None = None,
     copy: bool = False,
     progress: bool | None = None,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    every: int = EVERY,
 ) -> AnnData | None:
     """Cluster cells from raw counts.
 
@@ -95,8 +101,8 @@ def siameseclu(
         All other settings.
     copy
         Return a changed copy and leave `adata` as it is.
-    progress
-        See :meth:`scsiameseclu_jax.SiameseClu.fit`.
+    progress, checkpoint_dir, every
+        See :meth:`scsiameseclu_jax.SiameseClu.fit`; checkpoints are of the fit, not of refits.
 
     Returns
     -------
@@ -142,8 +148,10 @@ def siameseclu(
         For bad input, before training starts; `adata` is left as it was.
     MemoryError
         If there is too little memory, before any of it is taken.
+    FileExistsError, FileNotFoundError, PermissionError
+        If `checkpoint_dir` has other files in it; if it cannot be made or written to.
     FloatingPointError
-        If a loss term is not finite.
+        If the embedding is not finite before any training.
     """
     check_key(key_added)
     check_share("min_confidence", min_confidence)
@@ -163,7 +171,8 @@ def siameseclu(
             asked = options | {"layer": layer or "X", "min_confidence": min_confidence}
             if is_fitted(adata, key_added, n_clusters, model.config, rng, asked):
                 return answer(adata, answers, key=key_added, keep=False, copy=copy)
-    model.fit(cells, layer=layer, **options, rng=rng, progress=progress)
+    kept = {"checkpoint_dir": checkpoint_dir, "every": every}
+    model.fit(cells, layer=layer, **options, rng=rng, progress=progress, **kept)
     if answers is not None:
         model.answer(cells, answers)
     if n_resamples:
