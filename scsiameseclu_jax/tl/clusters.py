@@ -171,8 +171,8 @@ def siameseclu(
             asked = options | {"layer": layer or "X", "min_confidence": min_confidence}
             if is_fitted(adata, key_added, n_clusters, model.config, rng, asked):
                 return answer(adata, answers, key=key_added, keep=False, copy=copy)
-    kept = {"checkpoint_dir": checkpoint_dir, "every": every}
-    model.fit(cells, layer=layer, **options, rng=rng, progress=progress, **kept)
+    options |= {"checkpoint_dir": checkpoint_dir, "every": every}
+    model.fit(cells, layer=layer, **options, rng=rng, progress=progress)
     if answers is not None:
         model.answer(cells, answers)
     if n_resamples:

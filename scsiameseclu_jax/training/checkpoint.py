@@ -86,6 +86,7 @@ class Checkpoint:
         self.every, self._path = int(every), Path(directory) / _FILE
         self.saved, self.notes = Saved(), list[str]()
         self._fingerprint: dict[str, str] = {}
+        self._failed = False
         check_folder(self._path.parent)
         self._path.parent.mkdir(exist_ok=True)
         for left in self._path.parent.glob(f".{self._path.stem}.*"):  # by a run that was killed
@@ -135,10 +136,10 @@ class Checkpoint:
         try:
             write_whole(self._path, lambda path: _write(path, content))
         except WriteError as error:
-            note = f"The fit went on without its checkpoint from here on: {error}"
-            if not any(old.startswith(note[:40]) for old in self.notes):
-                self.notes.append(note)
-                logger.warning(note)
+            if not self._failed:
+                self._failed = True
+                self.notes.append(f"The fit goes on without a newer checkpoint: {error}")
+                logger.warning(self.notes[-1])
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -221,7 +222,7 @@ def _to_bytes(fingerprint: dict[str, str], saved: Saved) -> bytes:
         joined.pop("stage")
         arrays |= {f"history/{stage}/{name}": column for name, column in joined.items()}
     if saved.estimate is not None:
-        settings["estimate"] = estimation.toplain(saved.estimate)
+        settings["estimate"] = estimation.to_plain(saved.estimate)
     if saved.partition is not None:
         partition = saved.partition._asdict()
         pool = partition.pop("pool")
@@ -252,7 +253,8 @@ def _from_bytes(content: bytes) -> tuple[dict[str, str], Saved]:
     arrays = load(stored)
     whole = json.loads(arrays["settings"].tobytes())
     settings = whole["saved"]
-    columns, ends = settings.pop("columns"), dict.fromkeys(settings["columns"], 0)
+    columns = settings.pop("columns")
+    ends = dict.fromkeys(columns, 0)
     rows = []
     for stage, size in settings["rows"]:
         part = slice(ends[stage], ends[stage] + size)
@@ -268,7 +270,7 @@ def _from_bytes(content: bytes) -> tuple[dict[str, str], Saved]:
     ]
     estimate, partition = settings["estimate"], settings["partition"]
     if estimate is not None:
-        settings["estimate"] = estimation.fromplain(estimate)
+        settings["estimate"] = estimation.from_plain(estimate)
     if partition is not None:
         own = {name: arrays.get(f"partition/{name}") for name in ("clusters", "votes")}
         pool = partition["pool"]

@@ -161,16 +161,17 @@ class _Run:
     def _begin(self, state: F.TrainState, stage: F.Stage) -> _Place:
         """Begin a stage, or take it up where it was saved."""
         saved, self.saved = self.saved, None
-        here = _Place(state, 0, 0, self.source.drawn, len(self.rows))
-        if saved is not None:
-            logger.info("took up the checkpoint: %s, after step %d", stage, saved.done)
-            here = here._replace(state=self._like(saved), done=saved.done, tries=saved.tries)
-            self.bar.update(here.done, {})
-        state = self.method.start_stage(here.state, stage)
-        if saved is not None:
-            state = with_leaves(state, saved.leaves)
+        done, tries = 0, 0
+        if saved is not None and saved.done is not None:
+            done, tries = saved.done, saved.tries
+            like = self.method.start_stage(self._like(saved), stage)
+            state = with_leaves(like, saved.leaves)
+            logger.info("took up the checkpoint: on to %s, step %d", stage, done + 1)
+            self.bar.update(done, {})
+        else:
+            state = self.method.start_stage(state, stage)
         self.source.begin(state, stage)
-        return here._replace(state=state)
+        return _Place(state, done, tries, self.source.drawn, len(self.rows))
 
     def stage(self, state: F.TrainState, stage: F.Stage, count: int) -> F.TrainState:
         """Take the steps of one stage; of training fewer, if it settles.
@@ -185,6 +186,7 @@ class _Run:
             return state
         self.bar.stage(stage, count)
         good = here = self._begin(state, stage)
+        first = next((row for row in self.rows if row["stage"][0] == stage), None)
         written = here.done
         while True:
             size = min(F.CHUNK, count - here.done)
@@ -195,25 +197,27 @@ class _Run:
                 after, info = self.source.run(here.state, stage, size)
             n_taken = int(after.step) - int(here.state.step)
             row = divergence.record(info, stage, n_taken)
-            first = next((old for old in self.rows if old["stage"][0] == stage), row)
-            cause = divergence.find(row, first, self.method, n_taken)
-            if over and cause is None:
-                if size:
-                    logger.info("stopped early: no cell's target has changed for a while")
-                break
-            self.rows.append(row)
-            self.kept.append(cause is None)
-            if first is row:
+            if first is None:
+                first = row
                 give_back_memory()
-            if cause is None:
+            trouble = divergence.find(row, first, self.method, n_taken)
+            if over and trouble is None:
+                kept = [old for old in self.counted() if old["stage"][0] == stage]
+                trouble = divergence.find_at_end([*kept, row], first, self.method)
+                if trouble is None:
+                    break
+            self.rows.append(row)
+            self.kept.append(trouble is None)
+            if n_taken and not over and divergence.is_good(row, first, self.method):
+                good = here  # as a step from it has shown
+            if trouble is None:
                 self.bar.update(size, row)
                 n_rows, done = len(self.rows), here.done + size
-                # a state is known to be good by a step from it
-                good, here = here, _Place(after, done, here.tries, self.source.drawn, n_rows)
+                here = _Place(after, done, here.tries, self.source.drawn, n_rows)
             else:
                 self.kept[good.n_rows :] = [False] * (len(self.rows) - good.n_rows)
                 self.bar.update(good.done - here.done, row)
-                self._found(stage, cause, here.done + len(row["loss"]), good)
+                self._found(stage, trouble, here.done + len(row["loss"]), good)
                 if good.tries == divergence.MAX_TRIES:
                     here = good
                     break
@@ -223,6 +227,8 @@ class _Run:
             if self.checkpoint is not None and good.done - written >= self.checkpoint.every:
                 self._save(stage, good, good.done)
                 written = good.done
+        if here.done < count and stage not in self.diverged:
+            logger.info("stopped early: no cell's target has changed for a while")
         state = here.state._replace(values=self.initial.values)  # with the rates of the settings
         if stage == "contrast" and not here.done:
             params = {name: own for name, own in state.params.items() if name != "projection"}
@@ -234,16 +240,20 @@ class _Run:
         self.save(_NEXT[stage], state)
         return state
 
-    def _found(self, stage: F.Stage, cause: str, step: int, good: _Place) -> None:
+    def _found(self, stage: F.Stage, trouble: divergence.Trouble, step: int, good: _Place) -> None:
         """Keep what went wrong first in a stage, and how often."""
-        found = self.diverged.get(stage, {"cause": cause, "step": step})
+        logger.info("%s, step %d: %s; back to step %d", stage, step, trouble.cause, good.done)
+        found = self.diverged.get(stage, trouble._asdict() | {"step": step})
         ended = good.tries == divergence.MAX_TRIES
-        self.diverged[stage] = found | {"tries": good.tries, "ended": ended}
-        logger.info("%s, step %d: %s; back to step %d", stage, step, cause, good.done)
+        self.diverged[stage] = found | {"tries": good.tries + (not ended), "ended": ended}
+
+    def counted(self) -> list[divergence.Row]:
+        """Return the history without what was taken back."""
+        return [row for row, kept in zip(self.rows, self.kept, strict=True) if kept]
 
     def _settled(self) -> bool:
-        kept = [row for row, counts in zip(self.rows, self.kept, strict=True) if counts]
-        return _settled(kept, self.config.training.patience)
+        patience = self.config.training.patience
+        return bool(patience) and _settled(self.counted(), patience)
 
     def pretrain(self) -> tuple[F.TrainState, jax.Array]:
         """Take the stages before clusters and choose view 1's edges; return state and embedding."""
@@ -332,8 +342,7 @@ def fit(
         run.save("train", state)
     state = run.stage(state, "train", config.training.steps)
     state = run.arrive(state, "results")
-    steps = [row for row, kept in zip(run.rows, run.kept, strict=True) if kept]
-    steps = [row for row in steps if row["stage"][0] == "train"]
+    steps = [row for row in run.counted() if row["stage"][0] == "train"]
     notes = [] if checkpoint is None else checkpoint.notes
     notes = [*notes, *(found["warning"] for found in run.diverged.values())]
     if not bool(state.plan.converged):
@@ -414,8 +423,10 @@ def _attention_over(data: F.CellData, method: F.Method) -> str:
 
 def _settled(rows: list[dict[str, np.ndarray]], patience: int) -> bool:
     """Whether no target's largest entry moved in the last `patience` training steps."""
-    changed = np.concatenate([row["changed"] for row in rows if row["stage"][0] == "train"])
-    return 0 < patience <= len(changed) and not changed[-patience:].any()
+    changed = [row["changed"] for row in rows if row["stage"][0] == "train"]
+    if not patience or sum(map(len, changed)) < patience:
+        return False
+    return not np.concatenate(changed)[-patience:].any()
 
 
 def _stack(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
