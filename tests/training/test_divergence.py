@@ -14,7 +14,8 @@ METHOD = F.siameseclu(3, config=scs.Config(losses={"zinb": 2.0}))
 def row(features=1.0, zinb=3.0, **monitors):
     """Steps whose loss is that of the terms."""
     columns = {"features": features, "zinb": zinb} | monitors
-    columns = dict(zip(columns, np.broadcast_arrays(*map(np.float64, columns.values()), [0.0])))
+    *values, _ = np.broadcast_arrays(*map(np.float64, columns.values()), [0.0])
+    columns = dict(zip(columns, values, strict=True))
     columns["loss"] = columns["features"] + 2 * columns["zinb"]
     columns.setdefault("gradient_norm", np.ones(len(columns["loss"])))
     return columns
@@ -79,8 +80,8 @@ def test_the_warning_names_the_rate():
     trouble = {"cause": "it fell over", "by_rate": True, "step": 7, "tries": 3, "ended": True}
     text = divergence.warning("joint", trouble, METHOD, 10, 50)
     assert text == (
-        "Stage 'joint' diverged by step 7: it fell over; and again with half the rate, 3 times. The "
-        "stage ended after 10 of 50 steps; lower `config.training.pretrain_rate` (0.0001)."
+        "Stage 'joint' diverged by step 7: it fell over; and again with half the rate, 3 times. "
+        "The stage ended after 10 of 50 steps; lower `config.training.pretrain_rate` (0.0001)."
     )
     own = F.siameseclu(3, optimizer=optax.sgd(1.0))
     text = divergence.warning("joint", trouble | {"ended": False}, own, 50, 50)
