@@ -336,8 +336,8 @@ class SiameseClu:
         Raises
         ------
         ValueError
-            If the state is of other cells, or has no target yet; if arrays of the history differ in
-            length.
+            If the state is of other cells, has no target yet, or numbers that are not finite; if
+            arrays of the history differ in length.
         """
         n_edges, n_rows = prepared.data.graph.weights.shape[0], prepared.data.features.shape[0]
         if state.edge_mask.shape[0] != n_edges or state.plan.target.shape[0] != n_rows:
@@ -345,6 +345,18 @@ class SiameseClu:
                 f"Expected a state of the prepared cells ({n_rows} rows, {n_edges} edges), found "
                 f"one of {state.plan.target.shape[0]} and {state.edge_mask.shape[0]}; start it by "
                 "`method.init(key, prepared.data)`."
+            )
+            raise ValueError(msg)
+        learned = {**state.params, "transport potential": state.plan.potential}
+        broken = [
+            name
+            for name, leaves in learned.items()
+            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(leaves))
+        ]
+        if broken:
+            msg = (
+                f"Expected a state of finite numbers, found others in {broken}; go back to an "
+                "earlier state, with a lower rate."
             )
             raise ValueError(msg)
         if not np.asarray(state.plan.target).any():

@@ -344,6 +344,10 @@ def test_a_model_of_an_own_loop_is_a_model(adata, model, tmp_path):
     assert made.manifest["losses"] == model.manifest["losses"] | {"zinb": 0.5}
     assert dict(made.config.losses) == {"zinb": 0.5}
     np.testing.assert_allclose(made.history["zinb"], history.terms["zinb"], rtol=1e-6)
+    potential = state.plan.potential.at[0].set(jnp.nan)
+    with pytest.raises(ValueError, match=r"finite numbers, found others in \['transport potential"):
+        broken = state._replace(plan=state.plan._replace(potential=potential))
+        scs.SiameseClu.from_state(method, broken, cells)
     with pytest.raises(ValueError, match=r"arrays \[n_steps\]"):
         scs.SiameseClu.from_state(method, state, cells, history={"a": [1.0], "b": [1.0, 2.0]})
     np.testing.assert_array_equal(made.labels, model.labels)

@@ -19,8 +19,7 @@ from scsiameseclu_jax.preprocessing.prepare import Prepared
 
 _PACKAGES = ("scsiameseclu-jax", "jax", "jaxlib", "optax", "flax", "ott-jax")
 _CHOICES = ("terms", "encoder", "augment", "transport", "optimizer")
-# Where objects keep what they call: partials, methods, functions that jax or others have wrapped.
-_CALLED = ("func", "args", "keywords", "__func__", "__self__", "__wrapped__", "__name__")
+_CALLED = ("func", "args", "keywords", "__func__", "__self__", "__name__")  # partials, methods
 
 
 def fingerprint(
@@ -102,6 +101,8 @@ def _parts(choice: Any, seen: dict[int, Any]) -> Iterator[bytes]:
         inner = [choice.__name__]
     elif isinstance(choice, np.dtype):
         inner = [str(choice)]
+    elif hasattr(choice, "__wrapped__"):  # compiled functions, which keep what they have compiled
+        inner = [choice.__wrapped__]
     else:
         inner = [getattr(choice, name, None) for name in _CALLED]
         inner.append(getattr(choice, "__dict__", None))

@@ -4,6 +4,7 @@ import os
 from functools import partial
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -94,6 +95,16 @@ def test_choices_are_told_apart_by_what_they_compute(one, other):
 )
 def test_choices_that_are_made_alike_are_alike(make):
     assert _digest(make()) == _digest(make())
+
+
+def test_a_compiled_function_stays_what_it_was():
+    inner = made_by(2.0)
+    compiled = jax.jit(lambda x: x + 1)
+    both = partial(inner), compiled
+    before = _digest(both)
+    compiled(1)
+    assert _digest(both) == before == _digest((partial(made_by(2.0)), jax.jit(lambda x: x + 1)))
+    assert _digest(jax.jit(lambda x: x + 2)) != _digest(compiled)
 
 
 def test_a_function_that_knows_itself_has_an_end():
@@ -198,8 +209,10 @@ def test_a_checkpoint_that_is_being_written_when_all_ends(tmp_path, monkeypatch,
         with pytest.raises(Cut):
             kept_in(tmp_path).save(done=20)
     assert len(list(tmp_path.iterdir())) == 2
-    assert kept_in(tmp_path).saved.done == 10
-    assert len(list(tmp_path.iterdir())) == 1
+    found = kept_in(tmp_path)
+    assert found.saved.done == 10
+    found.save(done=30)
+    assert [path.name for path in tmp_path.iterdir()] == ["fit.checkpoint"]
 
 
 def test_a_checkpoint_that_cannot_be_written_costs_nothing_else(tmp_path, monkeypatch):
