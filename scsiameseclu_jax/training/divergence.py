@@ -134,7 +134,7 @@ def warning(stage: F.Stage, found: dict[str, Any], method: F.Method, done: int, 
         rate = f"`config.training.{name}` ({getattr(method.config.training, name):g})"
     what = f"Stage {stage!r} diverged by step {found['step']}: {found['cause']}"
     if not found["ended"]:
-        return f"{what}. It went on with {rate} halved {found['tries']} times; lower it."
+        return f"{what}. It went on with {rate} divided by {2 ** found['tries']}; lower it."
     left = f"after {done} of {count} steps" if done else "as if it had not begun"
     if not found["by_rate"]:
         return (

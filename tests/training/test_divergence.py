@@ -85,4 +85,4 @@ def test_the_warning_names_the_rate():
     )
     own = F.siameseclu(3, optimizer=optax.sgd(1.0))
     text = divergence.warning("joint", trouble | {"ended": False}, own, 50, 50)
-    assert text.endswith("It went on with the rate of your optimiser halved 3 times; lower it.")
+    assert text.endswith("It went on with the rate of your optimiser divided by 8; lower it.")
