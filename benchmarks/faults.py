@@ -44,7 +44,8 @@ GOOD = ["refused", "ended", "survived", "changed"]
 SETTINGS = "[training]\ncontrast_steps = 40\nsteps = 40\n"
 VALUES = """steps = 1000000000000|steps = -1|steps = 1.5|steps = "ten"|rate = inf|rate = nan
 contrast_batch = 1000000000000|feature_batch = 0|contrast_temperature = 0|contrast_dropout = 1
-patience = -3|first_partition = "none"|unknown = 1|rate = -1|steps = 99999999999999999999999999999999999999"""
+patience = -3|first_partition = "none"|unknown = 1|rate = -1
+steps = 99999999999999999999999999999999999999"""
 
 
 class Ended(NamedTuple):
