@@ -674,7 +674,8 @@ class SiameseClu:
         Parameters
         ----------
         directory
-            Folder to make; written under a temporary name and renamed.
+            Folder to make, whole or not at all; a link to one is followed. One that is replaced is
+            there until the new one is, where the system can exchange them.
         overwrite
             Replace a model that is there.
 
@@ -682,8 +683,10 @@ class SiameseClu:
         ------
         RuntimeError
             If the model is not fitted.
-        FileExistsError, FileNotFoundError
+        FileExistsError, FileNotFoundError, OSError
             If there is something already; if there is nowhere to put it.
+        scsiameseclu_jax.files.WriteError
+            If it could not be written; what was there still is.
         """
         settings, arrays = reference.to_arrays(self._kept("save"))
         history = dict(self.history)

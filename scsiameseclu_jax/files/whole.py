@@ -87,10 +87,12 @@ def beside(target: Path) -> Iterator[Path]:
         new.mkdir()
         yield new / target.name
     finally:
-        _unfinished.discard(folder)
-        # What was there stays, even where it could not be put back.
-        if not (folder / "old").exists() or target.exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            # What was there stays, even where it could not be put back.
+            if not (folder / "old").exists() or target.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            _unfinished.discard(folder)
 
 
 def _give_name(new: Path, target: Path) -> None:
@@ -154,10 +156,12 @@ def discard_unfinished() -> None:
     """
     _naming.acquire()
     for _ in range(_TRIES):
-        for folder in list(_unfinished):
-            shutil.rmtree(folder, ignore_errors=True)
-        if not any(folder.exists() for folder in list(_unfinished)):
+        # what is in an old place may not be in its own again: that is for the next run to see
+        left = [path for path in list(_unfinished) if path.exists() and not (path / "old").exists()]
+        if not left:
             return
+        for folder in left:
+            shutil.rmtree(folder, ignore_errors=True)
         time.sleep(_MOMENT)
 
 

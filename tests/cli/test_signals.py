@@ -52,6 +52,7 @@ def exchange(one, other):
 whole.exchange = exchange
 Path("out").mkdir()
 whole.write_whole(Path("out"), lambda new: new.mkdir() or (new / "a").write_text("new"))
+time.sleep(10)
 print("too far")
 """
 ASKING = """
