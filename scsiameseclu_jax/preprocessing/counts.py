@@ -66,7 +66,7 @@ def gene_names(adata: AnnData) -> list[str]:
     return ["" if name in nameless else name for name in names]
 
 
-def check_genes(adata: AnnData) -> None:
+def check_gene_names(adata: AnnData) -> None:
     """Check that every gene has a name, and each its own.
 
     Raises
@@ -86,7 +86,7 @@ def check_genes(adata: AnnData) -> None:
     _check_unique(adata.var_names, "gene", "var_names_make_unique")
 
 
-def check_cells(adata: AnnData) -> None:
+def check_cell_names(adata: AnnData) -> None:
     """Check that every cell has a name, and each its own.
 
     Raises

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scsiameseclu_jax.checks import check_anndata, names_in
-from scsiameseclu_jax.preprocessing.counts import check_genes, counts, totals
+from scsiameseclu_jax.preprocessing.counts import check_gene_names, counts, totals
 from scsiameseclu_jax.preprocessing.normalization import logarithm
 
 
@@ -46,7 +46,7 @@ def log_expression(
         have the same, or there is no such gene.
     """
     raw = counts(adata, layer=layer)
-    check_genes(adata)
+    check_gene_names(adata)
     depths = totals(raw)
     depths[depths == 0] = np.inf  # a cell without counts has none however it is normalised
     size_factors = depths / np.median(depths[np.isfinite(depths)])

@@ -21,7 +21,7 @@ from scsiameseclu_jax.preprocessing.constraints import (
     ConstraintsLike,
     find_constraints,
 )
-from scsiameseclu_jax.preprocessing.counts import check_cells, check_genes, counts, totals
+from scsiameseclu_jax.preprocessing.counts import check_cell_names, check_gene_names, counts, totals
 from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors, search_of
 
 logger = logging.getLogger(__name__)
@@ -130,6 +130,7 @@ def problems(
         If it is no AnnData object.
     """
     check_anndata(adata)
+<<<<<<< ours
     found: dict[str, Exception] = {}
 
     def attempt(subject: str, step: Callable[..., Any], *given: Any, **named: Any) -> Any:
@@ -156,6 +157,12 @@ def problems(
 
 def _check_empty(adata: AnnData, raw: sp.csr_matrix, layer: str | None) -> None:
     empty = np.flatnonzero(np.asarray(raw.sum(axis=1)).ravel() == 0)
+=======
+    check_cell_names(adata)
+    check_gene_names(adata)
+    raw = counts(adata, layer=layer)
+    empty = np.flatnonzero(raw.getnnz(axis=1) == 0)
+>>>>>>> theirs
     if empty.size:
         msg = (
             f"Expected every cell to have counts, found {empty.size} without, the first "
