@@ -130,7 +130,6 @@ def problems(
         If it is no AnnData object.
     """
     check_anndata(adata)
-<<<<<<< ours
     found: dict[str, Exception] = {}
 
     def attempt(subject: str, step: Callable[..., Any], *given: Any, **named: Any) -> Any:
@@ -140,8 +139,8 @@ def problems(
             found[subject] = error
             return None
 
-    attempt("cell names", check_cells, adata)
-    attempt("gene names", check_genes, adata)
+    attempt("cell names", check_cell_names, adata)
+    attempt("gene names", check_gene_names, adata)
     raw = attempt("counts", counts, adata, layer=layer)
     if raw is not None:
         attempt("empty cells", _check_empty, adata, raw, layer)
@@ -157,12 +156,6 @@ def problems(
 
 def _check_empty(adata: AnnData, raw: sp.csr_matrix, layer: str | None) -> None:
     empty = np.flatnonzero(np.asarray(raw.sum(axis=1)).ravel() == 0)
-=======
-    check_cell_names(adata)
-    check_gene_names(adata)
-    raw = counts(adata, layer=layer)
-    empty = np.flatnonzero(raw.getnnz(axis=1) == 0)
->>>>>>> theirs
     if empty.size:
         msg = (
             f"Expected every cell to have counts, found {empty.size} without, the first "
