@@ -658,7 +658,7 @@ def _take_step(
         (total, (terms, z)), gradient = jax.value_and_grad(loss, has_aux=True)(learned)
     optimizer = _optimizer(method, stage, state.values)
     change, opt_state = optimizer.update(gradient, state.opt_state, learned)
-    if method.optimizer is not None:
+    if "update_scale" in state.values:  # of a method with an own optimiser
         change = optax.tree.scale(state.values["update_scale"], change)
     updated = optax.apply_updates(learned, change)
     params = state.params | updated

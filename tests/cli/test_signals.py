@@ -74,6 +74,14 @@ signals.signal.raise_signal(signals.signal.SIGTERM)
 """
 
 
+@pytest.fixture(autouse=True)
+def _heeded():
+    """Ctrl-C is not to be ignored, as it is in the background of some shells."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def ends(code, number, folder):
     """Send a signal to a process that is ready, and return how it ends."""
     program = f"from scsiameseclu_jax.cli import signals\nsignals.install()\n{code}"
