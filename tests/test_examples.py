@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Some of those that hand something in are run by every test run; the others by the slow one.
-OPEN_CORE = {"custom_loss", "own_loop"}
+# One that hands something in is run by every test run; the others by the slow one.
+OPEN_CORE = {"custom_loss"}
 EXAMPLES = [
     pytest.param(path, id=path.stem, marks=[] if path.stem in OPEN_CORE else [pytest.mark.slow])
     for path in sorted((ROOT / "examples").glob("*.py"))

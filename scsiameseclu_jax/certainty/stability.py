@@ -29,6 +29,7 @@ from scsiameseclu_jax.preprocessing.counts import in_memory
 logger = logging.getLogger(__name__)
 
 _SHARE = 0.8  # of the cells that a refit sees
+_MOST = 1000  # refits: each takes as long as a fit
 _TOGETHER = 0.5  # share of pairs of cells in one cluster, from which two clusters are as one
 _VOTES = 3.0  # refits that the votes for the first partition count for
 
@@ -125,14 +126,14 @@ def check(n_resamples: int, n_cells: int, n_clusters: int | str, config: Config)
     TypeError
         If their number is no integer.
     ValueError
-        If it is less than two; if four fifths of the cells are too few; if nothing predicts the
-        others.
+        If it is not between 2 and 1000; if four fifths of the cells are too few; if nothing
+        predicts the others.
     """
     if isinstance(n_resamples, bool) or not isinstance(n_resamples, int | np.integer):
         msg = f"Expected `n_resamples` to be an integer, found {n_resamples!r}."
         raise TypeError(msg)
-    if n_resamples < 2:
-        msg = f"Expected `n_resamples` to be at least 2, found {n_resamples}."
+    if not 2 <= n_resamples <= _MOST:
+        msg = f"Expected `n_resamples` to be between 2 and {_MOST}, found {n_resamples}."
         raise ValueError(msg)
     if config.fusion.gate == "per_cell":
         msg = (

@@ -196,8 +196,12 @@ def fill_empty_clusters(log_q: Array, potential: Array, proportions: Array, mask
         lack = jnp.sort(jnp.where((mask > 0) & (held[labels] > wanted[j]), lack, jnp.inf))
         last, following = lack[wanted[j] - 1], lack[wanted[j]]
         raised = jnp.where(jnp.isfinite(following), (last + following) / 2, last + 1e-3)
+        # where cells lack the same it gets fewer: none, if it is all of them
+        before = jnp.max(jnp.where(lack < last, lack, -jnp.inf))
+        fewer = jnp.where(jnp.isfinite(before), (before + last) / 2, 0.0)
         # once each: two with the same centre cannot both have cells
-        raised = jnp.where(jnp.isfinite(last) & (following > last), raised, 0.0)
+        raised = jnp.where(following > last, raised, fewer)
+        raised = jnp.where(jnp.isfinite(last), raised, 0.0)
         return tried.at[j].set(True), potential.at[j].add(raised)
 
     return jax.lax.while_loop(any_left, fill, (jnp.zeros(k, bool), potential))[1]

@@ -252,7 +252,7 @@ PER_CELL = scs.Config.from_dict({"fusion": {"gate": "per_cell"}})
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"n_resamples": 1}, ValueError, "at least 2"),
+        ({"n_resamples": 1}, ValueError, "between 2 and 1000, found 1"),
         ({"n_resamples": 2.5}, TypeError, "to be an integer, found 2.5"),
         ({"n_resamples": 2, "n_clusters": 200}, ValueError, "which need 201, found 250"),
         ({"n_resamples": 2, "config": PER_CELL}, ValueError, "found 'per_cell'"),

@@ -228,8 +228,8 @@ def test_without_a_terminal_nothing_is_asked(inside, capsys, monkeypatch, stdin)
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("none.csv", "no file at 'none.csv'"),
-        (".", "no file at '.'"),
+        ("none.csv", "found nothing at 'none.csv'"),
+        (".", "found a directory at '.'"),
         ("bytes.csv", "table of answers"),
         ("empty.csv", "table of answers"),
         ("pairs.csv", "no ['cells_a', 'cells_b', 'answer']"),

@@ -1,5 +1,7 @@
 """Contrast between neighbours: the loss, whom it compares, its stage, and what it teaches."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -299,3 +301,45 @@ def test_other_numbers_of_steps_and_cells_compile_nothing(simulated, models):
     model.fit(adata[:598].copy(), progress=False)
     assert (model.history["stage"] == "contrast").sum() == 7
     assert [program._cache_size() for program in F.training.PROGRAMS] == sizes
+
+
+def test_a_projection_that_learns_nothing_is_left_out(simulated, models):
+    """Its embedding would be worse than the one that nothing was learned for."""
+    adata, _ = simulated
+    training = CONFIG.to_dict()["training"] | {"contrast_steps": 30, "contrast_rate": 1e3}
+    model = scs.SiameseClu(6, config=scs.Config.from_dict({"training": training}))
+    model.fit(adata, progress=False)
+    (note,) = model.manifest["warnings"]
+    assert note.startswith("Stage 'contrast' diverged by step 31: the loss, ")
+    assert note.endswith("as if it had not begun; lower `config.training.contrast_rate` (1000).")
+    wanted = models[1].get_latent_representation()
+    np.testing.assert_array_equal(model.get_latent_representation(), wanted)
+    assert "projection" not in model._reference.state.params
+
+
+class Cut(BaseException):
+    """What ends a fit at any place."""
+
+
+def test_it_is_taken_up_again_to_the_last_bit(simulated, models, tmp_path, monkeypatch):
+    adata, _ = simulated
+    fit = partial(scs.SiameseClu(6, config=CONFIG).fit, adata, progress=False)
+    update, steps = Progress.update, []
+
+    def heard(self, n_steps, losses):
+        steps.append(n_steps)
+        if len(steps) == 9:
+            raise Cut
+        update(self, n_steps, losses)
+
+    monkeypatch.setattr(Progress, "update", heard)
+    with pytest.raises(Cut):
+        fit(checkpoint_dir=tmp_path, every=20)
+    found = fit(checkpoint_dir=tmp_path)
+    assert steps[9:] == [60, *[10] * 9]
+    for fused in (False, True):
+        np.testing.assert_array_equal(
+            found.get_latent_representation(fused=fused),
+            models[0].get_latent_representation(fused=fused),
+        )
+    np.testing.assert_array_equal(found.history["loss"], models[0].history["loss"])

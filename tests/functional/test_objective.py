@@ -1,11 +1,13 @@
 """Terms, and what is watched beside them, against dense forms."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
 
 import scsiameseclu_jax.functional as F
+from scsiameseclu_jax.functional.objective import draw_cells
 
 
 def cells(seed=0, n=20, pad=5):
@@ -56,3 +58,15 @@ def test_terms_are_named_once_and_described():
     names = [term.name for term in F.TERMS]
     assert len(set(names)) == len(names)
     assert all(term.value.__doc__ for term in F.TERMS)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "n_rows", "drawn"),
+    [(1024, 240, 1024), (4096, 240, 1024), (4096, 2000, 2000)],
+)
+def test_a_batch_has_no_more_cells_than_there_are(wanted, n_rows, drawn):
+    """But for up to 1,024, which may be drawn twice: as ever."""
+    data = F.cell_data(np.zeros((n_rows, 2)), None, np.zeros((n_rows, 1), int), n_rows=n_rows)
+    rows = draw_cells(jax.random.key(0), data, wanted)
+    assert rows.shape == (drawn,)
+    assert 0 <= int(rows.min()) <= int(rows.max()) < n_rows

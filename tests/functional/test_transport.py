@@ -148,6 +148,15 @@ def test_of_two_clusters_with_one_centre_the_others_do_not_suffer():
     assert after[4] == 2
 
 
+def test_cells_that_lack_the_same_leave_no_cluster_empty():
+    """Of the four cells that it should get, the last two lack as much as a fifth."""
+    lack = jnp.array([0.1, 0.2, 0.3, 0.3, 0.3, 0.5, 0.6, 0.7])
+    log_q = jnp.stack([jnp.zeros(8), -lack], axis=1)
+    potential = F.fill_empty_clusters(log_q, jnp.zeros(2), jnp.array([0.5, 0.5]), jnp.ones(8))
+    after = np.asarray(jnp.argmax(log_q + potential, axis=1))
+    np.testing.assert_array_equal(after, [1, 1, 0, 0, 0, 0, 0, 0])
+
+
 def test_potential_stays_where_every_cluster_has_cells():
     log_q = case(200)
     plan = plan_of(log_q, np.full(4, 0.25))

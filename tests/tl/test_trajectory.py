@@ -163,6 +163,12 @@ def test_cells_without_a_cluster_or_an_embedding():
         scs.tl.trajectory(adata, root="cell101")
 
 
+def test_it_is_tied_to_the_cells_of_its_clusters(ordered):
+    codes = ordered.obsm["siameseclu_paga"][:, 0]
+    names = ordered.uns["siameseclu_paga"]["groups"][codes]
+    np.testing.assert_array_equal(names, ordered.obs["siameseclu"].astype(str))
+
+
 def test_nothing_else_changes(ordered):
     adata = arc()
     adata.uns |= {"neighbors": {"mine": 1}, "iroot": 3, "paga": {"mine": 2}}

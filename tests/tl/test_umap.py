@@ -142,7 +142,7 @@ def test_after_a_fit_nothing_is_compiled_by_numba(tmp_path):
     rows[np.arange(150), codes] += 9
     adata.obs["siameseclu"] = pd.Categorical(codes.astype(str))
     adata.obsm["X_siameseclu"] = rows
-    adata.uns["siameseclu"] = {"params": {"n_clusters": 3, "layer": "counts"}}
+    adata.uns["siameseclu"] = {"params": {"n_clusters": 3, "layer": "counts"}, "manifest": {}}
     adata.write_h5ad(tmp_path / "in.h5ad")
     code = (
         "import sys, anndata, scsiameseclu_jax as scs\n"

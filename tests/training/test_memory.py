@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import scsiameseclu_jax as scs
+from scsiameseclu_jax import inputs
 from scsiameseclu_jax.training import memory
 
 
@@ -17,6 +18,26 @@ def test_grows_with_what_is_asked_for():
     assert scs.estimate_memory(50_000, 2000, wide).total > 1.5 * small.total
     assert scs.estimate_memory(50_000, 30_000).total > small.total
     assert small.device < small.total
+
+
+@pytest.mark.parametrize(
+    ("setting", "least"),
+    [
+        ({"network": {"feature_layers": [65_536, 65_536]}}, 100),
+        ({"network": {"projection_layers": [65_536, 65_536]}}, 50),
+        ({"network": {"contrast_layers": [65_536, 65_536]}}, 50),
+        ({"network": {"graph_layers": [65_536, 65_536]}}, 100),
+        ({"training": {"contrast_steps": 1, "contrast_batch": 100_000}}, 100),
+    ],
+)
+def test_widths_and_batches_count(setting, least):
+    """In GiB, of two layers of 65,536 and what an optimiser keeps; of all pairs of a batch."""
+    config = scs.Config.from_dict(setting)
+    assert scs.estimate_memory(200_000, 2000, config).device > least * 2**30
+    # no batch has more cells than there are
+    few = scs.estimate_memory(500, 2000, config)
+    if "training" in setting:
+        assert few.device < 2**30
 
 
 def test_mini_batches_need_less():
@@ -50,7 +71,7 @@ def test_bad_sizes():
     ],
 )
 def test_refused_before_anything_is_made(monkeypatch, scale, remedy):
-    monkeypatch.setattr(memory, "_free", lambda: 2**20)
+    monkeypatch.setattr(memory, "free_memory", lambda: 2**20)
     adata = scs.datasets.simulate(n_cells=100, n_genes=60, n_clusters=2, rng=0)
     model = scs.SiameseClu(2, config=scs.Config.from_dict({"scale": scale}))
     monkeypatch.setattr(memory, "_resident", lambda: 0)
@@ -62,7 +83,7 @@ def test_refused_before_anything_is_made(monkeypatch, scale, remedy):
 
 
 def test_where_nothing_is_known_nothing_is_refused(monkeypatch):
-    monkeypatch.setattr(memory, "_free", lambda: None)
+    monkeypatch.setattr(memory, "free_memory", lambda: None)
     memory.check_memory(10**9, 2000, 10**11, scs.Config())
 
 
@@ -80,7 +101,7 @@ def test_a_gpu_has_to_hold_the_arrays(monkeypatch):
 
 
 def test_what_is_free_here():
-    free = memory._free()
+    free = memory.free_memory()
     assert free is None or 0 < free < 2**50
     assert memory._resident() >= 0
 
@@ -95,9 +116,9 @@ def test_a_container_has_less(monkeypatch, tmp_path):
             raise FileNotFoundError
         return files[str(path)]
 
-    monkeypatch.setattr(memory.Path, "read_text", read)
-    assert memory._free() == 4_000_000
+    monkeypatch.setattr(inputs.Path, "read_text", read)
+    assert memory.free_memory() == 4_000_000
     files[f"{groups}/memory.max"] = "max"
-    assert memory._free() == 8_192_000
+    assert memory.free_memory() == 8_192_000
     del files["/proc/meminfo"]
-    assert memory._free() is None
+    assert memory.free_memory() is None
