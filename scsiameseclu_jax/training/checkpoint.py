@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -89,9 +88,6 @@ class Checkpoint:
         self._failed = False
         check_folder(self._path.parent)
         self._path.parent.mkdir(exist_ok=True)
-        for left in self._path.parent.glob(f".{self._path.stem}.*"):  # by a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
-            logger.info("removed %s, which a run that was killed has left", left)
 
     def open(self, fingerprint: dict[str, str]) -> None:
         """Read what was saved of the same fit; of another, or damaged, it is as if none were there.

@@ -98,8 +98,8 @@ def test_a_run_that_is_killed_goes_on(tmp_path):
     began = time.monotonic()
     end(begin("timed.zarr"))
     whole = time.monotonic() - began
-    rng, kills, finished, said = np.random.default_rng(0), 0, [], []
-    while kills < 20 or not finished:
+    rng, kills, is_done, finished, said = np.random.default_rng(0), 0, False, [], []
+    while kills < 20 or not is_done:
         out = f"out_{len(said)}.zarr"
         process = begin(out, *kept)
         if kills < 20:
