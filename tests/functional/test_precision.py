@@ -104,9 +104,7 @@ def test_everything_is_float64_where_that_is_the_default(x64, config):
 
 
 def test_precision_is_one_of_three():
-    with pytest.raises(
-        ValueError, match=r"`scale.precision` to be one of .* found 'tf32'"
-    ):
+    with pytest.raises(ValueError, match=r"`scale.precision` to be one of .* found 'tf32'"):
         scs.Config.from_dict({"scale": {"precision": "tf32"}})
 
 
