@@ -16,14 +16,16 @@ from anndata import AnnData
 from scipy import sparse
 
 from scsiameseclu_jax.datasets import hdf5
-from scsiameseclu_jax.datasets.matrix_market import read_matrix_market
+from scsiameseclu_jax.datasets.matrix_market import read_header, read_matrix_market
 from scsiameseclu_jax.datasets.safety import (
     StoreError,
     check_hdf5,
     check_links,
+    check_rows,
     check_zarr,
+    open_bounded,
 )
-from scsiameseclu_jax.inputs import check_file, check_sparse
+from scsiameseclu_jax.inputs import check_file, check_room, check_sparse
 
 __all__ = ["read"]
 
@@ -37,6 +39,8 @@ _OTHER_FEATURES |= {"Multiplexing Capture", "Gene Expression Probe", "VDJ", "VDJ
 _NO_SYMBOL = ["NA", "N/A", "nan", "NaN", "None", "NULL", "-", "."]
 
 logger = logging.getLogger(__name__)
+# Of a cell or feature: bytes in memory at least, and of its line of text at most.
+_NAME, _LINE = 100, 10_000
 
 
 def read(path: str | os.PathLike[str]) -> AnnData:
@@ -146,10 +150,18 @@ def _read_matrix_folder(matrix: Path, barcodes: Path, features: Path) -> AnnData
     """Read Matrix Market files; `scanpy.read_10x_mtx` knows only some of the compressed ones."""
     # A gene may be called NA, and a name hold a quotation mark.
     options: dict[str, Any] = {"header": None, "dtype": str, "keep_default_na": False, "quoting": 3}
-    cells = _text(barcodes, lambda file: pd.read_csv(file, sep="\t", **options))[0].to_numpy()
-    table = _text(features, lambda file: pd.read_csv(file, sep="\t", **options))
-    shape = len(table), len(cells)
-    counts = sparse.csr_matrix(_text(matrix, lambda file: read_matrix_market(file, shape)).T)
+    _, n_features, n_cells, _ = _text(matrix, read_header)
+
+    def rows(file: Path, n: int) -> pd.DataFrame:
+        check_rows(file, n, 2)
+        check_room(_NAME * n, f"the {n} rows of {file.name!r}")
+        with open_bounded(file, _LINE * (n + 1)) as lines:
+            return pd.read_csv(lines, sep="\t", nrows=n + 1, **options)
+
+    cells = _text(barcodes, lambda file: rows(file, n_cells))[0].to_numpy()
+    table = _text(features, lambda file: rows(file, n_features))
+    _check_fit((n_cells, n_features), len(cells), len(table))
+    counts = sparse.csr_matrix(_text(matrix, read_matrix_market).T)
     if counts.dtype.kind in "iu" and counts.data.max(initial=0) < 2**31:
         # The text has no width; mmread takes the widest.
         counts = counts.astype(np.int32)

@@ -6,6 +6,8 @@ round in circles. Nothing here reads values.
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,15 @@ import zarr
 
 from scsiameseclu_jax.inputs import check_room
 
-__all__ = ["StoreError", "check_hdf5", "check_links", "check_size", "check_zarr"]
+__all__ = [
+    "StoreError",
+    "check_hdf5",
+    "check_links",
+    "check_rows",
+    "check_size",
+    "check_zarr",
+    "open_bounded",
+]
 
 # The best that deflate can do; what is stored can hold so many times its bytes.
 _RATIO = 1032
@@ -158,6 +168,58 @@ class _Sizes:
             )
             raise StoreError(msg)
         return declared
+
+
+class _Bounded(io.RawIOBase):
+    """Bytes of a file, up to some number of them."""
+
+    def __init__(self, raw: Any, name: str, most: int) -> None:
+        self._raw, self._name, self._most, self._read = raw, name, most, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        n = self._raw.readinto(buffer)
+        self._read += n
+        if self._read > self._most:
+            msg = f"Expected up to {self._most:,} bytes of text in {self._name!r}, found more."
+            raise StoreError(msg)
+        return n
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def check_rows(file: Path, n: int, least: int) -> None:
+    """Check that a text, compressed or not, can hold so many rows of at least so many bytes.
+
+    Raises
+    ------
+    StoreError
+        If it cannot.
+    """
+    n_bytes = file.stat().st_size
+    if least * n > (_RATIO if file.suffix == ".gz" else 1) * n_bytes + 1:  # no end of the last
+        msg = f"Expected {n} rows in {file.name!r}, as is declared, found {n_bytes} bytes."
+        raise StoreError(msg)
+
+
+def open_bounded(file: Path, most: int) -> io.BufferedReader:
+    """Open a file, gzip-compressed if it ends in .gz, to read up to so many bytes of what it holds.
+
+    A few kB of compressed zeros are a few MB of them.
+
+    Parameters
+    ----------
+    file
+        What to open.
+    most
+        Bytes, uncompressed; whoever reads more gets a StoreError.
+    """
+    raw: Any = gzip.GzipFile(file) if file.suffix == ".gz" else io.FileIO(file)
+    return io.BufferedReader(_Bounded(raw, file.name, most))
 
 
 def _outside(found: str) -> StoreError:

@@ -17,7 +17,6 @@ from scsiameseclu_jax.preprocessing.prepare import problems
 
 _FEW = 10  # counts of a cell, below which it says nothing
 _COPIED = 20  # genes of a cell that no two cells share, counts included, by chance
-_EXACT = 2**24  # up to here float32 holds every whole number
 _SPARSE = 0.3  # share of values that are not zero, below which a dense matrix wastes memory
 # Columns of `var` that hold names of genes, symbols first.
 _NAMES = ("gene_symbols", "gene_symbol", "symbol", "feature_name", "gene_name", "gene_ids")
@@ -126,9 +125,6 @@ def _of_counts(adata: AnnData, raw: sp.csr_matrix, layer: str | None, name: str)
     if raw.data.max() == 1:
         text = f"{name} holds zeros and ones only: whether genes were seen, not how often."
         found.append(Finding("warning", "counts", text, ""))
-    if raw.data.max() > _EXACT and raw.dtype != np.float32:
-        text = f"{name} holds counts beyond {_EXACT}, which results keep rounded, as float32."
-        found.append(Finding("warning", "counts", text, ""))
     if dense and share < _SPARSE:
         line = f"adata.{name} = scipy.sparse.csr_matrix(adata.{name})"
         saved = 100 * _saved(raw, matrix)
@@ -186,14 +182,9 @@ def _of_names(adata: AnnData) -> list[Finding]:
     some = [str(names[0]) if len(names) else "" for names in (adata.obs_names, adata.var_names)]
     text = f"Cells have names like {some[0]!r}, genes like {some[1]!r}."
     found = [Finding("note", "names", text, "")]
-    names = pd.Index(adata.var_names)
-    plain = pd.Series(names.astype(str).str.strip())
-    missing = int((np.asarray(names.isna()) | plain.isin(["", "nan", "None", "<NA>"])).sum())
+    plain = pd.Series(adata.var_names.astype(str))
     line = _better_names(adata)
-    if missing:
-        text = f"{missing} genes have no name: new cells cannot be matched by them."
-        found.append(Finding("warning", "gene names", text, line))
-    elif plain.tolist() in ([f"{kind}{i}" for i in range(len(plain))] for kind in ("", "gene_")):
+    if plain.tolist() in ([f"{kind}{i}" for i in range(len(plain))] for kind in ("", "gene_")):
         text = "Genes are named by position: they fit no marker list, and no other file."
         found.append(Finding("warning", "gene names", text, line))
     elif plain.str.match(r"ENS[A-Z]*\d{6,}").mean() > 0.5:
