@@ -62,6 +62,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.cells = folder, folder / "cells.h5ad"
+        self.last = Ended(None, "")
         self.settings = folder / "short.toml"
         self.settings.write_text(SETTINGS)
         scs.datasets.simulate(n_cells=300, n_genes=150, n_clusters=4, rng=0).write_h5ad(self.cells)
@@ -122,7 +123,8 @@ class Bench:
                     process.wait()
                     code = None
             err.seek(0)
-            return Ended(code, err.read().decode(errors="replace"))
+            self.last = Ended(code, err.read().decode(errors="replace"))
+            return self.last
 
     def clusters(self, path: Path) -> list[str]:
         return list(ad.read_h5ad(path).obs["siameseclu"].astype(str))
@@ -332,7 +334,10 @@ def inject(bench: Bench, rounds: int, chosen: list[str]) -> Iterator[Run]:
             rng = np.random.default_rng([number, round_])
             with tempfile.TemporaryDirectory(prefix="faults-", dir=bench.folder) as folder:
                 found = fault(bench, Path(folder), rng)
-            yield {"fault": fault.__name__, "round": round_, "found": found}
+            run = {"fault": fault.__name__, "round": round_, "found": found}
+            if found in BAD:
+                run |= {"code": bench.last.code, "text": bench.last.text[-500:]}
+            yield run
 
 
 def cases(folder: Path) -> Iterator[Run]:
