@@ -295,6 +295,10 @@ class Training:
         """Return the number of steps of each stage, in their order."""
         return {stage: getattr(self, f"{prefix}steps") for stage, prefix in _PREFIXES.items()}
 
+    def sees_counts(self) -> bool:
+        """Whether any step that is taken may see counts: contrast is of features alone."""
+        return any(n for stage, n in self.steps_of().items() if stage != "contrast")
+
 
 @dataclass(frozen=True)
 class Scale:

@@ -28,6 +28,7 @@ from scsiameseclu_jax.partition.questions import Pool
 from scsiameseclu_jax.partition.voting import by_size, check_sizes
 from scsiameseclu_jax.preprocessing import constraints
 from scsiameseclu_jax.preprocessing.batches import read_batches
+from scsiameseclu_jax.preprocessing.blocks import Blocks, settled
 from scsiameseclu_jax.preprocessing.constraints import ConstraintsLike
 from scsiameseclu_jax.preprocessing.prepare import Prepared, check, prepare
 from scsiameseclu_jax.reference import Predicted, Reference
@@ -198,11 +199,13 @@ class SiameseClu:
         links: dict[str, Any],
     ) -> tuple[Prepared, dict[str, Any]]:
         """Check and prepare the cells; say where everything came from."""
+        adata = settled(adata)
         raw = check(adata, layer=layer, config=self.config)
         check_n_clusters(self.n_clusters, adata.n_obs)
         if self.n_clusters == "auto":
             k_range(adata.n_obs, 2, K_MAX)
-        check_memory(raw.shape[0], raw.shape[1], raw.nnz, self.config)
+        n, n_genes = raw.shape
+        check_memory(n, n_genes, raw.nnz, self.config, lazy=isinstance(raw, Blocks))
         prepared = prepare(adata, raw=raw, layer=layer, **keys, **links, config=self.config)
         given = {"layer": layer or "X"} | {key: name for key, name in keys.items() if name}
         n, n_features = prepared.features.shape
@@ -236,7 +239,8 @@ class SiameseClu:
         Parameters
         ----------
         adata
-            Cells x genes with raw counts.
+            Cells x genes with raw counts, which may be on disk: see
+            :func:`scsiameseclu_jax.tl.siameseclu`.
         layer
             Where the counts are: ``"counts"`` is that layer if there is one, else ``X``;
             another name must exist; None is ``X``.
@@ -475,6 +479,7 @@ class SiameseClu:
             two refits, or too few cells for them.
         """
         self._check_complete()
+        adata = settled(adata)
         k, seed = self.proba.shape[1], as_seed(rng)
         stability.check(n_resamples, adata.n_obs, k, self.config)
         check_cells(adata, self.manifest, counts=True)
@@ -643,7 +648,7 @@ class SiameseClu:
         Parameters
         ----------
         adata
-            New cells x genes with raw counts; not changed.
+            New cells x genes with raw counts, on disk or not; not changed.
         layer
             Where the counts are, as in :meth:`fit`.
         alpha

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -13,8 +14,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.certainty.novelty import Novelty, fit_novelty, novelty
 from scsiameseclu_jax.preprocessing.batches import Batches
+from scsiameseclu_jax.preprocessing.blocks import Selected
 from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors
-from scsiameseclu_jax.preprocessing.new_cells import new_cells
+from scsiameseclu_jax.preprocessing.new_cells import NewCells, new_cells
 from scsiameseclu_jax.preprocessing.normalization import Projection
 from scsiameseclu_jax.preprocessing.prepare import Prepared, Preprocessor
 from scsiameseclu_jax.training.device import bound_programs, in_float32
@@ -166,14 +168,19 @@ def predict(
         parts.append([np.asarray(a)[: len(x)] for a in (proba, z)])
     proba, embedding = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     proba = proba[:, reference.rank].astype(np.float32)
-    surprise = novelty(
-        reference.novelty,
-        features,
-        new.features,
-        new.counts,
-        new.size_factors,
-        new.nearest,
-        new.present,
+    surprise = np.concatenate(
+        [
+            novelty(
+                reference.novelty,
+                features,
+                new.features[rows],
+                new.counts[rows],
+                new.size_factors[rows],
+                new.nearest[rows],
+                new.present,
+            )
+            for rows in _novelty_parts(new)
+        ]
     )
     return Predicted(
         labels=np.argmax(proba, axis=1),
@@ -185,6 +192,14 @@ def predict(
         missing_genes=new.missing,
         n_missing=new.n_missing,
     )
+
+
+def _novelty_parts(new: NewCells) -> list[slice]:
+    """Return the rows that are judged together: all, if their counts are in memory."""
+    m = len(new.features)
+    n_parts = -(-m // _CELLS) if isinstance(new.counts, Selected) else 1
+    edges = np.linspace(0, m, n_parts + 1).astype(int)
+    return [slice(*ends) for ends in itertools.pairwise(edges)]
 
 
 def to_arrays(reference: Reference) -> tuple[dict[str, Any], Arrays]:

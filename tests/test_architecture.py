@@ -39,12 +39,16 @@ LABELS = re.compile(r"^(y|y_true|truth|labels?|labels?_(key|column)|cell_types?|
 def imports(path):
     """Every imported module, in functions too; ``from a import b`` gives a and a.b."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        yield from imports_of(node)
+
+
+def imports_of(node):
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0
+        yield node.module
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def own(path):
@@ -207,6 +211,17 @@ def test_the_command_heeds_signals_before_it_imports_anything():
     code = "import sys, scsiameseclu_jax.cli.signals\nprint([*sys.modules])"
     found = ast.literal_eval(python(code))
     assert not [m for m in ("jax", "numpy", "pandas", "anndata", "h5py", *HEAVY) if m in found]
+
+
+def test_what_only_an_extra_brings_is_imported_where_it_is_used():
+    tops = {
+        (name, module.split(".")[0])
+        for name, path in SOURCES.items()
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in imports_of(node)
+    }
+    assert not [(name, m) for name, m in tops if m in ("dask", "distributed", "xarray")]
 
 
 def public():

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from scsiameseclu_jax.preprocessing.blocks import Selected
 from scsiameseclu_jax.preprocessing.neighbors import nearest_in, nearest_neighbors, unit_rows
 from scsiameseclu_jax.preprocessing.normalization import Projection, components, logarithm, project
 
@@ -58,7 +59,7 @@ class Novelty(NamedTuple):
 
 def fit_novelty(
     features: np.ndarray,
-    counts: sp.csr_matrix,
+    counts: sp.csr_matrix | Selected,
     size_factors: np.ndarray,
     neighbors: np.ndarray,
     clusters: np.ndarray,
@@ -77,7 +78,7 @@ def fit_novelty(
     features
         [n, p] features.
     counts
-        [n, g] raw counts.
+        [n, g] raw counts, in memory or on disk.
     size_factors
         [n] positive.
     neighbors
@@ -94,20 +95,23 @@ def fit_novelty(
     folds = min(_FOLDS, len(some))
     fold = np.arange(len(some)) % folds
     wanted = min(folds, -(-_ENOUGH * folds // len(some)))
+    sample = np.sort(some)
+    drawn = counts[sample]  # read once, where they are on disk
     measured, pools, depths = [], [], []
     for i in range(wanted):
         rest, out = np.sort(some[fold != i]), np.sort(some[fold == i])
         x, new = features[rest], features[out]
+        counts_rest, counts_out = (drawn[np.searchsorted(sample, rows)] for rows in (rest, out))
         if projection is not None:
-            logged = logarithm(counts[rest], size_factors[rest])
+            logged = logarithm(counts_rest, size_factors[rest])
             most = min(projection.axes.shape[1], min(logged.shape) - 1)
             x, without = components(logged, most, scale=scale)
-            new = project(logarithm(counts[out], size_factors[out]), without)
+            new = project(logarithm(counts_out, size_factors[out]), without)
         near = nearest_neighbors(x, neighbors.shape[1])[0].reshape(len(x), -1)
-        part = _describe(x, counts[rest], size_factors[rest], near, clusters[rest])
+        part = _describe(x, counts_rest, size_factors[rest], near, clusters[rest])
         links = nearest_in(x, new, neighbors.shape[1])
         pool = _similar(new)
-        measured.append(_measure(part, x, new, counts[out], size_factors[out], links, pool))
+        measured.append(_measure(part, x, new, counts_out, size_factors[out], links, pool))
         pools.append(pool)
         depths.append(_depths(size_factors[out], pool))
     every, deep = np.concatenate(measured, axis=1), np.concatenate(depths, axis=1)
@@ -158,7 +162,7 @@ def novelty(
 
 def _describe(
     features: np.ndarray,
-    counts: sp.csr_matrix,
+    counts: sp.csr_matrix | Selected,
     size_factors: np.ndarray,
     neighbors: np.ndarray,
     clusters: np.ndarray,
@@ -248,12 +252,15 @@ def _same_depth(measures: np.ndarray, depths: np.ndarray, depth: np.ndarray) -> 
 
 
 def _sums(
-    counts: sp.csr_matrix, size_factors: np.ndarray, member: np.ndarray, n_groups: int
+    counts: sp.csr_matrix | Selected, size_factors: np.ndarray, member: np.ndarray, n_groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return counts [c, g] and size factors [c] of each group, added up."""
     ends = member, np.arange(len(member))
     where = sp.csr_matrix((np.ones(len(member)), ends), shape=(n_groups, len(member)))
-    return (where @ counts.astype(np.float64)).toarray(), np.asarray(where @ size_factors)
+    sizes = np.asarray(where @ size_factors)
+    if isinstance(counts, Selected):
+        return counts.sums(member, n_groups), sizes
+    return (where @ counts.astype(np.float64)).toarray(), sizes
 
 
 def _gaussians(features: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,8 @@ from anndata import AnnData
 
 from scsiameseclu_jax.partition.questions import Pool, ask, choose
 from scsiameseclu_jax.preprocessing import constraints
-from scsiameseclu_jax.preprocessing.counts import counts, totals
+from scsiameseclu_jax.preprocessing.blocks import read_counts
+from scsiameseclu_jax.preprocessing.counts import totals
 from scsiameseclu_jax.preprocessing.neighbors import unit_rows
 from scsiameseclu_jax.preprocessing.normalization import logarithm
 
@@ -63,7 +64,7 @@ def question_table(
         msg = f"Expected `n` to be a number of questions, at least 1, found {n!r}."
         raise ValueError(msg)
     known = constraints.find_answers(adata, answers)
-    raw, unit = counts(adata, layer=layer), unit_rows(embedding)
+    raw, unit = read_counts(adata, layer=layer), unit_rows(embedding)
     present = choose(pool, known).clusters
     rows = []
     for question in ask(pool, known, n=n):

@@ -15,7 +15,7 @@ import pandas as pd
 import scsiameseclu_jax as scs
 from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.checks import check_key, check_share
-from scsiameseclu_jax.cli import asking
+from scsiameseclu_jax.cli import asking, reading
 from scsiameseclu_jax.cli.cache import keep_programs
 from scsiameseclu_jax.cli.rest import Rest
 from scsiameseclu_jax.files import (
@@ -89,7 +89,8 @@ def cluster(args: argparse.Namespace) -> int:
 
     key = args.key_added
     check_key(key)
-    adata, config = _read(args), _config(args)
+    config = _config(args)
+    adata = _read(args, config)
     wrong = [k for k in args.levels or [] if not 2 <= k < adata.n_obs]
     if wrong:
         msg = f"Expected --levels between 2 and n_obs - 1 ({adata.n_obs - 1}), found {wrong[0]}."
@@ -106,7 +107,7 @@ def cluster(args: argparse.Namespace) -> int:
             with rest.part():  # how many levels there are is not known before
                 if args.levels:
                     scs.tl.cluster_tree(adata, args.levels, key)
-            write_anndata(args.out, adata)
+            reading.write(args, adata)
         if args.plot is not None:
             with rest.part(args.plot):
                 write_whole(args.plot, lambda path: _draw(path, adata, key, args.labels))
@@ -119,7 +120,8 @@ def cluster(args: argparse.Namespace) -> int:
 def fit(args: argparse.Namespace) -> int:
     """Fit a model to the cells of a file and save it; return the exit code."""
     _check_words(args, [])
-    adata, config = _read(args), _config(args)
+    config = _config(args)
+    adata = _read(args, config)
     with Rest() as rest:
         with _put_aside(adata, args.labels) as labels:
             model, seconds = _fit_model(adata, args, config, rest)
@@ -152,7 +154,7 @@ def predict(args: argparse.Namespace) -> None:
     seconds = time.perf_counter() - started
     with Rest() as rest:
         with rest.part(args.out, lambda: adata.obs[[key, f"{key}_confidence", f"{key}_is_novel"]]):
-            write_anndata(args.out, adata)
+            reading.write(args, adata)
         with rest.part():
             n_novel = int(adata.obs[f"{key}_is_novel"].sum())
             more = [("novel", f"{n_novel} unlike the cells of the fit: their clusters say little")]
@@ -165,7 +167,7 @@ def report(args: argparse.Namespace) -> None:
     check_output(args.out, PAGES, overwrite=args.overwrite)
     check_apart(args.source, args.out)
 
-    adata = scs.datasets.read(args.source)
+    adata = reading.read(args)
     scs.report(
         adata,
         args.out,
@@ -183,7 +185,7 @@ def questions(args: argparse.Namespace) -> None:
     check_output(args.out, TABLES, overwrite=args.overwrite)
     check_apart(args.source, args.out)
 
-    table = scs.tl.questions(scs.datasets.read(args.source), args.n, key=args.key)
+    table = scs.tl.questions(reading.read(args), args.n, key=args.key)
     asking.write_questions(args.out, table)
     if not len(table):
         print(asking.NONE_LEFT)
@@ -193,7 +195,8 @@ def questions(args: argparse.Namespace) -> None:
 def _check_words(args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[str, ...]]]) -> None:
     for target, suffixes in targets:
         check_output(target, suffixes, overwrite=args.overwrite)
-        check_apart(args.source, target)
+        if not (target == getattr(args, "out", None) and reading.in_place(args)):
+            check_apart(args.source, target)
     if getattr(args, "save", None) is not None:
         check_model_folder(args.save, overwrite=args.overwrite)
         check_apart(args.source, args.save)
@@ -218,13 +221,14 @@ def _config(args: argparse.Namespace) -> scs.Config | None:
     return None if args.config is None else scs.Config.from_toml(args.config)
 
 
-def _read(args: argparse.Namespace) -> AnnData:
+def _read(args: argparse.Namespace, config: scs.Config | None = None) -> AnnData:
     keep_programs(args.cache, keep=not args.no_cache)
-    adata = scs.datasets.read(args.source)
+    adata = reading.read(args, config)
     if getattr(args, "save", None) is not None:
         check_model_space(args.save, adata.n_obs)
     if hasattr(args, "out"):
         check_target(args.out, adata, args.key_added)
+        reading.check_copy(args)
     if args.labels is not None:
         key, batch_key = (getattr(args, name, None) for name in ("key_added", "batch_key"))
         _check_labels(adata, args.labels, key, batch_key)

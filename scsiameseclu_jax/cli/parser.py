@@ -20,6 +20,7 @@ from typing import Any
 
 from scsiameseclu_jax.cli import checking, commands, signals
 from scsiameseclu_jax.cli.failures import describe
+from scsiameseclu_jax.cli.reading import add_lazy
 from scsiameseclu_jax.files import BAD_INPUT, FAILURES, WriteError, message
 from scsiameseclu_jax.files.whole import discard_unfinished, is_naming
 from scsiameseclu_jax.training.checkpoint import EVERY
@@ -224,6 +225,7 @@ def _add_clustering(command: Any, suffix: str) -> None:
     add = command.add_argument
     add("source", type=Path, metavar="IN", help=".h5ad or .zarr with clusters")
     add("out", type=Path, metavar="OUT", help=suffix)
+    add_lazy(add)
     add(
         "--key",
         default="siameseclu",
@@ -250,6 +252,7 @@ def _add_layer(command: Any) -> None:
 
 def _add_input(command: Any) -> None:
     _add_source(command)
+    add_lazy(command.add_argument)
     _add_layer(command)
     command.add_argument(
         "--labels",

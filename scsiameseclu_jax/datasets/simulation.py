@@ -1,11 +1,19 @@
 """Cells drawn from a known mixture: for tests, examples and measurements of speed."""
 
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-__all__ = ["simulate"]
+from scsiameseclu_jax.files import OUTPUTS, check_output, write_whole
+from scsiameseclu_jax.files.stores import write_cells
+
+__all__ = ["simulate", "simulate_to"]
 
 # Spread (standard deviation of the natural logarithm) of mean expression over genes and of
 # sequencing depth over cells, as in droplet data of the 2,000 most variable genes.
@@ -20,6 +28,7 @@ _FOLD_CHANGE = 3.0
 _MIN_CELLS = 2
 # Entries drawn at a time: what bounds the memory on top of the result.
 _BLOCK = 2**20
+_WRITTEN = 64  # such blocks at a time
 
 
 def simulate(
@@ -83,6 +92,69 @@ def simulate(
     >>> adata.obs["cell_type"].value_counts().to_dict()
     {'0': 57, '1': 29, '2': 14}
     """
+    blocks, tables = _simulated(
+        n_cells, n_genes, n_clusters, rng, difficulty, size_ratio, dispersion, mean_count
+    )
+    return AnnData(sparse.vstack(list(blocks), format="csr"), **tables)
+
+
+def simulate_to(
+    path: str | os.PathLike[str],
+    n_cells: int = 2000,
+    n_genes: int = 2000,
+    n_clusters: int = 8,
+    *,
+    rng: int | np.random.Generator = 0,
+    difficulty: float = 0.5,
+    size_ratio: float = 10.0,
+    dispersion: float = 0.3,
+    mean_count: float = 0.5,
+) -> None:
+    """Write what :func:`simulate` returns to a file, block by block: of any size, in 1 GiB.
+
+    Parameters
+    ----------
+    path
+        ``.zarr`` or ``.h5ad``; must not exist.
+    n_cells, n_genes, n_clusters, rng, difficulty, size_ratio, dispersion, mean_count
+        See :func:`simulate`: the same seed gives the same counts.
+
+    Raises
+    ------
+    TypeError, ValueError
+        See :func:`simulate`; if the path ends otherwise.
+    FileExistsError, FileNotFoundError, PermissionError
+        If there is something, or nothing can be written there.
+    scsiameseclu_jax.files.WriteError
+        If writing fails.
+
+    Examples
+    --------
+    >>> import tempfile, anndata
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     simulate_to(f"{folder}/cells.h5ad", n_cells=100, n_genes=50, n_clusters=3)
+    ...     anndata.read_h5ad(f"{folder}/cells.h5ad").shape
+    (100, 50)
+    """
+    path = Path(path)
+    check_output(path, OUTPUTS, overwrite=False)
+    blocks, tables = _simulated(
+        n_cells, n_genes, n_clusters, rng, difficulty, size_ratio, dispersion, mean_count
+    )
+    write_whole(path, lambda new: write_cells(new, _grouped(blocks, _WRITTEN), **tables))
+
+
+def _simulated(
+    n_cells: int,
+    n_genes: int,
+    n_clusters: int,
+    rng: int | np.random.Generator,
+    difficulty: float,
+    size_ratio: float,
+    dispersion: float,
+    mean_count: float,
+) -> tuple[Iterator[sparse.csr_matrix], dict[str, pd.DataFrame]]:
+    """Return blocks of counts, drawn one after the other, and the tables of obs and var."""
     _check_integer("n_clusters", n_clusters, 1)
     remedy = " Each cluster needs two cells."
     _check_integer("n_cells", n_cells, _MIN_CELLS * n_clusters, remedy)
@@ -100,19 +172,26 @@ def simulate(
     depths = generator.lognormal(-0.5 * _DEPTH_SPREAD**2, _DEPTH_SPREAD, n_cells)
     depths = (depths * n_genes * mean_count).astype(np.float32)
 
-    step = max(1, _BLOCK // n_genes)
-    blocks = []
-    for start in range(0, n_cells, step):
-        rows = slice(start, start + step)
-        means = depths[rows, None] * profiles[clusters[rows]]
-        blocks.append(_negative_binomial(generator, means, dispersion))
+    def blocks() -> Iterator[sparse.csr_matrix]:
+        step = max(1, _BLOCK // n_genes)
+        for start in range(0, n_cells, step):
+            rows = slice(start, start + step)
+            means = depths[rows, None] * profiles[clusters[rows]]
+            yield _negative_binomial(generator, means, dispersion)
+
     names = [str(cluster) for cluster in range(n_clusters)]
     obs = pd.DataFrame(
         {"cell_type": pd.Categorical.from_codes(clusters, categories=names)},
         index=pd.Index([f"cell_{cell}" for cell in range(n_cells)]),
     )
     var = pd.DataFrame(index=pd.Index([f"gene_{gene}" for gene in range(n_genes)]))
-    return AnnData(sparse.vstack(blocks, format="csr"), obs=obs, var=var)
+    return blocks(), {"obs": obs, "var": var}
+
+
+def _grouped(blocks: Iterator[sparse.csr_matrix], size: int) -> Iterator[sparse.csr_matrix]:
+    """Yield several blocks at a time as one."""
+    while several := list(itertools.islice(blocks, size)):
+        yield sparse.vstack(several, format="csr")
 
 
 def _profiles(

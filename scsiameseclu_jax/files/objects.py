@@ -123,23 +123,29 @@ def _write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def _write(path: Path, adata: AnnData) -> None:
-    with _allowed():
+    with allowed():
         if path.suffix == ".zarr":
             adata.write_zarr(path)
             return
         adata.strings_to_categoricals()
         if adata.raw is not None:
             adata.strings_to_categoricals(adata.raw.var)
-        with path.open("w+b", buffering=0) as file:
-            sink = _Sink(file)
-            try:
-                with h5py.File(sink, "w") as store:
-                    write_elem(store, "/", adata)
-            except Exception:
-                if sink.error is None:  # else of what it could not read again
-                    raise
-            if sink.error is not None:
-                raise sink.error
+        with path.open("w+b", buffering=0) as file, opened(file, "w") as store:
+            write_elem(store, "/", adata)
+
+
+@contextmanager
+def opened(file: io.RawIOBase, mode: str) -> Iterator[h5py.File]:
+    """Open an HDF5 file in a file that can be written, whose first error is raised at the end."""
+    sink = _Sink(file)
+    try:
+        with h5py.File(sink, mode) as store:
+            yield store
+    except Exception:
+        if sink.error is None:  # else of what it could not read again
+            raise
+    if sink.error is not None:
+        raise sink.error
 
 
 class _Sink(io.RawIOBase):
@@ -192,7 +198,7 @@ class _Sink(io.RawIOBase):
 
 
 @contextmanager
-def _allowed() -> Iterator[None]:
+def allowed() -> Iterator[None]:
     """Let anndata write what it can."""
     settings = {name: value for name, value in _ALLOWED.items() if hasattr(ad.settings, name)}
     with ad.settings.override(**settings), warnings.catch_warnings():

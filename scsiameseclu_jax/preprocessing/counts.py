@@ -37,8 +37,13 @@ def layer_of(adata: AnnData, name: str) -> str | None:
     return None if name == "X" and "X" not in adata.layers else name
 
 
-def totals(raw: sp.csr_matrix) -> np.ndarray:
-    """Return the total counts [n] of cells, float64: in float32 a sum stands still from 2^24 on."""
+def totals(raw: Any) -> np.ndarray:
+    """Return the total counts [n] of cells, float64: in float32 a sum stands still from 2^24 on.
+
+    Of CSR counts [n, g], or of counts in blocks, which know them.
+    """
+    if not sp.issparse(raw):
+        return raw.sum(axis=1).copy()
     found = np.zeros(raw.shape[0])
     some = np.flatnonzero(np.diff(raw.indptr))
     if some.size:
@@ -137,6 +142,30 @@ def counts(adata: AnnData, *, layer: str | None = "counts") -> sp.csr_matrix:
     TypeError
         If the matrix is in a format that is not supported.
     """
+    matrix, name = matrix_of(adata, layer)
+    if not _is_matrix(matrix):
+        remedy = "load it into memory first (`adata.to_memory()`)"
+        if isinstance(matrix, np.ma.MaskedArray):
+            remedy = "fill what is masked (`.filled(0)`, if that is no counts)"
+        msg = (
+            f"Expected {name} to be a numpy array or scipy sparse matrix, found "
+            f"{type(matrix).__name__}; {remedy}."
+        )
+        raise TypeError(msg)
+    check_numbers(matrix, name)
+    found = canonical(matrix)
+    check_counts(*irregular(found), name, adata, layer)
+    if found.data.size == 0 or found.data.max() == 0:
+        msg = f"Expected counts in {name}, found only zeros."
+        raise ValueError(msg)
+    return found
+
+
+def matrix_of(adata: AnnData, layer: str | None) -> tuple[Any, str]:
+    """Return the matrix that counts are to be in, and its name; for the errors see :func:`counts`.
+
+    It may be of any kind, and hold anything.
+    """
     check_anndata(adata)
     if layer is None and "X" in adata.layers:
         msg = (
@@ -159,24 +188,14 @@ def counts(adata: AnnData, *, layer: str | None = "counts") -> sp.csr_matrix:
     if matrix is None:
         msg = f"Expected counts in {name}, found None; name the layer that holds them."
         raise ValueError(msg)
-    if not _is_matrix(matrix):
-        remedy = "load it into memory first (`adata.to_memory()`)"
-        if isinstance(matrix, np.ma.MaskedArray):
-            remedy = "fill what is masked (`.filled(0)`, if that is no counts)"
-        msg = (
-            f"Expected {name} to be a numpy array or scipy sparse matrix, found "
-            f"{type(matrix).__name__}; {remedy}."
-        )
-        raise TypeError(msg)
+    return matrix, name
+
+
+def check_numbers(matrix: Any, name: str) -> None:
+    """Raise ValueError if a matrix does not hold real numbers."""
     if matrix.dtype.kind not in "buif":
         msg = f"Expected {name} to hold numbers, found dtype {matrix.dtype}."
         raise ValueError(msg)
-    canonical = _canonical(matrix)
-    _check_counts(canonical, name, adata, layer)
-    if canonical.data.size == 0 or canonical.data.max() == 0:
-        msg = f"Expected counts in {name}, found only zeros."
-        raise ValueError(msg)
-    return canonical
 
 
 def _matrix(adata: AnnData, layer: str | None) -> Any:
@@ -196,26 +215,30 @@ def _check_whole(adata: AnnData, layer: str | None, name: str) -> None:
         check_sparse(matrix, name)
 
 
-def _canonical(matrix: np.ndarray | sp.spmatrix) -> sp.csr_matrix:
+def canonical(matrix: np.ndarray | sp.spmatrix) -> sp.csr_matrix:
     """Return CSR of a native type, sorted, without zeros; what was passed is never changed."""
     small: dict[str, Any] = {"?": np.uint8, "e": np.float32, "g": np.float64}
     kind = small.get(matrix.dtype.char, matrix.dtype.newbyteorder("="))
-    canonical = sp.csr_matrix(matrix.astype(kind, copy=False))
-    check_sparse(canonical, "the matrix")  # made of a format whose parts are not checked
-    if not canonical.has_canonical_format or not canonical.data.all():
-        canonical = canonical.copy()  # it may share its memory with the one it was made from
-        canonical.sum_duplicates()
-        canonical.eliminate_zeros()
-    return canonical
+    found = sp.csr_matrix(matrix.astype(kind, copy=False))
+    check_sparse(found, "the matrix")  # made of a format whose parts are not checked
+    if not found.has_canonical_format or not found.data.all():
+        found = found.copy()  # it may share its memory with the one it was made from
+        found.sum_duplicates()
+        found.eliminate_zeros()
+    return found
 
 
-def _check_counts(matrix: sp.csr_matrix, name: str, adata: AnnData, layer: str | None) -> None:
-    values = matrix.data
-    if not np.isfinite(values).all():
-        bad = int((~np.isfinite(values)).sum())
-        msg = f"Expected finite counts in {name}, found {bad} values that are NaN or infinite."
+def irregular(matrix: sp.csr_matrix) -> tuple[int, str]:
+    """Return how many values of a matrix are not finite; if none, what they look like."""
+    n_bad = int((~np.isfinite(matrix.data)).sum())
+    return n_bad, "" if n_bad else looks_like(matrix)
+
+
+def check_counts(n_bad: int, looks: str, name: str, adata: AnnData, layer: str | None) -> None:
+    """Raise ValueError for what :func:`irregular` has found, if it is anything."""
+    if n_bad:
+        msg = f"Expected finite counts in {name}, found {n_bad} values that are NaN or infinite."
         raise ValueError(msg)
-    looks = looks_like(matrix)
     if not looks:
         return
     wanted = "non-negative" if looks.startswith("some are negative") else "whole"

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scsiameseclu_jax.checks import check_anndata, names_in
+from scsiameseclu_jax.preprocessing.blocks import Blocks, read_counts
 from scsiameseclu_jax.preprocessing.counts import check_gene_names, counts, totals
 from scsiameseclu_jax.preprocessing.normalization import logarithm
 
@@ -27,7 +28,7 @@ def log_expression(
     Parameters
     ----------
     adata
-        Cells x genes with raw counts; not changed.
+        Cells x genes with raw counts, on disk only for some genes; not changed.
     layer
         See :func:`scsiameseclu_jax.pp.counts`.
     genes
@@ -45,7 +46,7 @@ def log_expression(
         Without raw counts, see :func:`scsiameseclu_jax.pp.counts`; if a gene has no name, or two
         have the same, or there is no such gene.
     """
-    raw = counts(adata, layer=layer)
+    raw = counts(adata, layer=layer) if genes is None else read_counts(adata, layer=layer)
     check_gene_names(adata)
     depths = totals(raw)
     depths[depths == 0] = np.inf  # a cell without counts has none however it is normalised
@@ -57,7 +58,8 @@ def log_expression(
             unknown = [gene for gene, place in zip(genes, places, strict=True) if place < 0]
             msg = f"Expected genes of `var_names` such as {names[0]!r}, found {unknown}."
             raise KeyError(msg)
-        raw, names = raw[:, places], names[places]
+        raw = raw.of_genes(None, places) if isinstance(raw, Blocks) else raw[:, places]
+        names = names[places]
     return AnnData(
         logarithm(raw, size_factors).astype(np.float32),
         obs=pd.DataFrame(index=[str(i) for i in range(adata.n_obs)]),

@@ -56,7 +56,11 @@ def to_genes(raw: sp.csr_matrix, positions: np.ndarray, n_genes: int) -> sp.csr_
     n_genes
         Number b of others.
     """
+    return sp.csr_matrix(raw.astype(np.float64) @ gene_map(positions, n_genes))
+
+
+def gene_map(positions: np.ndarray, n_genes: int) -> sp.csr_matrix:
+    """Return 1 [a, b] where a gene is one of others; for the parameters see :func:`to_genes`."""
     here = np.flatnonzero(positions >= 0)
     shape = len(positions), n_genes
-    where = sp.csr_matrix((np.ones(len(here)), (here, positions[here])), shape=shape)
-    return sp.csr_matrix(raw.astype(np.float64) @ where)
+    return sp.csr_matrix((np.ones(len(here)), (here, positions[here])), shape=shape)

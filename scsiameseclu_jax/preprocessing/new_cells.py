@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import sorted_names
+from scsiameseclu_jax.checks import check_anndata, sorted_names
 from scsiameseclu_jax.preprocessing import normalization
 from scsiameseclu_jax.preprocessing.batches import (
     balanced_neighbors_in,
     center_new,
     read_new_batches,
 )
-from scsiameseclu_jax.preprocessing.counts import counts, gene_names, totals
-from scsiameseclu_jax.preprocessing.genes import align, to_genes
+from scsiameseclu_jax.preprocessing.blocks import Blocks, Selected, read_counts, settled
+from scsiameseclu_jax.preprocessing.counts import gene_names, totals
+from scsiameseclu_jax.preprocessing.genes import align, gene_map, to_genes
 from scsiameseclu_jax.preprocessing.neighbors import nearest_in
 from scsiameseclu_jax.preprocessing.prepare import Preprocessor, as_numbers
 
@@ -34,8 +35,8 @@ class NewCells(NamedTuple):
 
     features: np.ndarray
     """[m, p] float32, as those of the fit."""
-    counts: sp.csr_matrix
-    """[m, g] raw counts of the selected genes."""
+    counts: sp.csr_matrix | Selected
+    """[m, g] raw counts of the selected genes; on disk, if all counts are."""
     size_factors: np.ndarray
     """[m] total counts over the median of the fit's cells; both of the genes that are there."""
     nearest: np.ndarray
@@ -90,11 +91,21 @@ def new_cells(
         the fit's counts, or a cell has no counts of the fit's genes; if genes are missing, and the
         model was saved by a version that did not keep what that means for the others.
     """
-    raw = counts(adata, layer=layer)
-    raw, held = _of_genes(raw, gene_names(adata), preprocessor)
+    check_anndata(adata)
+    adata = settled(adata)
+    raw = read_counts(adata, layer=layer)
+    positions, held = _positions(gene_names(adata), preprocessor)
     present = held[preprocessor.selected]
     usual = _usual_total(preprocessor, held)
-    depths = totals(raw)
+    known = {"positions": positions, "usual": usual, "present": present}
+    known["preprocessor"] = preprocessor._replace(batches=None)  # which are of all cells
+    selected: sp.csr_matrix | Selected
+    if isinstance(raw, Blocks):
+        depths, x = (np.concatenate(one) for one in zip(*raw.map(_of_block, **known), strict=True))
+        where = gene_map(positions, len(preprocessor.genes))[:, preprocessor.selected]
+        selected = Selected(raw, where, np.arange(raw.shape[0]))
+    else:
+        depths, x, selected = _of_cells(raw, **known)
     empty = np.flatnonzero(depths == 0)
     if empty.size:
         msg = (
@@ -103,13 +114,8 @@ def new_cells(
         )
         raise ValueError(msg)
     size_factors = depths / usual
-    selected = raw[:, preprocessor.selected]
     if preprocessor.projection is None:
         x = _representation(adata, preprocessor)
-    else:
-        logged = normalization.logarithm(selected, size_factors)
-        axes = preprocessor.projection.axes * present[:, None]
-        x = normalization.project(logged, preprocessor.projection._replace(axes=axes))
     batches = preprocessor.batches
     codes = None if batches is None else read_new_batches(adata, batches)
     if batches is not None and codes is not None:
@@ -141,10 +147,33 @@ def new_cells(
     )
 
 
-def _of_genes(
-    raw: sp.csr_matrix, names: list[str], preprocessor: Preprocessor
-) -> tuple[sp.csr_matrix, np.ndarray]:
-    """Return counts [m, G] of the fit's genes, and which of them [G] are present."""
+def _of_cells(
+    raw: sp.csr_matrix,
+    *,
+    positions: np.ndarray,
+    usual: float,
+    present: np.ndarray,
+    preprocessor: Preprocessor,
+) -> tuple[np.ndarray, np.ndarray, sp.csr_matrix]:
+    """Return totals [m] of cells, their components [m, p], counts [m, g] of selected genes."""
+    raw = to_genes(raw, positions, len(preprocessor.genes))
+    depths, selected = totals(raw), raw[:, preprocessor.selected]
+    projection = preprocessor.projection
+    if projection is None:
+        return depths, np.zeros((len(depths), 0)), selected
+    # cells without counts are refused once all are known
+    logged = normalization.logarithm(selected, np.where(depths > 0, depths, 1) / usual)
+    projection = projection._replace(axes=projection.axes * present[:, None])
+    return depths, normalization.project(logged, projection), selected
+
+
+def _of_block(block: sp.csr_matrix, **known: Any) -> tuple[np.ndarray, np.ndarray]:
+    depths, x, _ = _of_cells(block, **known)
+    return depths, x
+
+
+def _positions(names: list[str], preprocessor: Preprocessor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the place [a] of each gene among the fit's, and which of those [G] are present."""
     positions = align(names, preprocessor.genes)
     held = np.bincount(positions[positions >= 0], minlength=len(preprocessor.genes))
     if (held > 1).any():
@@ -159,7 +188,7 @@ def _of_genes(
             f"{', '.join(names[:_NAMED])}. Names of the same kind are needed in `var_names`."
         )
         raise ValueError(msg)
-    return to_genes(raw, positions, len(preprocessor.genes)), held > 0
+    return positions, held > 0
 
 
 def _usual_total(preprocessor: Preprocessor, held: np.ndarray) -> float:

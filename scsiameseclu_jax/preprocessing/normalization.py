@@ -7,7 +7,7 @@ large in one normalisation only is as likely its artefact as a cell type.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,9 @@ from scsiameseclu_jax.config import Config
 
 _THETA = 100.0  # inverse dispersion of the Pearson residuals, the custom of the field
 _ROWS = 2048  # cells that are made dense at a time
+
+Rows = Callable[[slice], np.ndarray]
+"""Makes some rows dense."""
 
 
 class Projection(NamedTuple):
@@ -57,22 +60,30 @@ def log_normalize(
     -------
     [n, h] logarithmic values, and which genes [g] they are of.
     """
-    import scanpy as sc
-
     logged = logarithm(raw, size_factors)
     chosen = np.ones(raw.shape[1], bool)
     if raw.shape[1] > n_top_genes:
-        cells = AnnData(logged.astype(np.float32))
-        if batch is not None:
-            cells.obs["batch"] = pd.Categorical(batch)
-        table = sc.pp.highly_variable_genes(
-            cells,
-            n_top_genes=n_top_genes,
-            batch_key=None if batch is None else "batch",
-            inplace=False,
-        )
-        chosen = np.asarray(table["highly_variable"], dtype=bool)
+        chosen = variable_genes(logged.astype(np.float32), n_top_genes, batch)
     return logged[:, chosen], chosen
+
+
+def variable_genes(logged: Any, n_top_genes: int, batch: np.ndarray | None = None) -> np.ndarray:
+    """Return which genes [g] vary most, by logarithmic values [n, g], sparse or a Dask array.
+
+    For the other parameters see :func:`log_normalize`.
+    """
+    import scanpy as sc
+
+    cells = AnnData(logged)
+    if batch is not None:
+        cells.obs["batch"] = pd.Categorical(batch)
+    table = sc.pp.highly_variable_genes(
+        cells,
+        n_top_genes=n_top_genes,
+        batch_key=None if batch is None else "batch",
+        inplace=False,
+    )
+    return np.asarray(table["highly_variable"], dtype=bool)
 
 
 def logarithm(raw: sp.csr_matrix, size_factors: np.ndarray) -> sp.csr_matrix:
@@ -120,51 +131,90 @@ def components(
     scale
         Scale every gene to unit variance first, and clip at 10 standard deviations.
     """
-    n_genes = logged.shape[1]
-    limits, deviation = np.full(n_genes, np.inf), np.ones(n_genes)
+    n, n_genes = logged.shape
+    limits, deviations = np.full(n_genes, np.inf), np.ones(n_genes)
     if scale:
         mean = np.asarray(logged.mean(axis=0)).ravel()
         square = np.asarray(logged.multiply(logged).mean(axis=0)).ravel()
-        deviation = np.sqrt(np.maximum(square - mean**2, 0))
-        deviation[deviation == 0] = 1
-        limits = mean + 10 * deviation  # scanpy's scale(max_value=10), for uncentred values
-    scaled = _scaled(logged, limits, deviation)
+        limits, deviations = limits_of(mean, square)
+    scaled = _scaled(logged, limits, deviations)
     center = np.asarray(scaled.mean(axis=0)).ravel()
+    values, axes = _principal(_centered(scaled, center), n, n_genes, n_components)
+    return values, Projection(limits, deviations, center, axes)
 
+
+def limits_of(mean: np.ndarray, square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the largest value to keep of each gene [g], and its standard deviation or 1.
+
+    By the means [g] of logarithmic values and of their squares.
+    """
+    deviations = np.sqrt(np.maximum(square - mean**2, 0))
+    deviations[deviations == 0] = 1
+    return mean + 10 * deviations, deviations  # scanpy's scale(max_value=10), uncentred
+
+
+def scaled_rows(
+    logged: sp.csr_matrix, limits: np.ndarray, deviations: np.ndarray, center: np.ndarray
+) -> Rows:
+    """Return what makes rows of logarithmic values [n, g] dense: clipped, scaled, centred."""
+    return _centered(_scaled(logged, limits, deviations), center)
+
+
+def _centered(scaled: sp.csr_matrix, center: np.ndarray) -> Rows:
     def rows(part: slice) -> np.ndarray:
         return scaled[part].toarray() - center.astype(np.float32)
 
-    values, axes = _principal(rows, scaled.shape[0], n_genes, n_components)
-    return values, Projection(limits, deviation, center, axes)
+    return rows
 
 
 def _principal(
-    rows: Callable[[slice], np.ndarray], n: int, n_genes: int, n_components: int
+    rows: Rows, n: int, n_genes: int, n_components: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return principal components [n, p] and their axes [g, p] of rows that are made in blocks.
 
     By the eigenvectors of the covariance of the genes, or of the cells where they are fewer: dense
     products of blocks are several times faster than an iteration that goes over all values again
-    and again. `rows` are float32, nearly centred; products are added up in float64.
+    and again.
     """
-    blocks = [slice(start, min(start + _ROWS, n)) for start in range(0, n, _ROWS)]
-    if n < n_genes and len(blocks) == 1:
-        x = rows(blocks[0])
+    if n < n_genes and n <= _ROWS:
+        x = rows(slice(0, n))
         x -= x.mean(axis=0)
         axes = x.T @ _leading(x @ x.T, n_components)
         axes /= np.linalg.norm(axes, axis=0)
         return x @ axes, axes
-    total, gram = np.zeros(n_genes), np.zeros((n_genes, n_genes))
-    for block in blocks:
-        x = rows(block)
+    mean, axes = leading_axes(moments(rows, n, n_genes), n, n_components)
+    return on_axes(rows, n, mean, axes), axes
+
+
+def moments(rows: Rows, n: int, n_genes: int) -> np.ndarray:
+    """Return sums [1 + g, g] over n rows: of each gene, then of products of two.
+
+    `rows` are float32, nearly centred; products are added up in float64.
+    """
+    sums = np.zeros((1 + n_genes, n_genes))
+    total, gram = sums[0], sums[1:]
+    for part in _parts(n):
+        x = rows(part)
         total += x.sum(axis=0, dtype=np.float64)
         gram += x.T @ x
-    mean = total / n
-    gram -= n * np.outer(mean, mean)
-    axes = _leading(gram, n_components)
+    return sums
+
+
+def leading_axes(sums: np.ndarray, n: int, n_components: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means [g] and leading principal axes [g, p] of n rows with such moments."""
+    mean = sums[0] / n
+    return mean, _leading(sums[1:] - n * np.outer(mean, mean), n_components)
+
+
+def on_axes(rows: Rows, n: int, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """Return components [n, p], float32, of n rows on axes [g, p], less those of the mean [g]."""
     offset = (mean @ axes).astype(np.float32)
     single = axes.astype(np.float32)
-    return np.concatenate([rows(block) @ single - offset for block in blocks]), axes
+    return np.concatenate([rows(part) @ single - offset for part in _parts(n)])
+
+
+def _parts(n: int) -> list[slice]:
+    return [slice(start, min(start + _ROWS, n)) for start in range(0, n, _ROWS)]
 
 
 def _leading(gram: np.ndarray, n_components: int) -> np.ndarray:
@@ -216,7 +266,15 @@ def residual_components(raw: sp.csr_matrix, n_components: int) -> np.ndarray:
     # in float32 a sum stands still from 2^24 on
     shares = np.bincount(raw.indices, weights=raw.data, minlength=n_genes)
     shares = (shares / totals.sum(dtype=np.float64)).astype(np.float32)
-    limit = np.float32(np.sqrt(n))
+    return _principal(residual_rows(raw, totals, shares, n), n, n_genes, n_components)[0]
+
+
+def residual_rows(raw: sp.csr_matrix, totals: np.ndarray, shares: np.ndarray, n_cells: int) -> Rows:
+    """Return what makes Pearson residuals of rows of counts [n, g], clipped at sqrt(n_cells).
+
+    Both float32: total counts [n, 1] of the cells, and the share [g] of each gene in those of all.
+    """
+    limit = np.float32(np.sqrt(n_cells))
 
     def rows(part: slice) -> np.ndarray:
         mean = np.maximum(totals[part] * shares, np.float32(1e-12))  # a cell may have none of these
@@ -224,4 +282,4 @@ def residual_components(raw: sp.csr_matrix, n_components: int) -> np.ndarray:
         residual /= np.sqrt(mean + mean**2 / np.float32(_THETA))
         return np.clip(residual, -limit, limit, out=residual)
 
-    return _principal(rows, n, n_genes, n_components)[0]
+    return rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,15 +13,17 @@ from anndata import AnnData
 from scsiameseclu_jax.checks import check_anndata, sorted_names
 from scsiameseclu_jax.config import Config, shown
 from scsiameseclu_jax.inputs import check_sparse
-from scsiameseclu_jax.preprocessing import normalization
 from scsiameseclu_jax.preprocessing.batches import Batches, balanced_neighbors, center, read_batches
+from scsiameseclu_jax.preprocessing.blocks import Blocks, Selected, loaded, read_counts, settled
 from scsiameseclu_jax.preprocessing.constraints import (
     Constraints,
     ConstraintsLike,
     find_constraints,
 )
-from scsiameseclu_jax.preprocessing.counts import check_cell_names, check_gene_names, counts, totals
+from scsiameseclu_jax.preprocessing.counts import check_cell_names, check_gene_names
+from scsiameseclu_jax.preprocessing.measures import canonical_order, measure
 from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors, search_of
+from scsiameseclu_jax.preprocessing.normalization import Projection
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Preprocessor(NamedTuple):
     expected: np.ndarray | None
     """[G] counts of each gene in a cell of size factor 1, the mean; they sum to the median total.
     None of a model of an earlier version."""
-    projection: normalization.Projection | None
+    projection: Projection | None
     """From logarithmic values to components; None with `use_rep`."""
     use_rep: str | None
     """Key in ``obsm`` of the features, if they were given."""
@@ -65,8 +66,9 @@ class Prepared(NamedTuple):
     """[n, p] float32, unit variance overall."""
     others: list[np.ndarray]
     """Further representations of the same cells, each [n, p] float32, for the first partition."""
-    counts: sp.csr_matrix
-    """[n, g] raw counts of the selected genes, uint16 or the unsigned integer type that fits."""
+    counts: sp.csr_matrix | Selected
+    """[n, g] raw counts of the selected genes, uint16 or the unsigned integer type that fits; on
+    disk, if all counts are."""
     size_factors: np.ndarray
     """[n] float32, total counts over their median."""
     senders: np.ndarray
@@ -88,8 +90,12 @@ class Prepared(NamedTuple):
     fingerprint: str
     """16 hexadecimal digits of the counts, whatever the order of the cells."""
 
+    def without_counts(self) -> Prepared:
+        """Return the same cells with counts of no gene."""
+        return self._replace(counts=sp.csr_matrix((len(self.order), 0), dtype=self.counts.dtype))
 
-def check(adata: AnnData, *, layer: str | None, config: Config) -> sp.csr_matrix:
+
+def check(adata: AnnData, *, layer: str | None, config: Config) -> sp.csr_matrix | Blocks:
     """Check everything that can be checked before anything long starts; return the counts.
 
     Raises
@@ -114,7 +120,7 @@ def problems(
     use_rep: str | None = None,
     neighbors_key: str | None = None,
     batch_key: str | None = None,
-) -> tuple[sp.csr_matrix | None, dict[str, Exception]]:
+) -> tuple[sp.csr_matrix | Blocks | None, dict[str, Exception]]:
     """Return the counts, if they are counts, and every error that a fit would end with, by subject.
 
     Parameters
@@ -130,6 +136,7 @@ def problems(
         If it is no AnnData object.
     """
     check_anndata(adata)
+    adata = settled(adata)
     found: dict[str, Exception] = {}
 
     def attempt(subject: str, step: Callable[..., Any], *given: Any, **named: Any) -> Any:
@@ -141,7 +148,7 @@ def problems(
 
     attempt("cell names", check_cell_names, adata)
     attempt("gene names", check_gene_names, adata)
-    raw = attempt("counts", counts, adata, layer=layer)
+    raw = attempt("counts", read_counts, adata, layer=layer)
     if raw is not None:
         attempt("empty cells", _check_empty, adata, raw, layer)
         attempt("size", _check_size, adata, raw, config)
@@ -154,7 +161,7 @@ def problems(
     return raw, found
 
 
-def _check_empty(adata: AnnData, raw: sp.csr_matrix, layer: str | None) -> None:
+def _check_empty(adata: AnnData, raw: sp.csr_matrix | Blocks, layer: str | None) -> None:
     empty = np.flatnonzero(np.asarray(raw.sum(axis=1)).ravel() == 0)
     if empty.size:
         msg = (
@@ -164,7 +171,7 @@ def _check_empty(adata: AnnData, raw: sp.csr_matrix, layer: str | None) -> None:
         raise ValueError(msg)
 
 
-def _check_size(adata: AnnData, raw: sp.csr_matrix, config: Config) -> None:
+def _check_size(adata: AnnData, raw: sp.csr_matrix | Blocks, config: Config) -> None:
     needed = config.network.n_latent + 1
     expressed = int((raw.getnnz(axis=0) > 0).sum())
     if min(expressed, adata.n_obs) < needed:
@@ -186,7 +193,7 @@ def _without_empty(adata: AnnData, layer: str | None) -> str:
 def prepare(
     adata: AnnData,
     *,
-    raw: sp.csr_matrix | None = None,
+    raw: sp.csr_matrix | Blocks | None = None,
     layer: str | None = "counts",
     use_rep: str | None = None,
     neighbors_key: str | None = None,
@@ -232,28 +239,12 @@ def prepare(
         (None, np.zeros(0)) if use_rep is None else _representation(adata, use_rep)
     )
     links = None if neighbors_key is None else _connectivities(adata, neighbors_key)
-    expressed = raw.getnnz(axis=0) > 0
-    raw = raw[:, expressed]
-    order, fingerprint = _canonical_order(raw, batch, representation)
-    raw = raw[order]
+    measured = measure(raw, batch, representation, config=config)
+    order = measured.order
     batch = None if batch is None else batch[order]
     if constraints is not None:
         constraints = constraints._replace(rows=np.argsort(order)[constraints.rows])
-
-    depths = totals(raw)
-    median = float(np.median(depths))
-    size_factors = depths / median
-    logged, chosen = normalization.log_normalize(
-        raw, size_factors, config.preprocessing.n_top_genes, batch
-    )
-    projection = None
-    if representation is None:
-        _check_varied(logged)
-        (x, *others), projection = normalization.representations(
-            logged, raw[:, chosen], config=config
-        )
-    else:
-        x, others = representation[order], []
+    x, *others = measured.components if representation is None else [representation[order]]
     batches = None
     if batch is not None and batch_key is not None:
         x, means = center(x, batch)
@@ -277,8 +268,8 @@ def prepare(
     return Prepared(
         features=x.astype(np.float32),
         others=[other.astype(np.float32) for other in others],
-        counts=_small(raw[:, chosen]),
-        size_factors=size_factors.astype(np.float32),
+        counts=measured.counts,
+        size_factors=measured.size_factors.astype(np.float32),
         senders=senders,
         receivers=receivers,
         weights=weights,
@@ -287,17 +278,17 @@ def prepare(
         constraints=constraints,
         order=order,
         preprocessor=Preprocessor(
-            genes=[str(name) for name in adata.var_names[expressed]],
-            selected=np.flatnonzero(chosen),
-            median_total=median,
-            expected=_gene_totals(raw) / size_factors.sum(),
-            projection=projection,
+            genes=[str(name) for name in adata.var_names[measured.expressed]],
+            selected=np.flatnonzero(measured.chosen),
+            median_total=measured.median,
+            expected=measured.gene_totals / measured.size_factors.sum(),
+            projection=measured.projection,
             use_rep=use_rep,
             mean=mean,
             scale=scale,
             batches=batches,
         ),
-        fingerprint=fingerprint,
+        fingerprint=measured.fingerprint,
     )
 
 
@@ -323,9 +314,10 @@ def identify(
     TypeError, ValueError, KeyError
         If they cannot be read.
     """
+    adata = settled(adata)
     batch = None if batch_key is None else read_batches(adata, batch_key)[0]
     representation = None if use_rep is None else _representation(adata, use_rep)[0]
-    return _canonical_order(counts(adata, layer=layer), batch, representation)
+    return canonical_order(read_counts(adata, layer=layer), batch, representation)
 
 
 def _representation(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -397,7 +389,7 @@ def _connectivities(adata: AnnData, key: str) -> sp.csr_matrix:
         raise KeyError(msg)
     whole = getattr(adata, "_adata_ref", None)
     for source in (adata if whole is None else whole, adata):  # the whole, before a view is cut
-        graph = source.obsp[name]
+        graph = loaded(source.obsp[name])
         if sp.issparse(graph):
             check_sparse(graph, f"obsp[{name!r}]")
     if graph.dtype.kind not in "buif" or not np.isfinite(_values(graph)).all():
@@ -416,55 +408,6 @@ def _connectivities(adata: AnnData, key: str) -> sp.csr_matrix:
 
 def _values(matrix: Any) -> np.ndarray:
     return matrix.data if sp.issparse(matrix) else np.asarray(matrix)
-
-
-def _check_varied(logged: sp.csr_matrix) -> None:
-    """Raise ValueError if all cells are alike once their depth is taken away."""
-    stored = np.diff(logged.indptr)
-    if (stored != stored[0]).any():
-        return
-    genes, values = (part.reshape(len(stored), -1) for part in (logged.indices, logged.data))
-    if (genes == genes[0]).all() and np.allclose(values, values[0], rtol=1e-6, atol=0):
-        msg = (
-            f"Expected cells that differ in the genes that are kept, found all {len(stored)} alike "
-            "but for their depth: there is nothing to cluster."
-        )
-        raise ValueError(msg)
-
-
-def _canonical_order(
-    raw: sp.csr_matrix, batch: np.ndarray | None, features: np.ndarray | None
-) -> tuple[np.ndarray, str]:
-    """Order cells by a hash of what is known of each, and fingerprint them all."""
-    expressed = raw.getnnz(axis=0) > 0
-    if not expressed.all():
-        raw = raw[:, expressed]
-    parts = [part for part in (batch, features) if part is not None]
-    known = np.column_stack(parts) if parts else None
-    # more than single precision holds
-    kind = "<f4" if raw.data.max(initial=0) <= 2**24 else "<f8"
-    digests = []
-    for i in range(raw.shape[0]):
-        part = slice(raw.indptr[i], raw.indptr[i + 1])
-        row = hashlib.blake2b(raw.indices[part].astype("<i4").tobytes(), digest_size=16)
-        row.update(raw.data[part].astype(kind).tobytes())
-        if known is not None:
-            row.update(known[i].astype("<f4").tobytes())
-        digests.append(row.digest())
-    order = np.array(sorted(range(len(digests)), key=digests.__getitem__))
-    whole = hashlib.sha256(b"".join(digests[i] for i in order)).hexdigest()
-    return order, whole[:16]
-
-
-def _gene_totals(raw: sp.csr_matrix) -> np.ndarray:
-    """Return the total counts [g] of genes, float64."""
-    return np.bincount(raw.indices, weights=raw.data, minlength=raw.shape[1])
-
-
-def _small(raw: sp.csr_matrix) -> sp.csr_matrix:
-    """Return counts in a small type."""
-    # 8 bits would seldom do, and be a type of its own to compile for
-    return raw.astype(np.promote_types(np.uint16, np.min_scalar_type(int(raw.data.max()))))
 
 
 def _pad_columns(features: np.ndarray, config: Config) -> np.ndarray:

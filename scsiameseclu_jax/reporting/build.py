@@ -47,7 +47,8 @@ def report(
     ----------
     adata
         After :func:`scsiameseclu_jax.tl.siameseclu` or :func:`scsiameseclu_jax.tl.predict`; not
-        changed. Without the coordinates of :func:`scsiameseclu_jax.tl.umap` they are computed here.
+        changed. Counts may be on disk. Without the coordinates of
+        :func:`scsiameseclu_jax.tl.umap` they are computed here.
     path
         Where to write, ``.html``; whole or not at all.
     key

@@ -6,10 +6,12 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax import pl, tl
+from scsiameseclu_jax.preprocessing.blocks import Blocks, read_counts
 from scsiameseclu_jax.preprocessing.count_splitting import FIT, TEST
 from scsiameseclu_jax.preprocessing.counts import layer_of
 from scsiameseclu_jax.reporting.figures import figure
@@ -33,6 +35,7 @@ from scsiameseclu_jax.tl.ties import Tie, markers_tied
 logger = logging.getLogger(__name__)
 
 _GENES = 10  # of each cluster in the short table
+_CELLS, _LEAST_CELLS = 20_000, 200  # that are tested, and of each cluster, if counts are on disk
 # Of each cluster in the plot, by the number of clusters: more could not be read.
 _DOTS = {12: 4, 25: 3, 50: 2, 10**9: 1}
 _COLUMNS: dict[str, tuple[str, bool, Callable[[Any], str]]] = {
@@ -49,7 +52,7 @@ def markers(result: Result, *, find_them: bool) -> Section | None:
     """List marker genes; find them first if that is asked for, and they are not there."""
     name, title = "markers", "Marker genes"
     source, about = result.adata, None
-    stored = _stored(result, source)
+    stored = _stored(result, source, result.clusters)
     if stored is None or stored.changed or not stored.names:
         lacking = "the file does not hold them."
         if stored is not None:
@@ -60,8 +63,11 @@ def markers(result: Result, *, find_them: bool) -> Section | None:
                 source = _found(result)
             except ValueError as error:
                 return Section(name, title, paragraphs(f"None were looked for: {error}"))
-            about = small(f"Found for this report by scs.tl.markers; {lacking}")
-            stored = _stored(result, source)
+            where = (
+                "" if source.n_obs == len(result.clusters) else f" in {source.n_obs} of the cells"
+            )
+            about = small(f"Found for this report by scs.tl.markers{where}; {lacking}")
+            stored = _stored(result, source, source.obs[result.key])
         elif stored is not None:
             about = note(f"Find them anew by scs.tl.markers: {lacking}")
     if stored is None:
@@ -75,28 +81,41 @@ def markers(result: Result, *, find_them: bool) -> Section | None:
     return Section(name, title, join(parts))
 
 
-def _stored(result: Result, source: AnnData) -> Tie | None:
-    """Return whose markers an object holds, if it holds any."""
+def _stored(result: Result, source: AnnData, clusters: pd.Series) -> Tie | None:
+    """Return whose markers an object holds of such clusters, if it holds any."""
     if not {f"{result.key}_top_markers", f"{result.key}_markers"} <= set(source.uns):
         return None
-    return markers_tied(source, result.key, result.clusters.array)
+    return markers_tied(source, result.key, clusters.array)
 
 
 def _found(result: Result) -> AnnData:
     """Find marker genes in an object of its own, so that the user's stays as it is."""
     adata, layer = result.adata, str(result.params.get("layer", "counts"))
+    tested = TEST if layer == FIT and TEST in adata.layers else layer
+    x, layers, rows = adata.X, dict(adata.layers), np.arange(adata.n_obs)
+    if isinstance(result.counts, Blocks):
+        rows = _some(result.clusters.cat.codes.to_numpy())
+        drawn = read_counts(adata, layer=layer_of(adata, tested))[rows]
+        x, layers = drawn, {tested: drawn} if tested in layers else {}
+    proba = f"{result.key}_proba"
     part = AnnData(
-        adata.X,
-        obs=pd.DataFrame({result.key: result.clusters}),
+        x,
+        obs=pd.DataFrame({result.key: result.clusters.iloc[rows]}),
         var=pd.DataFrame(index=adata.var_names),
-        obsm={name: adata.obsm[name] for name in (f"{result.key}_proba",) if name in adata.obsm},
-        layers={name: adata.layers[name] for name in adata.layers if name is not None},
+        obsm={proba: np.asarray(adata.obsm[proba])[rows]} if proba in adata.obsm else {},
+        layers={name: values for name, values in layers.items() if name is not None},
         uns={name: adata.uns[name] for name in (result.key, "counts_split") if name in adata.uns},
     )
-    tested = TEST if layer == FIT and TEST in part.layers else layer
-    logger.info("looking for marker genes")
+    logger.info("looking for marker genes in %d cells", part.n_obs)
     tl.markers(part, result.key, layer=layer_of(part, tested))
     return part
+
+
+def _some(codes: np.ndarray) -> np.ndarray:
+    """Return the rows of some cells at random, and of more of small clusters."""
+    order = np.random.default_rng(0).permutation(len(codes))
+    few = [order[codes[order] == code][:_LEAST_CELLS] for code in np.unique(codes)]
+    return np.unique(np.concatenate([order[:_CELLS], *few]))
 
 
 def _dots(source: AnnData, result: Result) -> Html | None:

@@ -13,7 +13,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scsiameseclu_jax.checks import check_anndata
-from scsiameseclu_jax.preprocessing.counts import counts, layer_of, totals
+from scsiameseclu_jax.preprocessing.blocks import Blocks, read_counts, settled
+from scsiameseclu_jax.preprocessing.counts import layer_of, totals
 from scsiameseclu_jax.preprocessing.expression import groups
 from scsiameseclu_jax.reporting.markup import Html, tag
 from scsiameseclu_jax.tl.record import UNASSIGNED, is_calibrated
@@ -41,8 +42,8 @@ class Result:
     """What was asked for."""
     manifest: dict[str, Any]
     """What was run."""
-    counts: sp.csr_matrix | None
-    """[n, g] raw counts, if the object holds them."""
+    counts: sp.csr_matrix | Blocks | None
+    """[n, g] raw counts, if the object holds them, in memory or on disk."""
     problem: str
     """Why it does not."""
 
@@ -146,6 +147,7 @@ def find(adata: AnnData, key: str) -> Result:
         If it has no such clustering; the message names those that there are.
     """
     check_anndata(adata)
+    adata = settled(adata)
     there = [name for name in adata.uns if _is_clustering(adata, name)]
     if key not in there:
         found = f"those of the keys {there}" if there else "none"
@@ -183,12 +185,12 @@ def _is_clustering(adata: AnnData, name: object) -> bool:
     return held and isinstance(name, str) and name in adata.obs
 
 
-def _counts(adata: AnnData, params: dict) -> tuple[sp.csr_matrix | None, str]:
+def _counts(adata: AnnData, params: dict) -> tuple[sp.csr_matrix | Blocks | None, str]:
     layer = layer_of(adata, str(params.get("layer", "counts")))
     if adata.X is None and layer is None:
         return None, "there is no matrix"
     try:
-        return counts(adata, layer=layer), ""
+        return read_counts(adata, layer=layer), ""
     except (KeyError, TypeError, ValueError) as error:
         return None, str(error.args[0])
 

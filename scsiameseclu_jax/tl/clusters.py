@@ -13,6 +13,7 @@ from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.checks import check_key, check_share
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.model import SiameseClu
+from scsiameseclu_jax.preprocessing.blocks import settled
 from scsiameseclu_jax.preprocessing.constraints import OPTIONS, ConstraintsLike, find_answers
 from scsiameseclu_jax.preprocessing.counts import in_memory
 from scsiameseclu_jax.tl.questions import answer, is_fitted
@@ -65,6 +66,8 @@ def siameseclu(
     ----------
     adata
         Cells x genes; of its ``obs`` only the columns of `batch_key` and `restrict_to` are read.
+        Counts may be on disk: a Dask array, as ``anndata.experimental.read_lazy`` and
+        :func:`scsiameseclu_jax.datasets.read_lazy` have it, or backed. They are read in blocks.
     n_clusters
         Number of clusters, 2 to ``n_obs - 1``, or ``"auto"``: see :func:`estimate_n_clusters`.
     layer
@@ -157,9 +160,9 @@ def siameseclu(
     check_key(key_added)
     check_share("min_confidence", min_confidence)
     check_writable(adata, copy=copy)
-    cells = adata
+    cells = settled(adata)
     if restrict_to is not None:
-        cells = in_memory(adata[restricted(adata, restrict_to)])
+        cells = in_memory(cells[restricted(cells, restrict_to)])
         key_added = "siameseclu_R" if key_added == "siameseclu" else key_added
     model = SiameseClu(n_clusters, config=config)
     if n_resamples:
@@ -170,7 +173,7 @@ def siameseclu(
         find_answers(cells, answers)  # says what is wrong with them
         if restrict_to is None and not n_resamples and not isinstance(rng, np.random.Generator):
             asked = options | {"layer": layer or "X", "min_confidence": min_confidence}
-            if is_fitted(adata, key_added, n_clusters, model.config, rng, asked):
+            if is_fitted(cells, key_added, n_clusters, model.config, rng, asked):
                 return answer(adata, answers, key=key_added, keep=False, copy=copy)
     options |= {"checkpoint_dir": checkpoint_dir, "every": every}
     model.fit(cells, layer=layer, **options, rng=rng, progress=progress)
@@ -227,7 +230,8 @@ def add_clusters(
     """
     check_key(key_added)
     check_share("min_confidence", min_confidence)
-    model.check_cells(adata if restrict_to is None else adata[restricted(adata, restrict_to)])
+    cells = settled(adata)
+    model.check_cells(cells if restrict_to is None else cells[restricted(cells, restrict_to)])
     return write_clusters(
         adata,
         model,
@@ -294,7 +298,7 @@ def predict(
     Parameters
     ----------
     adata
-        New cells x genes with raw counts; genes are found by name.
+        New cells x genes with raw counts, on disk or not; genes are found by name.
     model
         A fitted or loaded model.
     layer

@@ -14,6 +14,7 @@ from scsiameseclu_jax.certainty.stability import hints
 from scsiameseclu_jax.checks import check_column
 from scsiameseclu_jax.model import SiameseClu
 from scsiameseclu_jax.partition.questions import Pool
+from scsiameseclu_jax.preprocessing.blocks import settle
 from scsiameseclu_jax.preprocessing.count_splitting import FIT, TEST
 from scsiameseclu_jax.preprocessing.counts import in_memory
 from scsiameseclu_jax.preprocessing.expression import groups as groups_of
@@ -104,9 +105,12 @@ def writable(adata: AnnData, *, copy: bool) -> AnnData:
     """Return an object that can be written to: a copy, in memory, or itself, no view."""
     check_writable(adata, copy=copy)
     if copy:
-        return in_memory(adata)
+        adata = in_memory(adata)
+        settle(adata)
+        return adata
     if adata.is_view:
         adata._init_as_actual(adata.copy())
+    settle(adata)
     return adata
 
 

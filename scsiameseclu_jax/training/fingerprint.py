@@ -15,6 +15,7 @@ import numpy as np
 
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.checks import default_device
+from scsiameseclu_jax.preprocessing.blocks import Selected
 from scsiameseclu_jax.preprocessing.prepare import Prepared
 
 _PACKAGES = ("scsiameseclu-jax", "jax", "jaxlib", "optax", "flax", "ott-jax")
@@ -42,9 +43,13 @@ def fingerprint(
         The seed.
     """
     counts = prepared.counts
+    if isinstance(counts, Selected):  # on disk
+        kept = [prepared.fingerprint, counts.genes, counts.order]
+    else:
+        kept = [counts.data, counts.indices, counts.indptr]
     cells = [prepared.features, *prepared.others, prepared.size_factors]
     parts = {
-        "cells": [*cells, counts.data, counts.indices, counts.indptr, prepared.batch],
+        "cells": [*cells, *kept, prepared.batch],
         "links": [prepared.senders, prepared.receivers, prepared.weights],
         "known pairs": prepared.constraints,
         "config": method.config.fingerprint(),

@@ -20,6 +20,7 @@ _PROGRAMS = 0.63e9  # on top, once all steps are compiled
 _CANDIDATES = 100  # of a cell: some 90 partitions, a byte each
 _EDGES = 24  # of a cell in a symmetrised 15-neighbour graph, as padded
 _COPIES = 6  # of a weight: itself, its gradient, two moments, its update, all once more in a row
+_BLOCKS = 0.5e9  # blocks of counts on disk, while they are read
 _DENSITY = 0.1  # share of counts that are not zero, if nothing is known
 
 
@@ -33,7 +34,12 @@ class Memory(NamedTuple):
 
 
 def estimate_memory(
-    n_cells: int, n_genes: int, config: Config | None = None, *, n_values: int | None = None
+    n_cells: int,
+    n_genes: int,
+    config: Config | None = None,
+    *,
+    n_values: int | None = None,
+    lazy: bool = False,
 ) -> Memory:
     """Estimate the peak memory of a fit, linear in the number of cells.
 
@@ -45,6 +51,8 @@ def estimate_memory(
         All settings; the defaults, if not given.
     n_values
         Counts that are not zero; a tenth of all, if not given.
+    lazy
+        Whether counts stay on disk.
 
     Raises
     ------
@@ -63,6 +71,7 @@ def estimate_memory(
         raise ValueError(msg)
     config = Config() if config is None else config
     values = (_DENSITY * n_genes * n_cells if n_values is None else n_values) / n_cells
+    values = 0 if lazy else values
     kept = min(n_genes, config.preprocessing.n_top_genes)
     p = config.preprocessing.n_components
     # of each cell: the input, its components in three normalisations, counts of the kept genes,
@@ -70,12 +79,15 @@ def estimate_memory(
     held = 8 * values + 3 * 4 * p + 6 * values * kept / n_genes + _CANDIDATES
     prepared = 45 * values + 10 * 8 * p
     graph = _EDGES * (12 + 1.5 * 8 + 4) + 4 * p
-    counts = 2 * F.bucket(kept)
+    on_device = not lazy or config.training.sees_counts()
+    counts = 2 * F.bucket(kept) if on_device else 0
     network = config.network
     widths, d = sum(network.graph_layers), network.n_latent
     wide = 2 * (sum(network.feature_layers) + sum(network.projection_layers))
     step = 4 * (34 * widths + wide + 150 * d + 13 * p + 40)
     inference = 4 * (9 * widths + wide + 16 * d) + 800
+    if not on_device:  # nor is there a step on all cells
+        step = inference
     learned = _learned(n_cells, p, kept, config)
     if n_cells <= config.scale.full_cells:
         device = n_cells * (graph + counts + step)
@@ -86,7 +98,7 @@ def estimate_memory(
         device = n_cells * graph + max(n_cells * inference, batch * (graph + counts + step))
         resident = n_cells * (held + graph + links) + batch * counts
     total = _LIBRARIES + max(
-        n_cells * prepared,
+        n_cells * prepared + (_BLOCKS + 3 * 8 * 8 * kept**2 if lazy else 0),
         _COMPILER + resident,
         _PROGRAMS + resident + device - n_cells * graph,
     )
@@ -114,7 +126,9 @@ def _learned(n_cells: int, p: int, n_genes: int, config: Config) -> float:
     return 4 * (_COPIES * weights + max(batches))
 
 
-def check_memory(n_cells: int, n_genes: int, n_values: int, config: Config) -> None:
+def check_memory(
+    n_cells: int, n_genes: int, n_values: int, config: Config, *, lazy: bool = False
+) -> None:
     """Refuse what does not fit into the memory that is free.
 
     Raises
@@ -122,7 +136,7 @@ def check_memory(n_cells: int, n_genes: int, n_values: int, config: Config) -> N
     MemoryError
         With the estimate, what is free, and what to do.
     """
-    need = estimate_memory(n_cells, n_genes, config, n_values=n_values)
+    need = estimate_memory(n_cells, n_genes, config, n_values=n_values, lazy=lazy)
     device = default_device()
     if device.platform == "cpu":
         _refuse(n_cells, n_genes, need.total - _resident(), free_memory(), "memory", config)

@@ -16,6 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 import scsiameseclu_jax.functional as F
+from scsiameseclu_jax.preprocessing.blocks import Selected
 from scsiameseclu_jax.preprocessing.prepare import Prepared
 from scsiameseclu_jax.training.device import device_data, links
 
@@ -94,7 +95,7 @@ class MiniBatches:
         # in a step, targets stay as they are: they are refreshed for all cells at once
         held = method.structure._replace(refresh=False)
         self._step_method = dataclasses.replace(method, structure=held)
-        self.data = device_data(prepared._replace(counts=prepared.counts[:, :0], constraints=None))
+        self.data = device_data(prepared.without_counts()._replace(constraints=None))
         n_batches = -(-n // config.scale.batch_cells)
         self._parts = graph_parts(
             prepared.features, links(F.normalize(self.data.graph), n), min(_PARTS * n_batches, n)
@@ -108,7 +109,8 @@ class MiniBatches:
         self._sizes = tuple(
             -(-size * self._n_rows // self.data.features.shape[0]) for size in shapes
         )
-        self._cells = self._draw(np.random.default_rng(seed))
+        self._following: np.ndarray | None = None
+        self._cells = self._one_ahead(self._draw(np.random.default_rng(seed)))
         self.drawn = 0
         self.cells_per_step = (
             f"{n // n_batches} on average, in {_PARTS} of {len(self._parts)} parts"
@@ -123,13 +125,23 @@ class MiniBatches:
                     np.concatenate([self._parts[i] for i in order[start : start + _PARTS]])
                 )
 
+    def _one_ahead(self, draws: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield what is drawn, when the cells of the step after it are known."""
+        self._following = next(draws)
+        while True:
+            cells, self._following = self._following, next(draws)
+            yield cells
+
     def batch(self, cells: np.ndarray) -> F.CellData:
         """Return the cells [b] and the graph among them, padded like every other mini-batch."""
         own = self._prepared
+        counts = own.counts[cells]
+        if isinstance(own.counts, Selected) and self._following is not None:
+            own.counts.fetch(self._following)  # while the device computes
         among = self._links[cells][:, cells].tocoo()
         part = own._replace(
             features=own.features[cells],
-            counts=own.counts[cells],
+            counts=counts,
             size_factors=own.size_factors[cells],
             senders=among.col,
             receivers=among.row,

@@ -17,6 +17,7 @@ from scsiameseclu_jax.partition.candidates import centers_of
 from scsiameseclu_jax.partition.consensus import first_partition
 from scsiameseclu_jax.partition.questions import Pool
 from scsiameseclu_jax.partition.voting import FEWER
+from scsiameseclu_jax.preprocessing.blocks import Selected
 from scsiameseclu_jax.preprocessing.prepare import Prepared
 from scsiameseclu_jax.training import divergence
 from scsiameseclu_jax.training.checkpoint import Checkpoint, Saved, leaves_of, with_leaves
@@ -109,6 +110,8 @@ class _Run:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.source: _Whole | MiniBatches
+        if isinstance(prepared.counts, Selected) and not method.config.training.sees_counts():
+            prepared = prepared.without_counts()  # which would have to be read
         if len(prepared.order) <= method.config.scale.full_cells:
             self.source = _Whole(prepared, method)
         else:

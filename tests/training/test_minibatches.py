@@ -1,5 +1,8 @@
 """Mini-batches of graph parts: what they hold, and that they find what all cells at once find."""
 
+import threading
+
+import anndata as ad
 import jax
 import numpy as np
 import pytest
@@ -8,11 +11,12 @@ from sklearn.metrics import adjusted_rand_score
 
 import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
-from scsiameseclu_jax.preprocessing import neighbors
+from scsiameseclu_jax.preprocessing import blocks, neighbors
 from scsiameseclu_jax.preprocessing.prepare import prepare
 from scsiameseclu_jax.training import stages
 from scsiameseclu_jax.training.device import device_data, links
 from scsiameseclu_jax.training.minibatches import MiniBatches, graph_parts
+from scsiameseclu_jax.training.progress import Progress
 
 STEPS = {"contrast_steps": 0, "feature_steps": 10, "steps": 10}
 WHOLE = scs.Config.from_dict({"training": STEPS})
@@ -232,3 +236,27 @@ def test_the_config_and_the_device_agree_with_each_other(prepared):
     counts = np.asarray(data.counts)[:600, : prepared.counts.shape[1]]
     np.testing.assert_array_equal(counts, prepared.counts.toarray())
     assert not np.asarray(data.counts)[600:].any()
+
+
+def test_counts_on_disk_are_read_for_each_step(prepared, adata, model, monkeypatch):
+    """The fit is the same to the bit, and what the next step needs is read ahead."""
+    da = pytest.importorskip("dask.array")
+    monkeypatch.setattr(blocks, "_MOST_ROWS", 100)
+    chunks = da.from_array(adata.X, chunks=(50, adata.n_vars), asarray=False)
+    raw = blocks.read_counts(ad.AnnData(chunks), layer=None)
+    counts = blocks.Selected(raw, np.flatnonzero(raw.getnnz(axis=0)), prepared.order)
+    asked, read = [], blocks.Blocks.of_genes
+
+    def noted(self, rows, genes):
+        asked.append(threading.current_thread() is threading.main_thread())
+        return read(self, rows, genes)
+
+    monkeypatch.setattr(blocks.Blocks, "of_genes", noted)
+    method = F.siameseclu(4, config=PARTS)
+    with Progress("embedding", show=False) as bar:
+        fit = stages.fit(prepared._replace(counts=counts), method, seed=0, bar=bar)
+    assert fit.history.keys() == model.history.keys()
+    for name, wanted in model.history.items():
+        np.testing.assert_array_equal(fit.history[name], wanted)
+    assert asked.count(False) >= 20  # mini-batches of 20 steps
+    assert asked.count(True) <= 3
