@@ -56,6 +56,11 @@ def read_counts(adata: AnnData, *, layer: str | None) -> sp.csr_matrix | Blocks:
     return raw
 
 
+def largest_count(raw: sp.csr_matrix | Blocks) -> float:
+    """Return the largest count."""
+    return raw.largest if isinstance(raw, Blocks) else raw.data.max(initial=0)
+
+
 class Blocks:
     """Raw counts [n, g] of which only blocks of whole rows are in memory at a time.
 

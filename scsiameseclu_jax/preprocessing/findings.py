@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,7 +11,9 @@ from anndata import AnnData
 
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.preprocessing.batches import read_batches
+from scsiameseclu_jax.preprocessing.blocks import Blocks, largest_count, settled
 from scsiameseclu_jax.preprocessing.counts import other_counts
+from scsiameseclu_jax.preprocessing.measures import digests
 from scsiameseclu_jax.preprocessing.prepare import problems
 
 _FEW = 10  # counts of a cell, below which it says nothing
@@ -86,6 +87,7 @@ def check(
     """
     given = {"use_rep": use_rep, "neighbors_key": neighbors_key, "batch_key": batch_key}
     config = Config() if config is None else config
+    adata = settled(adata)
     raw, errors = problems(adata, layer=layer, config=config, **given)
     found = [_blocking(about, error) for about, error in errors.items()]
     used = None if layer == "counts" and layer not in adata.layers else layer
@@ -112,17 +114,21 @@ def _whole(about: str, text: str) -> Finding:
     return Finding("error", about, text, "")
 
 
-def _of_counts(adata: AnnData, raw: sp.csr_matrix, layer: str | None, name: str) -> list[Finding]:
+def _of_counts(
+    adata: AnnData, raw: sp.csr_matrix | Blocks, layer: str | None, name: str
+) -> list[Finding]:
     matrix = adata.X if layer is None else adata.layers[layer]
-    dense = not sp.issparse(matrix)
+    dense, largest = isinstance(matrix, np.ndarray), largest_count(raw)
     share = raw.nnz / (raw.shape[0] * raw.shape[1])
-    kind = "dense" if dense else f"sparse ({matrix.format})"
+    kind = "dense" if dense else f"sparse ({getattr(matrix, 'format', '')})"
+    if isinstance(raw, Blocks):
+        kind = f"on disk, read in {len(raw)} blocks"
     text = (
         f"{name} holds counts of {raw.shape[0]:,} cells x {raw.shape[1]:,} genes, {kind}, "
-        f"{matrix.dtype}; {100 * share:.1f} % are not zero, the largest is {raw.data.max():,.0f}."
+        f"{matrix.dtype}; {100 * share:.1f} % are not zero, the largest is {largest:,.0f}."
     )
     found = [Finding("note", "counts", text, "")]
-    if raw.data.max() == 1:
+    if largest == 1:
         text = f"{name} holds zeros and ones only: whether genes were seen, not how often."
         found.append(Finding("warning", "counts", text, ""))
     if dense and share < _SPARSE:
@@ -137,7 +143,7 @@ def _saved(raw: sp.csr_matrix, matrix: Any) -> float:
     return (raw.data.nbytes + raw.indices.nbytes + raw.indptr.nbytes) / matrix.nbytes
 
 
-def _of_cells(adata: AnnData, raw: sp.csr_matrix, name: str) -> list[Finding]:
+def _of_cells(adata: AnnData, raw: sp.csr_matrix | Blocks, name: str) -> list[Finding]:
     totals, genes = np.asarray(raw.sum(axis=1), np.float64).ravel(), raw.getnnz(axis=1)
     low, middle, high = (f"{value:,.0f}" for value in np.quantile(totals, [0.01, 0.5, 0.99]))
     text = (
@@ -165,16 +171,14 @@ def _of_cells(adata: AnnData, raw: sp.csr_matrix, name: str) -> list[Finding]:
     return found
 
 
-def _copies(raw: sp.csr_matrix) -> np.ndarray:
+def _copies(raw: sp.csr_matrix | Blocks) -> np.ndarray:
     """Return which cells [n] have all counts of a cell before, and enough of them."""
     seen: set[bytes] = set()
     copied = np.zeros(raw.shape[0], bool)
+    cells = digests(raw)
     for row in np.flatnonzero(raw.getnnz(axis=1) >= _COPIED):
-        part = slice(raw.indptr[row], raw.indptr[row + 1])
-        cell = hashlib.blake2b(raw.indices[part].tobytes(), digest_size=16)
-        cell.update(raw.data[part].tobytes())
-        copied[row] = cell.digest() in seen
-        seen.add(cell.digest())
+        copied[row] = cells[row] in seen
+        seen.add(cells[row])
     return copied
 
 

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.preprocessing import normalization
-from scsiameseclu_jax.preprocessing.blocks import Blocks, Selected
+from scsiameseclu_jax.preprocessing.blocks import Blocks, Selected, largest_count
 from scsiameseclu_jax.preprocessing.counts import totals
 from scsiameseclu_jax.preprocessing.normalization import Projection
 
@@ -65,6 +65,11 @@ def measure(
         [n, p] features to use instead of components, if there are any.
     config
         ``preprocessing`` says how many genes and components, and how they are scaled.
+
+    Raises
+    ------
+    ValueError
+        If components are wanted, and all cells are alike but for their depth.
     """
     if isinstance(raw, Blocks):
         if len(raw) > 1:
@@ -90,18 +95,17 @@ def measure(
         components, projection = normalization.representations(logged, kept, config=config)
     # 8 bits would seldom do, and be a type of its own to compile for
     small = np.promote_types(np.uint16, np.min_scalar_type(int(kept.data.max())))
-    counts = kept.astype(small)
     return Measured(
-        expressed,
-        order,
-        fingerprint,
-        depths / median,
-        median,
-        np.bincount(raw.indices, weights=raw.data, minlength=raw.shape[1]),
-        chosen,
-        components,
-        projection,
-        counts,
+        expressed=expressed,
+        order=order,
+        fingerprint=fingerprint,
+        size_factors=depths / median,
+        median=median,
+        gene_totals=np.bincount(raw.indices, weights=raw.data, minlength=raw.shape[1]),
+        chosen=chosen,
+        components=components,
+        projection=projection,
+        counts=kept.astype(small),
     )
 
 
@@ -109,44 +113,43 @@ def canonical_order(
     raw: sp.csr_matrix | Blocks, batch: np.ndarray | None, features: np.ndarray | None
 ) -> tuple[np.ndarray, str]:
     """Order cells [n] by a hash of what is known of each, and fingerprint them all."""
-    expressed = raw.getnnz(axis=0) > 0
-    known = _known(batch, features)
+    parts = [part for part in (batch, features) if part is not None]
+    hashes = digests(raw, np.column_stack(parts) if parts else None)
+    order = np.array(sorted(range(len(hashes)), key=hashes.__getitem__))
+    whole = hashlib.sha256(b"".join(hashes[i] for i in order)).hexdigest()
+    return order, whole[:16]
+
+
+def digests(raw: sp.csr_matrix | Blocks, known: np.ndarray | None = None) -> list[bytes]:
+    """Return a hash of the counts [n, g] of each cell, and of what else is known [n, m] of it.
+
+    Genes that have no counts are of no account.
+    """
     # more than single precision holds
-    largest = raw.largest if isinstance(raw, Blocks) else raw.data.max(initial=0)
-    kind = "<f4" if largest <= 2**24 else "<f8"
+    kind = "<f4" if largest_count(raw) <= 2**24 else "<f8"
+    expressed = raw.getnnz(axis=0) > 0
     if isinstance(raw, Blocks):
-        place = np.cumsum(expressed) - 1
-        parts = raw.map(_digests, {"known": known}, kind=kind, place=place)
-        return _ordered([digest for part in parts for digest in part])
+        options = {"kind": kind, "place": np.cumsum(expressed) - 1}
+        parts = raw.map(_digests, {"known": known}, **options)
+        return [digest for part in parts for digest in part]
     if not expressed.all():
         raw = raw[:, expressed]
-    return _ordered(_digests(raw, known, kind))
-
-
-def _known(batch: np.ndarray | None, features: np.ndarray | None) -> np.ndarray | None:
-    parts = [part for part in (batch, features) if part is not None]
-    return np.column_stack(parts) if parts else None
+    return _digests(raw, known, kind)
 
 
 def _digests(
     raw: sp.csr_matrix, known: np.ndarray | None, kind: str, place: np.ndarray | None = None
 ) -> list[bytes]:
-    """Return a hash of each row [n, g], whose genes have such places among those with counts."""
-    digests, indices = [], raw.indices if place is None else place[raw.indices]
+    """Hash each row [n, g], whose genes have such places among those with counts."""
+    found, indices = [], raw.indices if place is None else place[raw.indices]
     for i in range(raw.shape[0]):
         part = slice(raw.indptr[i], raw.indptr[i + 1])
         row = hashlib.blake2b(indices[part].astype("<i4").tobytes(), digest_size=16)
         row.update(raw.data[part].astype(kind).tobytes())
         if known is not None:
             row.update(known[i].astype("<f4").tobytes())
-        digests.append(row.digest())
-    return digests
-
-
-def _ordered(digests: list[bytes]) -> tuple[np.ndarray, str]:
-    order = np.array(sorted(range(len(digests)), key=digests.__getitem__))
-    whole = hashlib.sha256(b"".join(digests[i] for i in order)).hexdigest()
-    return order, whole[:16]
+        found.append(row.digest())
+    return found
 
 
 def _check_varied(logged: sp.csr_matrix) -> None:
@@ -201,16 +204,16 @@ def _in_blocks(
         values, projection = _components(raw, rows, kept, config)
         components = [one[order] for one in values]
     return Measured(
-        raw.getnnz(axis=0) > 0,
-        order,
-        fingerprint,
-        rows["size_factors"][order],
-        median,
-        raw.sum(axis=0)[genes],
-        chosen,
-        components,
-        projection,
-        Selected(raw, kept, order),
+        expressed=raw.getnnz(axis=0) > 0,
+        order=order,
+        fingerprint=fingerprint,
+        size_factors=rows["size_factors"][order],
+        median=median,
+        gene_totals=raw.sum(axis=0)[genes],
+        chosen=chosen,
+        components=components,
+        projection=projection,
+        counts=Selected(raw, kept, order),
     )
 
 

@@ -208,3 +208,17 @@ def test_tables_that_are_read_lazily_come_into_memory(folder):
     assert not isinstance(cells.obs, pd.DataFrame)
     blocks.settle(cells)
     assert cells.obs.equals(found.obs)
+
+
+def test_what_is_known_of_them_before_a_fit(folder, adata):
+    found, wanted = (scs.pp.check(cells) for cells in (of_zarr(folder), adata))
+    assert [f.about for f in found] == [f.about for f in wanted]
+    assert "on disk, read in 6 blocks" in found[0].found
+    assert [f for f in found if f.about != "counts"] == [f for f in wanted if f.about != "counts"]
+
+
+def test_cells_that_are_all_alike_are_refused():
+    values = np.tile(np.arange(30.0), (200, 1)) * (1 + np.arange(200)[:, None])
+    cells = ad.AnnData(da.from_array(values, chunks=(50, 30)))
+    with pytest.raises(ValueError, match="all 200 alike"):
+        prepared_of(cells)
