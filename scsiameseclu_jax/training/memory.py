@@ -71,15 +71,16 @@ def estimate_memory(
         raise ValueError(msg)
     config = Config() if config is None else config
     values = (_DENSITY * n_genes * n_cells if n_values is None else n_values) / n_cells
-    values = 0 if lazy else values
+    read = 0 if lazy else values
+    on_device = not lazy or config.training.sees_counts()
     kept = min(n_genes, config.preprocessing.n_top_genes)
     p = config.preprocessing.n_components
     # of each cell: the input, its components in three normalisations, counts of the kept genes,
     # candidate partitions
-    held = 8 * values + 3 * 4 * p + 6 * values * kept / n_genes + _CANDIDATES
-    prepared = 45 * values + 10 * 8 * p
+    kept_values = 6 * values * kept / n_genes if on_device else 0
+    held = 8 * read + 3 * 4 * p + kept_values + _CANDIDATES
+    prepared = 45 * read + 10 * 8 * p
     graph = _EDGES * (12 + 1.5 * 8 + 4) + 4 * p
-    on_device = not lazy or config.training.sees_counts()
     counts = 2 * F.bucket(kept) if on_device else 0
     network = config.network
     widths, d = sum(network.graph_layers), network.n_latent
@@ -137,30 +138,29 @@ def check_memory(
         With the estimate, what is free, and what to do.
     """
     need = estimate_memory(n_cells, n_genes, config, n_values=n_values, lazy=lazy)
+    size = f"{n_cells} cells and {n_genes} genes"
+    remedy = "lower `config.scale.full_cells`, so that steps see a mini-batch of cells each"
+    if n_cells > config.scale.full_cells:
+        remedy = "lower `config.scale.batch_cells`, take fewer cells or a larger machine"
+    host = need.total
     device = default_device()
-    if device.platform == "cpu":
-        _refuse(n_cells, n_genes, need.total - _resident(), free_memory(), "memory", config)
-    else:
+    if device.platform != "cpu":
         stats = device.memory_stats() or {}
         limit = stats.get("bytes_limit")
         free = None if limit is None else limit - stats.get("bytes_in_use", 0)
-        _refuse(n_cells, n_genes, need.device, free, f"memory of {device.device_kind}", config)
-        host = need.total - need.device - _resident()
-        _refuse(n_cells, n_genes, host, free_memory(), "memory", config)
+        _refuse(need.device, free, f"memory of {device.device_kind} for {size}", remedy)
+        host -= need.device
+    if not lazy:
+        remedy += "; or leave the counts on disk: `scs.datasets.read_lazy(path)`, `--lazy always`"
+    _refuse(host - _resident(), free_memory(), f"memory for {size}", remedy)
 
 
-def _refuse(
-    n_cells: int, n_genes: int, need: int, free: int | None, what: str, config: Config
-) -> None:
+def _refuse(need: int, free: int | None, what: str, remedy: str) -> None:
     if free is None or need <= free:
         return
-    if n_cells > config.scale.full_cells:
-        remedy = "lower `config.scale.batch_cells`, take fewer cells or a larger machine"
-    else:
-        remedy = "lower `config.scale.full_cells`, so that steps see a mini-batch of cells each"
     msg = (
-        f"Expected about {need / 2**30:.1f} GiB more {what} for {n_cells} cells and {n_genes} "
-        f"genes, found {free / 2**30:.1f} GiB free; {remedy}."
+        f"Expected about {need / 2**30:.1f} GiB more {what}, found {free / 2**30:.1f} GiB free; "
+        f"{remedy}."
     )
     raise MemoryError(msg)
 

@@ -58,6 +58,18 @@ def test_the_peak_of_a_fit_is_within_the_estimate_of_the_records():
         assert made / 2**20 == pytest.approx(record["peak_mib"], rel=0.25), record["n"]
 
 
+def test_counts_on_disk_need_none():
+    values = 7 * 10**8
+    whole, lazy = (
+        scs.estimate_memory(200_000, 20_000, n_values=values, lazy=lazy) for lazy in (False, True)
+    )
+    assert lazy.total < 6 * 2**30 < 24 * 2**30 < whole.total
+    assert lazy == scs.estimate_memory(200_000, 20_000, n_values=1, lazy=True)
+    # steps that see counts have them on the device
+    paper = scs.estimate_memory(200_000, 20_000, scs.Config.paper(), n_values=values, lazy=True)
+    assert paper.device > lazy.device + 200_000 * 2000 * 2
+
+
 def test_bad_sizes():
     with pytest.raises(ValueError, match="found 0 and 5"):
         scs.estimate_memory(0, 5)
@@ -80,6 +92,11 @@ def test_refused_before_anything_is_made(monkeypatch, scale, remedy):
     ):
         model.fit(adata, progress=False)
     assert not model.is_fitted
+    with pytest.raises(MemoryError, match="or leave the counts on disk"):
+        memory.check_memory(100, 60, 3000, model.config)
+    with pytest.raises(MemoryError) as caught:
+        memory.check_memory(100, 60, 3000, model.config, lazy=True)
+    assert "on disk" not in str(caught.value)
 
 
 def test_where_nothing_is_known_nothing_is_refused(monkeypatch):
