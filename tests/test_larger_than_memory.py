@@ -16,6 +16,7 @@ from scsiameseclu_jax import reference
 from scsiameseclu_jax.cli import main
 from scsiameseclu_jax.preprocessing import blocks
 from scsiameseclu_jax.preprocessing.prepare import prepare
+from scsiameseclu_jax.reporting import genes
 from tests.datasets.test_stores import bytes_of
 
 pytest.importorskip("dask.array")
@@ -84,8 +85,8 @@ def test_questions_answers_and_a_report_of_it(in_memory, on_disk, tmp_path, monk
     assert table["genes_a"].tolist() == scs.tl.questions(in_memory, 2)["genes_a"].tolist()
     answered = scs.tl.answer(on_disk, table.assign(answer="no"), copy=True)
     assert blocks.is_lazy(answered.X)
-    monkeypatch.setattr(scs.reporting.genes, "_CELLS", 100)
-    monkeypatch.setattr(scs.reporting.genes, "_LEAST_CELLS", 10)
+    monkeypatch.setattr(genes, "_CELLS", 100)
+    monkeypatch.setattr(genes, "_LEAST_CELLS", 10)
     answered.obsm["X_siameseclu_umap"] = answered.obsm["X_siameseclu"][:, :2]
     scs.report(answered, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()

@@ -213,7 +213,8 @@ def test_tables_that_are_read_lazily_come_into_memory(folder):
 def test_what_is_known_of_them_before_a_fit(folder, adata):
     found, wanted = (scs.pp.check(cells) for cells in (of_zarr(folder), adata))
     assert [f.about for f in found] == [f.about for f in wanted]
-    assert "on disk, read in 6 blocks" in found[0].found
+    text = next(f.found for f in found if f.about == "counts")
+    assert "400 cells x 200 genes, on disk, read in 7 blocks, float32" in text
     assert [f for f in found if f.about != "counts"] == [f for f in wanted if f.about != "counts"]
 
 
