@@ -34,6 +34,7 @@ from scsiameseclu_jax.reference import Predicted, Reference
 from scsiameseclu_jax.training import stages
 from scsiameseclu_jax.training.device import device_data, in_float32
 from scsiameseclu_jax.training.memory import check_memory
+from scsiameseclu_jax.training.mesh import check_mesh
 from scsiameseclu_jax.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     import optax
     from anndata import AnnData
+    from jax.sharding import Mesh
 
 logger = logging.getLogger(__name__)
 
@@ -220,6 +222,7 @@ class SiameseClu:
         must_link: ConstraintsLike | None = None,
         cannot_link: ConstraintsLike | None = None,
         rng: int | np.random.Generator = 0,
+        mesh: Mesh | None = None,
         progress: bool | None = None,
     ) -> Self:
         """Cluster the cells. `adata` is read, never changed; of ``obs`` only `batch_key` is seen.
@@ -245,6 +248,10 @@ class SiameseClu:
             manifest says how many were kept.
         rng
             Seed, or a generator that the seed is drawn from.
+        mesh
+            Devices to split the cells over, from :func:`scsiameseclu_jax.cell_mesh`; those of
+            several processes, if each of them calls this with the same arguments. Training,
+            embedding and transport are; neighbours and candidates are made on the host.
         progress
             Show a bar (True), nothing (False), or a bar on a terminal, else log lines (None).
 
@@ -261,6 +268,8 @@ class SiameseClu:
         """
         self._check_complete()
         self._check_trained()
+        if mesh is not None:
+            check_mesh(mesh)
         seed = as_seed(rng)
         keys = {"use_rep": use_rep, "neighbors_key": neighbors_key, "batch_key": batch_key}
         links = {"must_link": must_link, "cannot_link": cannot_link}
@@ -274,7 +283,7 @@ class SiameseClu:
                 k = estimate.n_clusters
                 logger.info("%d clusters: %s", k, estimate.why)
             method = self._method(k)
-            fit = stages.fit(prepared, method, seed=seed, bar=bar)
+            fit = stages.fit(prepared, method, seed=seed, bar=bar, mesh=mesh)
             bar.stage("results")
             self._keep(method, fit, prepared, given, estimate, seed=seed, bar=bar)
         return self

@@ -103,14 +103,14 @@ def check_memory(n_cells: int, n_genes: int, n_values: int, config: Config) -> N
     need = estimate_memory(n_cells, n_genes, config, n_values=n_values)
     device = default_device()
     if device.platform == "cpu":
-        _refuse(n_cells, n_genes, need.total - _resident(), _free(), "memory", config)
+        _refuse(n_cells, n_genes, need.total - _resident(), free_memory(), "memory", config)
     else:
         stats = device.memory_stats() or {}
         limit = stats.get("bytes_limit")
         free = None if limit is None else limit - stats.get("bytes_in_use", 0)
         _refuse(n_cells, n_genes, need.device, free, f"memory of {device.device_kind}", config)
         host = need.total - need.device - _resident()
-        _refuse(n_cells, n_genes, host, _free(), "memory", config)
+        _refuse(n_cells, n_genes, host, free_memory(), "memory", config)
 
 
 def _refuse(
@@ -138,7 +138,7 @@ def _resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _free() -> int | None:
+def free_memory() -> int | None:
     """Bytes that can be had on this machine, or in this container; None if that is not told."""
     found = []
     try:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.config import Config, Weights
@@ -21,6 +22,7 @@ from scsiameseclu_jax.training.device import (
     give_back_memory,
     in_float32,
 )
+from scsiameseclu_jax.training.mesh import agreed, fitted_to, on_host, spread_state
 from scsiameseclu_jax.training.minibatches import MiniBatches
 from scsiameseclu_jax.training.progress import Progress
 
@@ -49,8 +51,8 @@ class _Whole:
 
     cells_per_step = "all"
 
-    def __init__(self, prepared: Prepared, method: F.Method) -> None:
-        self.data, self._method = device_data(prepared), method
+    def __init__(self, prepared: Prepared, method: F.Method, *, mesh: Mesh | None = None) -> None:
+        self.data, self._method = device_data(prepared, mesh=mesh), method
 
     def init(self, key: jax.Array) -> F.TrainState:
         return self._method.init(key, self.data)
@@ -67,14 +69,16 @@ class _Whole:
 class _Run:
     """The stages of one fit, with its progress and its history."""
 
-    def __init__(self, prepared: Prepared, method: F.Method, *, seed: int) -> None:
+    def __init__(
+        self, prepared: Prepared, method: F.Method, *, seed: int, mesh: Mesh | None = None
+    ) -> None:
         self.source: _Whole | MiniBatches
         if len(prepared.order) <= method.config.scale.full_cells:
-            self.source = _Whole(prepared, method)
+            self.source = _Whole(prepared, method, mesh=mesh)
         else:
-            self.source = MiniBatches(prepared, method, seed=seed)
+            self.source = MiniBatches(prepared, method, seed=seed, mesh=mesh)
         bound_programs(method, self.source.data)
-        self.method, self.config = method, method.config
+        self.method, self.config, self._mesh = method, method.config, mesh
         self.rows: list[dict[str, np.ndarray]] = []
 
     def stage(self, state: F.TrainState, stage: F.Stage, count: int, bar: Progress) -> F.TrainState:
@@ -99,7 +103,7 @@ class _Run:
     def pretrain(self, seed: int, bar: Progress) -> tuple[F.TrainState, jax.Array]:
         """Take the stages before clusters and choose view 1's edges; return state and embedding."""
         steps, data, method = self.config.training.steps_of(), self.source.data, self.method
-        state = self.source.init(jax.random.key(seed))
+        state = spread_state(self.source.init(jax.random.key(seed)), self._mesh)
         for stage in F.STAGES[:-1]:
             state = self.stage(state, stage, steps[stage], bar)
         bar.stage("embedding")
@@ -108,7 +112,9 @@ class _Run:
         return state, method.embed(state, data)
 
 
-def fit(prepared: Prepared, method: F.Method, *, seed: int, bar: Progress) -> Fit:
+def fit(
+    prepared: Prepared, method: F.Method, *, seed: int, bar: Progress, mesh: Mesh | None = None
+) -> Fit:
     """Run all stages on prepared cells.
 
     Parameters
@@ -121,6 +127,8 @@ def fit(prepared: Prepared, method: F.Method, *, seed: int, bar: Progress) -> Fi
         Of the networks, the noise and the first partition.
     bar
         Is told of the stages.
+    mesh
+        Devices that training and transport are split over; what is returned is whole, on one.
 
     Raises
     ------
@@ -129,10 +137,10 @@ def fit(prepared: Prepared, method: F.Method, *, seed: int, bar: Progress) -> Fi
     """
     config, n, k = method.config, len(prepared.order), method.n_clusters
     bar.stage("embedding")
-    run = _Run(prepared, method, seed=seed)
+    run = _Run(prepared, method, seed=seed, mesh=mesh)
     data = run.source.data
     state, z = run.pretrain(seed, bar)
-    embedding = np.asarray(z)[:n]
+    embedding = on_host(z)[:n]
     bar.stage("first_partition")
     partition = first_partition(
         embedding,
@@ -145,8 +153,9 @@ def fit(prepared: Prepared, method: F.Method, *, seed: int, bar: Progress) -> Fi
         seed=seed,
     )
     logger.info("first partition: %s", partition.name)
-    centers = centers_of(embedding, partition.clusters, k).astype(np.float32)
-    sizes = np.bincount(partition.clusters, minlength=k).astype(np.float32)
+    clusters = agreed(partition.clusters, mesh)
+    centers = centers_of(embedding, clusters, k).astype(np.float32)
+    sizes = np.bincount(clusters, minlength=k).astype(np.float32)
     state = method.start_clustering(state, data, z, centers, sizes)
     state = run.stage(state, "train", config.training.steps, bar)
     notes: list[str] = []
@@ -165,6 +174,10 @@ def fit(prepared: Prepared, method: F.Method, *, seed: int, bar: Progress) -> Fi
     }
     if votes is not None:
         findings["votes_agree"] = round(float(votes.max(axis=1).mean()), 4)
+    if mesh is not None:
+        findings["devices"] = {"mesh": mesh.size, "processes": jax.process_count()}
+        data = device_data(prepared._replace(counts=prepared.counts[:, :0]))
+        state = fitted_to(state, data)
     return Fit(state, data, _stack(run.rows), votes, partition.pool, findings)
 
 

@@ -210,7 +210,7 @@ def test_real_cells():
 
 
 def test_memory_is_looked_at_before_anything_is_prepared(monkeypatch):
-    monkeypatch.setattr("scsiameseclu_jax.training.memory._free", lambda: -(2**40))
+    monkeypatch.setattr("scsiameseclu_jax.training.memory.free_memory", lambda: -(2**40))
     monkeypatch.setattr(classification, "prepare", None)
     with pytest.raises(MemoryError, match="GiB"):
         scs.tl.classify(cells(), "known")

@@ -50,7 +50,7 @@ def test_bad_sizes():
     ],
 )
 def test_refused_before_anything_is_made(monkeypatch, scale, remedy):
-    monkeypatch.setattr(memory, "_free", lambda: 2**20)
+    monkeypatch.setattr(memory, "free_memory", lambda: 2**20)
     adata = scs.datasets.simulate(n_cells=100, n_genes=60, n_clusters=2, rng=0)
     model = scs.SiameseClu(2, config=scs.Config.from_dict({"scale": scale}))
     monkeypatch.setattr(memory, "_resident", lambda: 0)
@@ -62,7 +62,7 @@ def test_refused_before_anything_is_made(monkeypatch, scale, remedy):
 
 
 def test_where_nothing_is_known_nothing_is_refused(monkeypatch):
-    monkeypatch.setattr(memory, "_free", lambda: None)
+    monkeypatch.setattr(memory, "free_memory", lambda: None)
     memory.check_memory(10**9, 2000, 10**11, scs.Config())
 
 
@@ -80,7 +80,7 @@ def test_a_gpu_has_to_hold_the_arrays(monkeypatch):
 
 
 def test_what_is_free_here():
-    free = memory._free()
+    free = memory.free_memory()
     assert free is None or 0 < free < 2**50
     assert memory._resident() >= 0
 
@@ -96,8 +96,8 @@ def test_a_container_has_less(monkeypatch, tmp_path):
         return files[str(path)]
 
     monkeypatch.setattr(memory.Path, "read_text", read)
-    assert memory._free() == 4_000_000
+    assert memory.free_memory() == 4_000_000
     files[f"{groups}/memory.max"] = "max"
-    assert memory._free() == 8_192_000
+    assert memory.free_memory() == 8_192_000
     del files["/proc/meminfo"]
-    assert memory._free() is None
+    assert memory.free_memory() is None
