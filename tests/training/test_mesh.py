@@ -54,7 +54,7 @@ def test_eight_devices_and_two_processes_are_one_device():
     plain = found["plain"]
     # terms that have values only
     assert {"zinb", "clustering", "cell_correlation_graph", "adjacency"} <= plain["history"].keys()
-    assert len(plain["history"]["zinb"]) == 35
+    assert len(plain["history"]["zinb"]) == 20
     for name in ("1", "8", "3"):  # with 3 the last device has padding only in part
         check(plain, found[name])
     assert found["few"] < 1e-5  # fewer cells than devices
