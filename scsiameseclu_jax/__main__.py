@@ -2,7 +2,7 @@
 
 import sys
 
-from scsiameseclu_jax.cli.parser import main
+from scsiameseclu_jax.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -82,7 +82,8 @@ def cluster_by_answers(
     clusters = found[back]
     proba = proba[:, rank][back].astype(np.float32)
     votes = choice.votes[:, rank][back]
-    notes: list[str] = []
+    # of training, which stays as it is
+    notes = [str(found["warning"]) for found in manifest.get("diverged", {}).values()]
     check_sizes(clusters, method.n_clusters, notes)
     _check_contradictions(adata, given, notes)
     old = {"answers", "n_resamples", *constraints.OPTIONS}

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+import re
+from collections.abc import Hashable, Iterable
 
 import jax
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 
-if TYPE_CHECKING:
-    from anndata import AnnData
+logger = logging.getLogger(__name__)
+
+# Names that HDF5, zarr or anndata keep for themselves, and characters that they take for more than
+# a letter: slashes lead into a folder, and numpy's buffers end the name of a field at a ":".
+_TAKEN = re.compile(r"|_index|\.+|zarr\.json|\.z(array|attrs|group|metadata)")
+_SPECIAL = "/\\:\0"
+_LONGEST = 200  # bytes of a name that a file system takes
+# What missing values are called once somebody has made text of them.
+_MISSING_WORDS = {"nan", "none", "<na>", "nat", "null"}
 
 
 def as_seed(rng: int | np.random.Generator) -> int:
@@ -27,17 +38,107 @@ def as_seed(rng: int | np.random.Generator) -> int:
     return int(rng)
 
 
-def check_key(key_added: str) -> None:
-    """Check a name for results.
+def check_key(key_added: str, name: str = "key_added") -> None:
+    """Check a name for results, given by the option of that name.
 
     Raises
     ------
     ValueError
-        If it is empty or has a "/", which no file can store.
+        If it is no text, empty, has a "/", or is one that no file can store for another reason.
     """
-    if not key_added or "/" in key_added:
-        msg = f"Expected `key_added` to be a name without '/', found {key_added!r}."
+    given: object = key_added
+    if not isinstance(given, str) or set(given) & set("/\\\0") or _TAKEN.fullmatch(given):
+        msg = (
+            f"Expected `{name}` to be a name without '/' that files can store, found {given!r}; "
+            "results are called after it."
+        )
         raise ValueError(msg)
+
+
+def is_storable(name: object) -> bool:
+    """Whether every format can store something under a name."""
+    return (
+        isinstance(name, str)
+        and not set(name) & set(_SPECIAL)
+        and not _TAKEN.fullmatch(name)
+        and len(name.encode(errors="replace")) <= _LONGEST
+    )
+
+
+def storable_names(names: Iterable[str], *, allowed: str = "") -> list[str]:
+    """Return names that columns or fields can have in every format, each once.
+
+    Most stay as they are. Slashes and ":" become "|", names that are empty or taken get an
+    underscore behind them, overlong ones end early, and what is then there twice is numbered.
+
+    Parameters
+    ----------
+    names
+        As users call things; each once.
+    allowed
+        Characters that may stay all the same.
+
+    Examples
+    --------
+    >>> storable_names(["B", "CD4/CD8", "CL:0000236", "", "_index"])
+    ['B', 'CD4|CD8', 'CL|0000236', '_', '_index_']
+    """
+    replaced = re.escape("".join(set(_SPECIAL) - set(allowed)))
+    found: list[str] = []
+    names = list(names)
+    kept = set(names)  # a name that can stay is not given to another
+    for name in names:
+        new = re.sub(f"[{replaced}]", "|", name)
+        new = new.encode()[:_LONGEST].decode(errors="ignore")
+        new = f"{new}_" if _TAKEN.fullmatch(new) else new
+        base, number = new, 1
+        while new in found or (new != name and new in kept):
+            number += 1
+            new = f"{base}_{number}"
+        found.append(new)
+    return found
+
+
+def sorted_names(names: Iterable[Hashable]) -> list[str]:
+    """Return names as text, sorted, whatever they are: for a message.
+
+    Examples
+    --------
+    >>> sorted_names([10, "b", None, "a"])
+    ['10', 'None', 'a', 'b']
+    """
+    return sorted(map(str, names))
+
+
+def names_in(column: pd.Series, what: str | None = None) -> np.ndarray:
+    """Return the names [n] in a column as text, None where a value is missing.
+
+    Whole numbers are written without a point, whatever their type: a column of integers becomes one
+    of floats as soon as a value is missing.
+
+    Parameters
+    ----------
+    column
+        [n] names, categories or numbers.
+    what
+        What it is called in a warning about names such as "nan", which were probably missing before
+        somebody made text of them; None warns of none.
+    """
+    codes, found = pd.factorize(column)
+    values = pd.Index(np.asarray(found))
+    if values.dtype.kind == "f" and np.isfinite(values).all() and not (values % 1).any():
+        values = values.astype(np.int64)
+    names = np.array([*values.astype(str), None], dtype=object)[codes]
+    words = {name for name in set(names) - {None} if name.strip().lower() in _MISSING_WORDS}
+    if words and what is not None:
+        logger.warning(
+            "%s is called %s in %d cells, and counts as a name; if they have none, make the values "
+            "missing",
+            what,
+            " or ".join(map(repr, sorted(words))),
+            sum(name in words for name in names),
+        )
+    return names
 
 
 def check_share(name: str, value: float | None) -> None:
@@ -53,6 +154,19 @@ def check_share(name: str, value: float | None) -> None:
         raise ValueError(msg)
 
 
+def check_anndata(adata: object, name: str = "adata") -> None:
+    """Check that what was passed is an AnnData object.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if not isinstance(adata, AnnData):
+        msg = f"Expected `{name}` to be an AnnData object, found {type(adata).__name__}."
+        raise TypeError(msg)
+
+
 def check_column(name: str, column: str | None, adata: AnnData) -> None:
     """Check that ``obs`` has the column that an option names.
 
@@ -62,7 +176,7 @@ def check_column(name: str, column: str | None, adata: AnnData) -> None:
         If it has none; those that it has are named.
     """
     if column not in adata.obs:
-        columns = sorted(map(str, adata.obs))
+        columns = sorted_names(adata.obs)
         msg = f"Expected `{name}` to be a column of obs, one of {columns}, found {column!r}."
         raise KeyError(msg)
 

@@ -10,18 +10,54 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
+import reprlib
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Self
+
+# More would take years, or does not fit into the 32 bits that arrays count in.
+_STEPS = 1_000_000
+_WIDTH = 65_536
+_CELLS = 2**31 - 1
+# Numbers that float32 holds, with their inverse.
+_REAL = 1e30
+_TINY = 1e-30
+# Of a file of settings.
+_BYTES = 1_000_000
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 120
+_REPR.maxlist = _REPR.maxtuple = 10
+
+
+def shown(value: object) -> str:
+    """Return what was found as a message shows it: not too long, whatever it is."""
+    if isinstance(value, int) and abs(value) > 10**30:
+        return f"a number of about {value.bit_length() * 0.30103:.0f} digits"
+    try:
+        return _REPR.repr(value)
+    except (ValueError, RecursionError):  # a number of many digits within, say
+        return f"a {type(value).__name__}"
 
 
 def _expect(ok: bool, name: str, wanted: str, found: object) -> None:  # noqa: FBT001
     if not ok:
-        msg = f"Expected `{name}` to be {wanted}, found {found!r}."
+        msg = f"Expected `{name}` to be {wanted}, found {shown(found)}."
         raise ValueError(msg)
+
+
+def _check_ranges(section: Any, **ranges: tuple[float, float]) -> None:
+    """Check that numbers of a section are of their type, and within these bounds."""
+    defaults = {item.name: item.default for item in fields(section)}
+    for name, (low, high) in ranges.items():
+        value = getattr(section, name)
+        whole_name = f"{type(section).__name__.lower()}.{name}"
+        _check_type(whole_name, value, defaults[name])
+        _expect(low <= value <= high, whole_name, f"between {low:.15g} and {high:.15g}", value)
+        if isinstance(defaults[name], float):
+            object.__setattr__(section, name, float(value))
 
 
 @dataclass(frozen=True)
@@ -38,9 +74,9 @@ class Preprocessing:
     """Nearest neighbours of each cell, by cosine, before the graph is made symmetric."""
 
     def __post_init__(self) -> None:
-        _expect(self.n_top_genes >= 2, "n_top_genes", "at least 2", self.n_top_genes)
-        _expect(self.n_components >= 2, "n_components", "at least 2", self.n_components)
-        _expect(self.n_neighbors >= 1, "n_neighbors", "at least 1", self.n_neighbors)
+        _check_ranges(
+            self, n_top_genes=(2, _CELLS), n_components=(2, 10_000), n_neighbors=(1, 10_000)
+        )
 
 
 @dataclass(frozen=True)
@@ -59,12 +95,16 @@ class Augmentation:
     """Largest error of the truncated series on the spectrum [-1, 1]."""
 
     def __post_init__(self) -> None:
-        _expect(self.feature_noise >= 0, "feature_noise", "0 or more", self.feature_noise)
-        _expect(0 <= self.edge_removal < 1, "edge_removal", "in [0, 1)", self.edge_removal)
-        # of a smaller one, the series has thousands of terms
-        _expect(1e-3 <= self.alpha < 1, "alpha", "in [0.001, 1)", self.alpha)
-        tolerance = self.diffusion_tolerance
-        _expect(0 < tolerance < 1, "diffusion_tolerance", "in (0, 1)", tolerance)
+        # of a smaller alpha or tolerance, the series has many thousands of terms
+        _check_ranges(
+            self,
+            feature_noise=(0, 1e6),
+            edge_removal=(0, 1),
+            alpha=(1e-3, 1),
+            diffusion_tolerance=(1e-15, 1),
+        )
+        for name in ("edge_removal", "alpha", "diffusion_tolerance"):
+            _expect(getattr(self, name) < 1, f"augmentation.{name}", "below 1", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -91,11 +131,13 @@ class Network:
     def __post_init__(self) -> None:
         for name in ("feature_layers", "graph_layers", "projection_layers", "contrast_layers"):
             # a list from a TOML file would make the config unhashable
+            _check_type(f"network.{name}", getattr(self, name), ())
             object.__setattr__(self, name, tuple(getattr(self, name)))
             widths = getattr(self, name)
-            whole = all(isinstance(width, int) and width > 0 for width in widths)
-            _expect(len(widths) > 0 and whole, name, "positive widths", widths)
-        _expect(self.n_latent >= 2, "n_latent", "at least 2", self.n_latent)
+            whole = all(_is_whole(width) and 1 <= width <= _WIDTH for width in widths)
+            wanted = f"1 to 16 positive widths, each up to {_WIDTH}"
+            _expect(1 <= len(widths) <= 16 and whole, f"network.{name}", wanted, widths)
+        _check_ranges(self, n_latent=(2, 4096), negative_slope=(-1e6, 1e6))
 
 
 @dataclass(frozen=True)
@@ -111,7 +153,7 @@ class Fusion:
 
     def __post_init__(self) -> None:
         options = ("computed", "per_cell", "fixed")
-        _expect(self.gate in options, "gate", f"one of {options}", self.gate)
+        _expect(self.gate in options, "fusion.gate", f"one of {options}", self.gate)
 
 
 class Weights(Mapping[str, float]):
@@ -120,18 +162,19 @@ class Weights(Mapping[str, float]):
     Parameters
     ----------
     weights
-        0 or more each; 0 leaves a term out: it is then not computed at all.
+        0 to 1e30 each; 0 leaves a term out: it is then not computed at all.
 
     Raises
     ------
-    TypeError, ValueError
-        If a weight is no number, or negative or not finite.
+    ValueError
+        If a weight is no number, or not in that range.
     """
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         for name, value in (weights or {}).items():
             _check_type(f"losses.{name}", value, 0.0)
-            _expect(0 <= value < math.inf, f"losses.{name}", "0 or more", value)
+            wanted = f"between 0 and {_REAL:g}"
+            _expect(0 <= value <= _REAL, f"losses.{name}", wanted, value)
         self._weights = {str(name): float(value) for name, value in sorted((weights or {}).items())}
 
     def __getitem__(self, name: str) -> float:
@@ -164,10 +207,13 @@ class Transport:
     """Sinkhorn iterations at most."""
 
     def __post_init__(self) -> None:
-        _expect(self.epsilon > 0, "epsilon", "positive", self.epsilon)
-        _expect(self.refresh_every >= 0, "refresh_every", "0 or more", self.refresh_every)
-        _expect(self.threshold > 0, "threshold", "positive", self.threshold)
-        _expect(self.max_iterations >= 10, "max_iterations", "at least 10", self.max_iterations)
+        _check_ranges(
+            self,
+            epsilon=(_TINY, _REAL),
+            refresh_every=(0, _STEPS),
+            threshold=(_TINY, _REAL),
+            max_iterations=(10, _STEPS),
+        )
 
 
 # Stages in their order, and how the setting of their steps begins.
@@ -212,7 +258,8 @@ class Training:
     gradient_norm: float = 10.0
     """Global norm at which gradients are clipped."""
     contrast_batch: int = 512
-    """Cells in a batch of the projection's, each with one of its neighbours."""
+    """Cells in a batch of the projection's, each with one of its neighbours. No batch has more
+    cells than there are, but for up to 1,024, which may be drawn twice."""
     contrast_temperature: float = 0.5
     """Cosines over this are what contrast compares: a small one looks at the nearest only."""
     contrast_dropout: float = 0.2
@@ -228,16 +275,21 @@ class Training:
     def __post_init__(self) -> None:
         options = ("consensus", "candidate")
         value = self.first_partition
-        _expect(value in options, "first_partition", f"one of {options}", value)
-        for name in (*(f"{prefix}steps" for prefix in _PREFIXES.values()), "patience"):
-            _expect(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
-        rates = ("contrast_rate", "pretrain_rate", "rate", "gradient_norm")
-        for name in (*rates, "contrast_temperature"):
-            _expect(getattr(self, name) > 0, name, "positive", getattr(self, name))
-        for name, least in (("contrast_batch", 2), ("feature_batch", 1), ("zinb_batch", 1)):
-            _expect(getattr(self, name) >= least, name, f"at least {least}", getattr(self, name))
+        _expect(value in options, "training.first_partition", f"one of {options}", value)
+        steps = dict.fromkeys((f"{prefix}steps" for prefix in _PREFIXES.values()), (0, _STEPS))
+        rates = ("contrast_rate", "pretrain_rate", "rate", "gradient_norm", "contrast_temperature")
+        _check_ranges(
+            self,
+            **steps,
+            patience=(0, _STEPS),
+            **dict.fromkeys(rates, (_TINY, _REAL)),
+            contrast_dropout=(0, 1),
+            contrast_batch=(2, _STEPS),
+            feature_batch=(1, _STEPS),
+            zinb_batch=(1, _STEPS),
+        )
         dropout = self.contrast_dropout
-        _expect(0 <= dropout < 1, "contrast_dropout", "in [0, 1)", dropout)
+        _expect(dropout < 1, "training.contrast_dropout", "below 1", dropout)
 
     def steps_of(self) -> dict[str, int]:
         """Return the number of steps of each stage, in their order."""
@@ -267,13 +319,12 @@ class Scale:
     device (tf32 or bfloat16 on some). Correlations and Sinkhorn are float32 always."""
 
     def __post_init__(self) -> None:
-        for name in ("exact_cells", "landmarks", "full_cells"):
-            _expect(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        cells = dict.fromkeys(("exact_cells", "landmarks", "full_cells"), (1, _CELLS))
+        _check_ranges(self, **cells, batch_cells=(64, _CELLS))
         # beyond, products of two positions among them would overflow 32 bits
-        _expect(self.landmarks <= 46_340, "landmarks", "at most 46340", self.landmarks)
-        _expect(self.batch_cells >= 64, "batch_cells", "at least 64", self.batch_cells)
+        _expect(self.landmarks <= 46_340, "scale.landmarks", "at most 46340", self.landmarks)
         options = ("default", "high", "highest")
-        _expect(self.precision in options, "precision", f"one of {options}", self.precision)
+        _expect(self.precision in options, "scale.precision", f"one of {options}", self.precision)
 
 
 # Parts of the paper that the defaults leave out. Published rates of training are 1e-4 to 1e-2, one
@@ -375,16 +426,20 @@ class Config:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Make a config from nested mappings; what is left out keeps its default.
 
+        Also from those that a file gives back, with arrays for lists and numpy's numbers.
+
         Raises
         ------
         ValueError
             If a section or setting does not exist, or a value is out of range.
         """
+        _expect(isinstance(values, Mapping), "config", "a table of sections", values)
         sections = {item.name: item.default_factory for item in fields(cls)}
         parts: dict[str, Any] = {}
         for name, settings in values.items():
             _expect(name in sections, "config", f"made of the sections {sorted(sections)}", name)
             _expect(isinstance(settings, Mapping), f"config.{name}", "a table", settings)
+            settings = {key: _plain(value) for key, value in settings.items()}
             kind: Any = sections[name]
             if kind is Weights:
                 parts[name] = Weights(settings)
@@ -393,12 +448,7 @@ class Config:
             for key, value in settings.items():
                 _expect(key in defaults, f"config.{name}", f"made of {sorted(defaults)}", key)
                 _check_type(f"{name}.{key}", value, defaults[key])
-            parts[name] = kind(
-                **{
-                    key: float(value) if isinstance(defaults[key], float) else value
-                    for key, value in settings.items()
-                }
-            )
+            parts[name] = kind(**settings)
         return cls(**parts)
 
     @classmethod
@@ -410,11 +460,15 @@ class Config:
         FileNotFoundError
             If there is no such file.
         ValueError
-            If it is not TOML, or names what does not exist.
+            If it is no file of TOML, or names what does not exist.
         """
+        file = Path(path)
+        if file.exists():  # a pipe may never end
+            wanted = f"a TOML file of up to {_BYTES} bytes, no directory or pipe"
+            _expect(file.is_file() and file.stat().st_size <= _BYTES, "config", wanted, str(path))
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # tables in tables without end
             msg = f"Expected `config` to be a TOML file, found {str(path)!r}: {error}."
             raise ValueError(msg) from error
         return cls.from_dict(values)
@@ -434,10 +488,21 @@ class Config:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _plain(value: Any) -> Any:
+    """Return a value of numpy's as Python's."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def _check_type(name: str, value: object, default: object) -> None:
-    kinds: dict[type, tuple[type, ...]] = {float: (int, float), tuple: (list, tuple)}
     kind = type(default)
-    right = isinstance(value, kinds.get(kind, (kind,)))
-    if kind is not bool and isinstance(value, bool):
-        right = False
+    if kind is int:
+        right = _is_whole(value)
+    elif kind is float:
+        right = isinstance(value, Real) and not isinstance(value, bool)
+    else:
+        right = isinstance(value, (list, tuple) if kind is tuple else kind)
     _expect(right, name, f"of type {kind.__name__}", value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -32,7 +32,9 @@ from scsiameseclu_jax.preprocessing.constraints import ConstraintsLike
 from scsiameseclu_jax.preprocessing.prepare import Prepared, check, prepare
 from scsiameseclu_jax.reference import Predicted, Reference
 from scsiameseclu_jax.training import stages
+from scsiameseclu_jax.training.checkpoint import EVERY, Checkpoint
 from scsiameseclu_jax.training.device import device_data, in_float32
+from scsiameseclu_jax.training.fingerprint import fingerprint
 from scsiameseclu_jax.training.memory import check_memory
 from scsiameseclu_jax.training.mesh import check_mesh
 from scsiameseclu_jax.training.progress import Progress
@@ -224,8 +226,15 @@ class SiameseClu:
         rng: int | np.random.Generator = 0,
         mesh: Mesh | None = None,
         progress: bool | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        every: int = EVERY,
     ) -> Self:
         """Cluster the cells. `adata` is read, never changed; of ``obs`` only `batch_key` is seen.
+
+        A stage of training that diverges (a loss that is not finite or rises far above its start,
+        an embedding that collapses, clusters that lose their cells) goes back to its last good
+        state, with half its rate; after three such tries it ends with that state: ``warnings`` of
+        the manifest say so, and ``diverged``. The history shows steps that were taken back as well.
 
         Parameters
         ----------
@@ -254,17 +263,27 @@ class SiameseClu:
             embedding and transport are; neighbours and candidates are made on the host.
         progress
             Show a bar (True), nothing (False), or a bar on a terminal, else log lines (None).
+        checkpoint_dir
+            Folder, of its own, to keep in what there is so far: a fit that is called again with the
+            same cells, settings, seed and versions goes on from there, and its result is the same
+            to the last bit on one device; any other, or one that finds the file damaged, begins
+            anew and says why. It stays after the fit, which can then be called again at no cost.
+        every
+            Steps of training between two checkpoints; what took long, the number of clusters and
+            the first partition, and the end of each stage, are kept at once.
 
         Raises
         ------
         TypeError, ValueError, KeyError
             For bad input, before training starts; for own terms, an own encoder or optimiser
             without any steps of training in the config.
+        FileExistsError, FileNotFoundError, PermissionError
+            If `checkpoint_dir` has other files in it; if it cannot be made or written to.
         MemoryError
             If there is too little memory, before any of it is taken; see
             :func:`scsiameseclu_jax.estimate_memory`.
         FloatingPointError
-            If a loss term is not finite; it is named.
+            If the embedding is not finite before any training: of an own encoder, say.
         """
         self._check_complete()
         self._check_trained()
@@ -273,17 +292,24 @@ class SiameseClu:
         seed = as_seed(rng)
         keys = {"use_rep": use_rep, "neighbors_key": neighbors_key, "batch_key": batch_key}
         links = {"must_link": must_link, "cannot_link": cannot_link}
+        checkpoint = None if checkpoint_dir is None else Checkpoint(checkpoint_dir, every)
         with Progress("preprocessing", show=progress) as bar:
             prepared, given = self._prepare(adata, layer, keys, links)
+            if checkpoint is not None:
+                checkpoint.open(fingerprint(prepared, self._method(2), self.n_clusters, seed))
             estimate, k = None, self.n_clusters
             if isinstance(k, str):
                 bar.stage("number_of_clusters")
-                x, near = prepared.features, self.config.preprocessing.n_neighbors
-                estimate = estimation.estimate(x, near, batch=prepared.batch, seed=seed)
+                estimate = None if checkpoint is None else checkpoint.saved.estimate
+                if estimate is None:
+                    x, near = prepared.features, self.config.preprocessing.n_neighbors
+                    estimate = estimation.estimate(x, near, batch=prepared.batch, seed=seed)
+                    if checkpoint is not None:
+                        checkpoint.save(estimate=estimate)
                 k = estimate.n_clusters
                 logger.info("%d clusters: %s", k, estimate.why)
             method = self._method(k)
-            fit = stages.fit(prepared, method, seed=seed, bar=bar, mesh=mesh)
+            fit = stages.fit(prepared, method, seed=seed, bar=bar, checkpoint=checkpoint, mesh=mesh)
             bar.stage("results")
             self._keep(method, fit, prepared, given, estimate, seed=seed, bar=bar)
         return self
@@ -319,8 +345,8 @@ class SiameseClu:
         Raises
         ------
         ValueError
-            If the state is of other cells, or has no target yet; if arrays of the history differ in
-            length.
+            If the state is of other cells, has no target yet, or numbers that are not finite; if
+            arrays of the history differ in length.
         """
         n_edges, n_rows = prepared.data.graph.weights.shape[0], prepared.data.features.shape[0]
         if state.edge_mask.shape[0] != n_edges or state.plan.target.shape[0] != n_rows:
@@ -328,6 +354,18 @@ class SiameseClu:
                 f"Expected a state of the prepared cells ({n_rows} rows, {n_edges} edges), found "
                 f"one of {state.plan.target.shape[0]} and {state.edge_mask.shape[0]}; start it by "
                 "`method.init(key, prepared.data)`."
+            )
+            raise ValueError(msg)
+        learned = {**state.params, "transport potential": state.plan.potential}
+        broken = [
+            name
+            for name, leaves in learned.items()
+            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(leaves))
+        ]
+        if broken:
+            msg = (
+                f"Expected a state of finite numbers, found others in {broken}; go back to an "
+                "earlier state, with a lower rate."
             )
             raise ValueError(msg)
         if not np.asarray(state.plan.target).any():
@@ -377,9 +415,11 @@ class SiameseClu:
         arrays = (method.assign(state, z).proba, learned, z)
         proba, embedding, fused = (np.asarray(array)[:n] for array in arrays)
         back = np.argsort(prepared.order)
+        n_filled = len(np.unique(proba.argmax(axis=1)))
         proba = constraints.constrain(proba, prepared.constraints)
         labels, rank = by_size(proba.argmax(axis=1), k)
-        check_sizes(labels, k, findings["warnings"])
+        by_pairs = n_filled == k and "the known pairs have moved their cells: look at those again"
+        check_sizes(labels, k, findings["warnings"], by_pairs or fit.remedy)
         findings |= constraints.kept(labels, prepared.constraints)
         findings["losses"] = {name: float(weight) for name, weight in fit.state.weights.items()}
         own = self._own_choices()
@@ -716,9 +756,23 @@ class SiameseClu:
             If a file is truncated, changed, or saved by another version; if the model was made with
             an own encoder or augmentation that is not given here, or without one that is.
         """
-        settings, arrays = files.read_model(directory)
+        from safetensors import SafetensorError
+
         given: dict[str, Any] = {"terms": terms, "encoder": encoder, "augment": augment}
         given |= {"transport": transport, "optimizer": optimizer}
+        unlike = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError)
+        try:
+            return cls._load(directory, given)
+        except (*unlike, SafetensorError) as error:
+            msg = (
+                f"Expected a whole model in {str(directory)!r}, found parts missing or of another "
+                f"kind ({type(error).__name__}: {error}); copy or save it again."
+            )
+            raise ValueError(msg) from error
+
+    @classmethod
+    def _load(cls, directory: str | os.PathLike[str], given: dict[str, Any]) -> Self:
+        settings, arrays = files.read_model(directory)
         saved = settings["choices"]
         for name, choice in given.items():
             if choice is None and name in saved and name in ("encoder", "augment"):
@@ -732,7 +786,7 @@ class SiameseClu:
                 raise ValueError(msg)
         choices = {name: choice for name, choice in given.items() if choice is not None}
         config = Config.from_dict(settings["config"])
-        if terms is None:
+        if given["terms"] is None:
             losses = settings["manifest"]["losses"]
             config = _with_losses({t.name: losses.get(t.name, 0.0) for t in F.TERMS}, config)
         model = cls(settings["n_clusters"], config=config, **choices)

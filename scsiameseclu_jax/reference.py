@@ -41,6 +41,8 @@ class Predicted(NamedTuple):
     """[m] whether a cell is unlike those of the fit: its label then says little."""
     missing_genes: list[str]
     """Selected genes that the new cells lack, left out."""
+    n_missing: int = 0
+    """How many of all genes of the fit they lack; size factors are of the others."""
 
 
 class Reference(NamedTuple):
@@ -144,7 +146,6 @@ def predict(
         adata,
         reference.preprocessor,
         features,
-        reference.novelty.profiles.mean(axis=0),
         method.config.preprocessing.n_neighbors,
         layer=layer,
     )
@@ -182,6 +183,7 @@ def predict(
         novelty=surprise.astype(np.float32),
         is_novel=surprise > 1 - alpha,
         missing_genes=new.missing,
+        n_missing=new.n_missing,
     )
 
 
@@ -208,6 +210,8 @@ def to_arrays(reference: Reference) -> tuple[dict[str, Any], Arrays]:
         batches = preprocessor.batches
         settings |= {"batch_key": batches.key, "batches": batches.names}
         arrays |= {"batch_means": batches.means, "batch_codes": batches.codes}
+    if preprocessor.expected is not None:
+        arrays["expected"] = preprocessor.expected
     arrays |= dict(zip(("senders", "receivers", "weights"), reference.links, strict=True))
     groups: dict[str, Any] = {
         "novelty": reference.novelty._asdict(),
@@ -251,6 +255,7 @@ def from_arrays(settings: dict[str, Any], arrays: Arrays) -> Reference:
         genes=settings["genes"],
         selected=arrays["selected"],
         median_total=settings["median_total"],
+        expected=arrays.get("expected"),
         projection=Projection(**projection) if projection else None,
         use_rep=settings["use_rep"],
         mean=arrays["mean"],

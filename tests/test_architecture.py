@@ -186,7 +186,8 @@ def test_importing_is_free():
     found = python(
         "import jax\n"
         "before = dict(jax.config.values)\n"
-        "import scsiameseclu_jax, scsiameseclu_jax.cli\n"
+        "from scsiameseclu_jax import *\n"
+        "import scsiameseclu_jax.cli.parser\n"
         "from jax._src import xla_bridge\n"
         "changed = {k: v for k, v in jax.config.values.items() if before.get(k, v) != v}\n"
         "print(changed, xla_bridge.backends_are_initialized(), len(jax.live_arrays()))\n"
@@ -198,8 +199,14 @@ HEAVY = ["matplotlib.pyplot", "ott", "scanpy", "sklearn", "pynndescent", "numba"
 
 
 def test_importing_loads_what_is_needed_at_once_only():
-    found = python(f"import sys, scsiameseclu_jax\nprint([m for m in {HEAVY} if m in sys.modules])")
-    assert found.strip() == "[]"
+    code = f"import sys\nprint([m for m in {HEAVY} if m in sys.modules])"
+    assert python(f"from scsiameseclu_jax import *\n{code}").strip() == "[]"
+
+
+def test_the_command_heeds_signals_before_it_imports_anything():
+    code = "import sys, scsiameseclu_jax.cli.signals\nprint([*sys.modules])"
+    found = ast.literal_eval(python(code))
+    assert not [m for m in ("jax", "numpy", "pandas", "anndata", "h5py", *HEAVY) if m in found]
 
 
 def public():

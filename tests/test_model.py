@@ -18,6 +18,7 @@ from scsiameseclu_jax.partition import candidates, consensus
 from scsiameseclu_jax.preprocessing.prepare import prepare
 from scsiameseclu_jax.training import device, stages
 from scsiameseclu_jax.training.progress import Progress
+from tests import stored
 
 SHORT = scs.Config.from_dict(
     {"training": {"contrast_steps": 0, "feature_steps": 10, "graph_steps": 4, "steps": 10}}
@@ -138,14 +139,6 @@ def test_sinkhorn_that_does_not_converge_is_said(adata):
     assert "did not converge" in model.manifest["warnings"][0]
 
 
-def test_broken_training_names_the_term(adata):
-    config = scs.Config.from_dict(
-        {"training": {**SHORT.to_dict()["training"], "pretrain_rate": 1e30}}
-    )
-    with pytest.raises(FloatingPointError, match="found `"):
-        scs.SiameseClu(4, config=config).fit(adata, progress=False)
-
-
 @pytest.fixture(scope="module")
 def written(adata):
     made = adata.copy()
@@ -177,8 +170,8 @@ def test_round_trip(written, tmp_path, kind):
     back = getattr(ad, f"read_{kind}")(path)
     pd.testing.assert_series_equal(back.obs["siameseclu"], written.obs["siameseclu"])
     np.testing.assert_array_equal(back.obsm["X_siameseclu"], written.obsm["X_siameseclu"])
-    config = back.uns["siameseclu"]["params"]["config"]
-    assert config["network"]["n_latent"] == SHORT.network.n_latent
+    assert scs.Config.from_dict(back.uns["siameseclu"]["params"]["config"]) == SHORT
+    stored.same(dict(written.uns), dict(back.uns))
     history = back.uns["siameseclu"]["history"]
     np.testing.assert_array_equal(history["loss"], written.uns["siameseclu"]["history"]["loss"])
 
@@ -244,7 +237,7 @@ def test_a_fixed_gate_is_saved(adata, tmp_path):
     [
         ({"training": {"patience": 3}}, "with a refresh of the target among them"),
         ({"training": {"patience": 3}, "transport": {"refresh_every": 0}}, "refresh of the target"),
-        ({"augmentation": {"alpha": 1e-4}}, "`alpha`"),
+        ({"augmentation": {"alpha": 1e-4}}, "`augmentation.alpha`"),
         ({"network": {"feature_layers": [16.5]}}, "positive widths"),
         ({"scale": {"landmarks": 50_000}}, "at most 46340"),
     ],
@@ -252,6 +245,24 @@ def test_a_fixed_gate_is_saved(adata, tmp_path):
 def test_settings_that_would_fail_later(values, wanted):
     with pytest.raises(ValueError, match=wanted):
         scs.Config.from_dict(values)
+
+
+def test_settings_that_a_file_gives_back():
+    plain = scs.Config.from_dict({"losses": {"zinb": 0.5}}).to_dict()
+    given = {
+        part: {
+            name: np.array(value)[()] if not isinstance(value, list) else np.array(value)
+            for name, value in settings.items()
+        }
+        for part, settings in plain.items()
+    }
+    assert isinstance(given["network"]["feature_layers"], np.ndarray)
+    assert isinstance(given["fusion"]["local"], np.bool_)
+    found = scs.Config.from_dict(given)
+    assert found == scs.Config.from_dict(plain)
+    assert found.fingerprint() == scs.Config.from_dict(plain).fingerprint()
+    with pytest.raises(ValueError, match="positive widths"):
+        scs.Config.from_dict({"network": {"feature_layers": np.array([1.5])}})
 
 
 def test_equal_settings_have_equal_fingerprints(tmp_path):
@@ -352,6 +363,10 @@ def test_a_model_of_an_own_loop_is_a_model(adata, model, tmp_path):
     assert made.manifest["losses"] == model.manifest["losses"] | {"zinb": 0.5}
     assert dict(made.config.losses) == {"zinb": 0.5}
     np.testing.assert_allclose(made.history["zinb"], history.terms["zinb"], rtol=1e-6)
+    potential = state.plan.potential.at[0].set(jnp.nan)
+    with pytest.raises(ValueError, match=r"finite numbers, found others in \['transport potential"):
+        broken = state._replace(plan=state.plan._replace(potential=potential))
+        scs.SiameseClu.from_state(method, broken, cells)
     with pytest.raises(ValueError, match=r"arrays \[n_steps\]"):
         scs.SiameseClu.from_state(method, state, cells, history={"a": [1.0], "b": [1.0, 2.0]})
     np.testing.assert_array_equal(made.labels, model.labels)
@@ -410,3 +425,160 @@ def test_by_default_contrast_alone_is_trained(adata):
     assert {stage for stage, count in steps.items() if count} == {"contrast"}
     assert len(model.history["contrast"]) == steps["contrast"]
     assert set(model.history["stage"]) == {"contrast"}
+
+
+LONGER = scs.Config.from_dict(
+    {"training": {"contrast_steps": 0, "feature_steps": 24, "graph_steps": 4, "steps": 25}}
+)
+
+
+class Cut(BaseException):
+    """What ends a fit at any place, as a signal or an error may."""
+
+
+def cut_at(monkeypatch, number):
+    """End fits at a chunk of steps, by its number; return a list of the stages of all chunks."""
+    said, update = [], Progress.update
+
+    def heard(self, n_steps, losses):
+        if losses:
+            said.append(self._stage)
+            if len(said) == number:
+                raise Cut
+        update(self, n_steps, losses)
+
+    monkeypatch.setattr(Progress, "update", heard)
+    return said
+
+
+def test_a_fit_that_is_cut_off_again_and_again_is_as_one_that_was_not(
+    adata, tmp_path, monkeypatch, caplog
+):
+    fit = partial(scs.SiameseClu(4, config=LONGER).fit, adata, progress=False)
+    wanted = fit()
+    kept = {"checkpoint_dir": tmp_path / "kept", "every": 1}
+    where, ended = [], False
+    while not ended:
+        with monkeypatch.context() as patch:
+            said = cut_at(patch, 3)
+            try:
+                found, ended = fit(**kept), True
+            except Cut:
+                where.append(said[-1])
+    same(found, wanted)
+    assert where == ["features", "graph", "train", "train"]
+    for name in ("clusters", "voters", "groups", "distances"):
+        np.testing.assert_array_equal(*(getattr(m.candidates, name) for m in (found, wanted)))
+    records = [{**m.manifest, "seconds": None} for m in (found, wanted)]
+    assert records[0] == records[1]
+    with caplog.at_level("INFO"):
+        monkeypatch.setattr(stages, "first_partition", None)  # nothing is done again
+        cut_at(monkeypatch, 1)
+        same(fit(**kept), wanted)
+    assert "took up the checkpoint: on to results" in caplog.text
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["fit.checkpoint"]
+
+
+def test_a_fit_that_begins_anew_says_so_in_its_result(adata, tmp_path, monkeypatch):
+    fit = partial(scs.SiameseClu("auto", config=scs.Config.fast()).fit, adata, progress=False)
+    fit(checkpoint_dir=tmp_path)
+    found = fit(checkpoint_dir=tmp_path, rng=1)
+    assert found.manifest["warnings"] == [
+        f"The fit began anew, not from the checkpoint {str(tmp_path / 'fit.checkpoint')!r}: it is "
+        "of a fit that differs in seed."
+    ]
+    for name in ("partition.n_clusters.estimate", "training.stages.first_partition"):
+        monkeypatch.setattr(f"scsiameseclu_jax.{name}", None)  # they take long, and are kept
+    again = fit(checkpoint_dir=tmp_path, rng=1)
+    assert not again.manifest["warnings"]
+    assert again.estimate.why == found.estimate.why
+    np.testing.assert_array_equal(again.proba, found.proba)
+    np.testing.assert_array_equal(again.candidates.clusters, found.candidates.clusters)
+
+
+def at_rate(rate, name="rate", **steps):
+    training = SHORT.to_dict()["training"] | {name: rate} | steps
+    return scs.Config.from_dict({"training": training})
+
+
+def test_a_rate_that_is_far_too_large_costs_the_training_only(adata, tmp_path):
+    """As if there was no training: not one cluster is worse for it."""
+    model = scs.SiameseClu(4, config=at_rate(1e3)).fit(adata, progress=False)
+    plain = scs.SiameseClu(4, config=at_rate(1e-4, steps=0)).fit(adata, progress=False)
+    np.testing.assert_array_equal(model.proba, plain.proba)
+    np.testing.assert_array_equal(
+        *(m.get_latent_representation(fused=True) for m in (model, plain))
+    )
+    (note,) = model.manifest["warnings"]
+    assert note.startswith("Stage 'train' diverged by step 10: the loss rose from ")
+    assert note.endswith("ended as if it had not begun; lower `config.training.rate` (1000).")
+    found = model.manifest["diverged"]["train"]
+    assert found["ended"] and found["tries"] == 3
+    assert model.manifest["training_steps"] == 0
+    loss = model.history["loss"][model.history["stage"] == "train"]
+    assert len(loss) == 40  # what was taken back is shown
+    written = scs.tl.add_clusters(adata, model, copy=True)
+    written.write_h5ad(tmp_path / "a.h5ad")
+    back = ad.read_h5ad(tmp_path / "a.h5ad").uns["siameseclu"]["manifest"]
+    assert list(back["warnings"]) == [note]
+    assert back["diverged"]["train"]["ended"]
+    assert note in model.answer(adata, None).manifest["warnings"]
+
+
+def test_a_rate_that_is_too_large_is_halved(adata, tmp_path, monkeypatch):
+    fit = partial(scs.SiameseClu(4, config=at_rate(0.2, steps=25)).fit, adata, progress=False)
+    model = fit()
+    (note,) = model.manifest["warnings"]
+    found = model.manifest["diverged"]["train"]
+    assert not found["ended"] and 1 <= found["tries"] <= 3
+    wanted = (
+        f"It went on with `config.training.rate` (0.2) halved {found['tries']} times; lower it."
+    )
+    assert note.endswith(wanted)
+    assert model.manifest["training_steps"] == 25
+    kept = {"checkpoint_dir": tmp_path, "every": 1}
+    for number in (2, 4):
+        with monkeypatch.context() as patch, pytest.raises(Cut):
+            cut_at(patch, number)
+            fit(**kept)
+    resumed = fit(**kept)
+    same(resumed, model)
+    assert resumed.manifest["diverged"] == model.manifest["diverged"]
+
+
+def test_training_that_is_not_finite_names_the_term(adata):
+    model = scs.SiameseClu(4, config=at_rate(1e30, "pretrain_rate")).fit(adata, progress=False)
+    notes = model.manifest["warnings"]
+    assert "Stage 'features' diverged" in notes[0]
+    assert notes[0].endswith("lower `config.training.pretrain_rate` (1e+30).")
+    assert adjusted_rand_score(adata.obs["cell_type"], model.labels) > 0.8
+
+
+def test_a_term_that_is_not_finite(adata):
+    """At the first step no rate helps; at a later one what was learned before stays."""
+
+    def broken(context):
+        always, drawn = context.values["pretrain_rate"] > 1e-3, jax.random.uniform(context.key)
+        return jnp.where(always | (abs(drawn - 0.0775) < 0.0025), jnp.nan, 0.0)
+
+    mine = F.Term("mine", broken, stages=("features",))
+    for rate, wanted in (
+        (1.0, "step 1: `mine` was nan before anything"),
+        (1e-4, "step 37: `mine`"),
+    ):
+        config = at_rate(rate, "pretrain_rate", feature_steps=60, graph_steps=0, steps=0)
+        model = scs.SiameseClu(4, config=config, terms=(*F.TERMS, mine))
+        model.fit(adata, progress=False)
+        (note,) = model.manifest["warnings"]
+        assert f"Stage 'features' diverged by step {wanted}" in note
+        assert "ended as if it had not begun; mend that term" in note or rate < 1
+        assert "ended after 30 of 60 steps; lower `config" in note or rate == 1
+        assert np.isfinite(model.proba).all()
+
+
+def test_a_cluster_that_training_has_emptied_is_not_blamed_on_their_number():
+    rows = [{"size_entropy": np.array([0.9, 0.5])}]
+    config = at_rate(0.01)
+    assert stages._remedy([], config).startswith("a smaller `n_clusters`")
+    assert stages._remedy([{"size_entropy": np.array([0.9, 0.89])}], config).startswith("a smaller")
+    assert "lower `config.training.rate` (0.01)" in stages._remedy(rows, config)

@@ -4,6 +4,7 @@ import shutil
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
@@ -12,6 +13,7 @@ import scsiameseclu_jax as scs
 from scsiameseclu_jax.certainty import calibration, novelty
 from scsiameseclu_jax.preprocessing import new_cells as reference
 from scsiameseclu_jax.preprocessing import normalization
+from tests import stored
 
 SHORT = {"contrast_steps": 0, "feature_steps": 10, "steps": 4}
 CONFIG = scs.Config.from_dict({"training": SHORT})
@@ -104,26 +106,95 @@ def test_missing_genes_say_nothing(cells, model, found):
     assert fewer.is_novel.mean() <= found.is_novel.mean() + 0.05
 
 
+@pytest.fixture(scope="module")
+def of_few(cells):
+    """A model whose features are made from few of the genes, and their names."""
+    options = {"training": {"contrast_steps": 0}, "preprocessing": {"n_top_genes": 40}}
+    model = scs.SiameseClu(4, config=scs.Config.from_dict(options))
+    model.fit(cells[:500].copy(), rng=0, progress=False)
+    frame = model._reference.preprocessor
+    return model, [frame.genes[i] for i in frame.selected]
+
+
+@pytest.mark.parametrize("n_others", [0, 25])
+def test_genes_that_no_feature_is_made_from_are_not_without_counts(
+    cells, of_few, n_others, caplog, tmp_path
+):
+    """New cells are often cut to the variable genes: their size factors are of these."""
+    model, selected = of_few
+    others = [gene for gene in cells.var_names if gene not in selected]
+    new = cells[500:, [*selected, *others[:n_others]]].copy()
+    whole, part = model.predict(cells[500:].copy()), model.predict(new)
+    assert "40 that features are made from: they are left out" in caplog.text
+    assert part.missing_genes == []
+    frame = model._reference.preprocessor
+    assert part.n_missing == len(frame.genes) - 40 - len(set(others[:n_others]) & set(frame.genes))
+    assert abs(part.is_novel.mean() - whole.is_novel.mean()) <= 0.05
+    assert (part.labels == whole.labels).mean() > 0.95
+    assert whole.n_missing == 0
+    adata = scs.tl.predict(new, model, min_confidence=0.5, copy=True)
+    assert adata.uns["siameseclu"]["n_missing_genes"] == part.n_missing
+    assert "missing_genes" not in adata.uns["siameseclu"]
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    stored.same(dict(adata.uns), dict(ad.read_h5ad(tmp_path / "a.h5ad").uns))
+
+
+def test_expected_counts_are_of_all_genes_and_sum_to_the_median(cells, of_few):
+    frame = of_few[0]._reference.preprocessor
+    counts = cells[:500].X.toarray().astype(float)
+    totals, sums = counts.sum(axis=1), counts.sum(axis=0)
+    np.testing.assert_allclose(
+        frame.expected, sums[sums > 0] / (totals / np.median(totals)).sum(), rtol=1e-10
+    )
+    assert frame.expected.sum() == pytest.approx(frame.median_total)
+
+
+def test_too_few_counts_are_an_error(cells, of_few, monkeypatch):
+    model, selected = of_few
+    monkeypatch.setattr(reference, "_LEAST_SHARE", 0.9)
+    with pytest.raises(ValueError, match="give counts of all genes, not of the selected ones"):
+        model.predict(cells[500:, selected].copy())
+
+
+def test_a_model_of_an_earlier_version_says_what_it_lacks(cells, of_few, tmp_path):
+    model, selected = of_few
+    old = model._reference
+    model._reference = old._replace(preprocessor=old.preprocessor._replace(expected=None))
+    model.save(tmp_path / "m")
+    model._reference = old
+    loaded = scs.SiameseClu.load(tmp_path / "m")
+    same(loaded.predict(cells[500:].copy()), model.predict(cells[500:].copy()))
+    with pytest.raises(ValueError, match=r"saved by an earlier version, .*; fit again"):
+        loaded.predict(cells[500:, selected].copy())
+
+
+def test_genes_without_a_name_are_no_genes_of_the_model(cells, model, found):
+    new = cells[500:].copy()
+    more = ad.AnnData(sparse.csr_matrix(np.full((200, 3), 9)), obs=new.obs)
+    new = ad.concat([more, new], axis=1)
+    new.var_names = pd.Index(["", np.nan, "-1", *new.var_names[3:]], dtype=object)
+    same(found, model.predict(new))
+
+
 def test_deviances_are_of_the_genes_that_are_there(cells, model):
     """A gene that is missing is not one without counts."""
     kept, frame = model._reference, model._reference.preprocessor
     features = np.asarray(kept.data.features)[:500]
-    profile = kept.novelty.profiles.mean(axis=0)
     new = cells[500:, 20:].copy()
-    made = reference.new_cells(new, frame, features, profile, 15)
-    assert (~made.present).sum() == len(made.missing) == 19  # one has no counts in the fit
+    made = reference.new_cells(new, frame, features, 15)
+    # one has no counts in the fit
+    assert (~made.present).sum() == len(made.missing) == made.n_missing == 19
     of_present = normalization.project(
         normalization.logarithm(made.counts, made.size_factors.astype(float)), frame.projection
     )
     of_missing = (0 - frame.projection.center * ~made.present) @ frame.projection.axes
     wanted = (of_present - of_missing) * frame.scale
     np.testing.assert_allclose(made.features, wanted, rtol=1e-3, atol=1e-3)
-    lost = profile[~made.present].sum()
-    np.testing.assert_allclose(
-        made.size_factors,
-        np.asarray(new.X.sum(axis=1)).ravel() / (frame.median_total - lost),
-        rtol=1e-5,
-    )
+    counts = cells[:500].X.toarray().astype(float)
+    totals = counts.sum(axis=1)
+    usual = counts[:, 20:].sum() / (totals / np.median(totals)).sum()
+    depths = new.X.toarray().sum(axis=1)
+    np.testing.assert_allclose(made.size_factors, depths / usual, rtol=1e-5)
     surprise = [
         novelty.novelty(kept.novelty, features, *made[:4], present)
         for present in (made.present, np.ones_like(made.present))

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from scsiameseclu_jax.partition.questions import Pool, ask, choose
 from scsiameseclu_jax.preprocessing import constraints
-from scsiameseclu_jax.preprocessing.counts import counts
+from scsiameseclu_jax.preprocessing.counts import counts, totals
 from scsiameseclu_jax.preprocessing.neighbors import unit_rows
 from scsiameseclu_jax.preprocessing.normalization import logarithm
 
@@ -115,8 +115,8 @@ def _telling_apart(raw: Any, n_first: int, genes: pd.Index) -> tuple[str, str]:
 
     Each with the share of cells, in %, that express it in its own and in the other group.
     """
-    totals = np.maximum(np.asarray(raw.sum(axis=1), float).ravel(), 1)
-    logged = logarithm(raw, totals / np.median(totals))
+    depths = np.maximum(totals(raw), 1)
+    logged = logarithm(raw, depths / np.median(depths))
     parts = logged[:n_first], logged[n_first:]
     means = [np.asarray(part.mean(axis=0)).ravel() for part in parts]
     squares = [np.asarray(part.multiply(part).mean(axis=0)).ravel() for part in parts]
@@ -126,7 +126,7 @@ def _telling_apart(raw: Any, n_first: int, genes: pd.Index) -> tuple[str, str]:
         for part, mean, square in zip(parts, means, squares, strict=True)
     ]
     # a little variance for genes that do not vary among few cells
-    t = (means[0] - means[1]) / np.sqrt(errors[0] + errors[1] + 1e-2 / len(totals))
+    t = (means[0] - means[1]) / np.sqrt(errors[0] + errors[1] + 1e-2 / len(depths))
     texts = []
     for sign, own, other in ((1, *shares), (-1, *shares[::-1])):
         order = [i for i in np.argsort(-sign * t, kind="stable") if sign * t[i] > 0]

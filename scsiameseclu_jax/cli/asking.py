@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from scsiameseclu_jax.cli.signals import as_exception
 from scsiameseclu_jax.files import write_text
+from scsiameseclu_jax.inputs import check_file
 from scsiameseclu_jax.preprocessing.constraints import NO, UNSURE, YES, find_answers
 
 if TYPE_CHECKING:
@@ -65,21 +67,24 @@ def ask(model: SiameseClu, adata: AnnData, n: int) -> None:
         _say("No question can be asked: the fit kept no candidates to choose from.")
         return
     answered: pd.DataFrame | None = None  # but not yet heeded
-    try:
-        for number in range(1, n + 1):
-            question = model.questions(adata, 1)
-            if not len(question):
-                _say(NONE_LEFT)
-                break
-            _say("", f"Question {number} of {n}", *question_lines(question.iloc[0]))
-            word = _word()
-            if word == _QUIT:
-                break
-            answered = question.assign(answer=word)
-            model.answer(adata, answered)
-            answered = None
-    except (KeyboardInterrupt, EOFError):
-        _say("", "No more questions; what was answered is kept.")
+    with as_exception() as check:
+        try:
+            for number in range(1, n + 1):
+                question = model.questions(adata, 1)
+                check()
+                if not len(question):
+                    _say(NONE_LEFT)
+                    break
+                _say("", f"Question {number} of {n}", *question_lines(question.iloc[0]))
+                word = _word()
+                if word == _QUIT:
+                    break
+                answered = question.assign(answer=word)
+                model.answer(adata, answered)
+                answered = None
+                check()
+        except (KeyboardInterrupt, EOFError):
+            _say("", "No more questions; what was answered is kept.")
     if answered is not None:
         model.answer(adata, answered)
 
@@ -148,9 +153,7 @@ def read_answers(paths: Sequence[Path], adata: AnnData) -> pd.DataFrame:
     """
     tables = []
     for path in paths:
-        if not path.is_file():
-            msg = f"Expected --answers to be a table of answers, found no file at {str(path)!r}."
-            raise FileNotFoundError(msg)
+        check_file(path, "--answers to be a table of answers")
         try:
             with path.open(encoding="utf-8-sig") as file:
                 first = file.readline()

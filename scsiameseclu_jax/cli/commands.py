@@ -21,6 +21,7 @@ from scsiameseclu_jax.checks import check_key, check_share
 from scsiameseclu_jax.cli import asking
 from scsiameseclu_jax.cli.cache import keep_programs
 from scsiameseclu_jax.cli.devices import leave_to_the_first, on_several
+from scsiameseclu_jax.cli.rest import Rest
 from scsiameseclu_jax.files import (
     OUTPUTS,
     PAGES,
@@ -28,17 +29,23 @@ from scsiameseclu_jax.files import (
     TABLES,
     check_apart,
     check_model_folder,
+    check_model_space,
     check_output,
     check_separate,
+    check_target,
     write_anndata,
     write_whole,
 )
 from scsiameseclu_jax.preprocessing.counts import layer_of
 from scsiameseclu_jax.tl.clusters import write_clusters
 from scsiameseclu_jax.tl.record import RESULTS, UNASSIGNED
+from scsiameseclu_jax.training.checkpoint import check_folder
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+DIVERGED = 3
+"""Exit code of a fit with a stage of training that ended before its time."""
 
 
 def demo(args: argparse.Namespace) -> None:
@@ -58,12 +65,16 @@ def demo(args: argparse.Namespace) -> None:
         scs.tl.annotate_markers(adata, "blood")
         scs.tl.umap(adata)
         question = scs.tl.questions(adata, 1)
-    panels = scs.pl.overview(adata, labels="cell_type")
-    write_anndata(out, adata)
-    write_whole(plot, lambda path: panels[0].figure.savefig(path, dpi=150))
-    scs.report(adata, page, labels="cell_type", overwrite=True)
-    _print_table(adata, adata.obs["siameseclu"], _why(args), labels, seconds)
-    print(f"wrote {out}\nwrote {plot}\nwrote {page}\n")
+    with Rest() as rest:
+        with rest.part():
+            _print_table(adata, adata.obs["siameseclu"], _why(args), labels, seconds)
+        with rest.part(out, lambda: adata.obs[["siameseclu", "siameseclu_confidence"]]):
+            write_anndata(out, adata)
+        with rest.part(plot):
+            write_whole(plot, lambda path: _draw(path, adata, "siameseclu", "cell_type"))
+        with rest.part(page):
+            scs.report(adata, page, labels="cell_type", overwrite=True)
+    print()
     if not len(question):
         print(asking.NONE_LEFT)
         return
@@ -75,8 +86,8 @@ def demo(args: argparse.Namespace) -> None:
 
 
 @on_several
-def cluster(args: argparse.Namespace) -> None:
-    """Cluster the cells of a file."""
+def cluster(args: argparse.Namespace) -> int:
+    """Cluster the cells of a file; return the exit code."""
     targets = [(args.out, OUTPUTS)] + ([] if args.plot is None else [(args.plot, PLOTS)])
     asking.check_terminal(args.ask)
     _check_words(args, targets)
@@ -88,35 +99,42 @@ def cluster(args: argparse.Namespace) -> None:
     if wrong:
         msg = f"Expected --levels between 2 and n_obs - 1 ({adata.n_obs - 1}), found {wrong[0]}."
         raise ValueError(msg)
-    with _put_aside(adata, args.labels) as labels:
-        model, seconds = _fit_model(adata, args, config)
-        write_clusters(adata, model, min_confidence=args.min_confidence, key_added=key)
-    try:
-        if args.levels:
-            scs.tl.cluster_tree(adata, args.levels, key)
-    finally:  # how many levels there are is not known before; the fit is kept in any case
-        write_anndata(args.out, adata)
-        _print_table(adata, adata.obs[key], _why(args), labels, seconds, answers=_answered(model))
-        print(f"wrote {args.out}")
+    with Rest() as rest:
+        with _put_aside(adata, args.labels) as labels:
+            model, seconds = _fit_model(adata, args, config, rest)
         if args.save is not None:
-            _keep(model, args)
+            with rest.part(args.save):
+                model.save(args.save, overwrite=args.overwrite)
+        with rest.part(args.out, lambda: _table(model, adata)):
+            with _put_aside(adata, args.labels):
+                write_clusters(adata, model, min_confidence=args.min_confidence, key_added=key)
+            with rest.part():  # how many levels there are is not known before
+                if args.levels:
+                    scs.tl.cluster_tree(adata, args.levels, key)
+            write_anndata(args.out, adata)
         if args.plot is not None:
-            scs.tl.umap(adata, key)
-            panels = scs.pl.overview(adata, key, labels=args.labels)
-            write_whole(args.plot, lambda path: panels[0].figure.savefig(path, dpi=150))
-            print(f"wrote {args.plot}")
+            with rest.part(args.plot):
+                write_whole(args.plot, lambda path: _draw(path, adata, key, args.labels))
+        with rest.part():
+            found = adata.obs[key]
+            _print_table(adata, found, _why(args), labels, seconds, answers=_answered(model))
+    return _code(model)
 
 
 @on_several
-def fit(args: argparse.Namespace) -> None:
-    """Fit a model to the cells of a file and save it."""
+def fit(args: argparse.Namespace) -> int:
+    """Fit a model to the cells of a file and save it; return the exit code."""
     _check_words(args, [])
     adata, config = _read(args), _config(args)
-    with _put_aside(adata, args.labels) as labels:
-        model, seconds = _fit_model(adata, args, config)
-    found = pd.Series(model.labels, index=adata.obs_names)
-    _print_table(adata, found, _why(args), labels, seconds, answers=_answered(model))
-    _keep(model, args)
+    with Rest() as rest:
+        with _put_aside(adata, args.labels) as labels:
+            model, seconds = _fit_model(adata, args, config, rest)
+        with rest.part(args.save, lambda: _table(model, adata)):
+            model.save(args.save, overwrite=args.overwrite)
+        with rest.part():
+            found = pd.Series(model.labels, index=adata.obs_names)
+            _print_table(adata, found, _why(args), labels, seconds, answers=_answered(model))
+    return _code(model)
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -138,13 +156,14 @@ def predict(args: argparse.Namespace) -> None:
             key_added=key,
         )
     seconds = time.perf_counter() - started
-    write_anndata(args.out, adata)
-    n_novel = int(adata.obs[f"{key}_is_novel"].sum())
-    more = [("novel", f"{n_novel} unlike the cells of the fit: their clusters say little")]
-    _print_table(
-        adata, adata.obs[key], f"of the model's {model.proba.shape[1]}", labels, seconds, more
-    )
-    print(f"wrote {args.out}")
+    with Rest() as rest:
+        with rest.part(args.out, lambda: adata.obs[[key, f"{key}_confidence", f"{key}_is_novel"]]):
+            write_anndata(args.out, adata)
+        with rest.part():
+            n_novel = int(adata.obs[f"{key}_is_novel"].sum())
+            more = [("novel", f"{n_novel} unlike the cells of the fit: their clusters say little")]
+            why = f"of the model's {model.proba.shape[1]}"
+            _print_table(adata, adata.obs[key], why, labels, seconds, more)
 
 
 def report(args: argparse.Namespace) -> None:
@@ -226,6 +245,13 @@ def _check_words(args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[s
         for target, _ in targets:
             check_separate(target, args.save)
 
+    if getattr(args, "checkpoint", None) is not None:
+        check_folder(args.checkpoint)
+        check_apart(args.source, args.checkpoint)
+        save = [] if args.save is None else [args.save]
+        for target in [*(target for target, _ in targets), *save]:
+            check_separate(target, args.checkpoint)
+
     check_share("min_confidence", getattr(args, "min_confidence", None))
 
 
@@ -240,6 +266,10 @@ def _config(args: argparse.Namespace) -> scs.Config | None:
 def _read(args: argparse.Namespace) -> AnnData:
     keep_programs(args.cache, keep=not args.no_cache)
     adata = scs.datasets.read(args.source)
+    if getattr(args, "save", None) is not None:
+        check_model_space(args.save, adata.n_obs)
+    if hasattr(args, "out"):
+        check_target(args.out, adata, args.key_added)
     if args.labels is not None:
         key, batch_key = (getattr(args, name, None) for name in ("key_added", "batch_key"))
         _check_labels(adata, args.labels, key, batch_key)
@@ -247,7 +277,7 @@ def _read(args: argparse.Namespace) -> AnnData:
 
 
 def _fit_model(
-    adata: AnnData, args: argparse.Namespace, config: scs.Config | None
+    adata: AnnData, args: argparse.Namespace, config: scs.Config | None, rest: Rest
 ) -> tuple[scs.SiameseClu, float]:
     must_link, cannot_link = (
         None if file is None else scs.datasets.read_pairs(file)
@@ -268,18 +298,32 @@ def _fit_model(
         rng=args.seed,
         mesh=args.mesh,
         progress=False if args.quiet or jax.process_index() else None,
+        checkpoint_dir=args.checkpoint,
+        every=args.checkpoint_every,
     )
     leave_to_the_first()
+    if args.save is not None and (args.resamples or getattr(args, "ask", 0)):
+        with rest.part():  # what follows may take long, and be interrupted
+            model.save(args.save, overwrite=args.overwrite)
+            args.overwrite = True  # it is saved again
     if answers is not None:
-        model.answer(adata, answers)
+        with rest.part():
+            model.answer(adata, answers)
     before = time.perf_counter()
     if getattr(args, "ask", 0):
-        asking.ask(model, adata, args.ask)
+        with rest.part():
+            asking.ask(model, adata, args.ask)
     started += time.perf_counter() - before  # a user may think for long
     if args.resamples:
         progress = False if args.quiet else None
-        model.assess(adata, n_resamples=args.resamples, rng=args.seed, progress=progress)
+        with rest.part():
+            model.assess(adata, n_resamples=args.resamples, rng=args.seed, progress=progress)
     return model, time.perf_counter() - started
+
+
+def _code(model: scs.SiameseClu) -> int:
+    found = model.manifest.get("diverged", {})
+    return DIVERGED if any(one["ended"] for one in found.values()) else 0
 
 
 def _answered(model: scs.SiameseClu) -> str | None:
@@ -292,9 +336,16 @@ def _answered(model: scs.SiameseClu) -> str | None:
     return f"{text}, {unsure} unsure" if unsure else text
 
 
-def _keep(model: scs.SiameseClu, args: argparse.Namespace) -> None:
-    model.save(args.save, overwrite=args.overwrite)
-    print(f"wrote {args.save}")
+def _table(model: scs.SiameseClu, adata: AnnData) -> pd.DataFrame:
+    """Return the clusters of the cells, for a result that cannot be written."""
+    columns = {"cluster": model.labels, "confidence": model.confidence}
+    return pd.DataFrame(columns, index=adata.obs_names)
+
+
+def _draw(path: Path, adata: AnnData, key: str, column: str | None) -> None:
+    if f"X_{key}_umap" not in adata.obsm:
+        scs.tl.umap(adata, key)
+    scs.pl.overview(adata, key, labels=column)[0].figure.savefig(path, dpi=150)
 
 
 @contextmanager
@@ -320,11 +371,13 @@ def _print_table(
     *,
     answers: str | None = None,
 ) -> None:
+    left = int((found == UNASSIGNED).sum())
     rows = [
         ("cells", f"{adata.n_obs}"),
         ("genes", f"{adata.n_vars}"),
         ("clusters", f"{found[found != UNASSIGNED].nunique()} ({why})"),
         *more,
+        *([("unsure", f"{left} cells are {UNASSIGNED}, in none of these")] if left else []),
         *([] if answers is None else [("answers", answers)]),
     ]
     if labels is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
@@ -32,22 +33,22 @@ def add_devices(command: Any) -> None:
     add("--num-processes", type=int, metavar="M", help="how many there are")
 
 
-def on_several(command: Callable[[argparse.Namespace], None]) -> Callable[..., None]:
+def on_several(command: Callable[[argparse.Namespace], int]) -> Callable[..., int]:
     """Run a command on the devices that its words name, together with the other processes."""
 
     @wraps(command)
-    def run(args: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> int:
         _join(args)
         several = args.devices is not None or jax.process_count() > 1
         args.mesh = scs.cell_mesh(args.devices) if several else None
-        try:
-            command(args)
-        except Helped:
-            pass
+        code = 0
+        with suppress(Helped):
+            code = command(args)
         if args.coordinator is not None:
             from jax.experimental import multihost_utils
 
             multihost_utils.sync_global_devices("done")  # the first may still be writing
+        return code
 
     return run
 

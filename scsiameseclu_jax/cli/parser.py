@@ -1,7 +1,8 @@
 """The command line: ``scsiameseclu`` and what each of its commands takes.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 for success, 1 for a
-failure while running, 2 for wrong usage or input, 130 if interrupted.
+failure while running, 2 for wrong usage or input, 3 if training diverged and ended before its time
+(results are written then, as of before), 130 if interrupted, 143 if terminated.
 """
 
 from __future__ import annotations
@@ -17,13 +18,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scsiameseclu_jax.cli import commands
+from scsiameseclu_jax.cli import checking, commands, signals
 from scsiameseclu_jax.cli.devices import add_devices
+from scsiameseclu_jax.cli.failures import describe
 from scsiameseclu_jax.files import BAD_INPUT, FAILURES, WriteError, message
+from scsiameseclu_jax.files.whole import discard_unfinished, is_naming
+from scsiameseclu_jax.training.checkpoint import EVERY
 
 __all__ = ["main"]
 
 _NAME = "scsiameseclu"
+_CODES = (
+    "Exit codes: 0 success; 1 failure while running; 2 wrong usage or input; 3 training diverged "
+    "and ended before its time: results are written, of the last good state; 130 interrupted."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         Of code 2 for wrong usage, 0 after ``--help`` and ``--version``.
     """
+    signals.clean_up_by(discard_unfinished, is_naming)
     args = _parser().parse_args(argv)
     try:
         with _logging(quiet=getattr(args, "quiet", False)), warnings.catch_warnings():
@@ -46,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
                 warnings.simplefilter("ignore", category)
             warnings.filterwarnings("ignore", "Writing zarr v2", UserWarning)
-            args.command(args)
-            sys.stdout.flush()
+            code = args.command(args)
+            _flush()
     except KeyboardInterrupt:
         code = _complain("interrupted", 130)
         if argv is None:
@@ -57,13 +66,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             os._exit(code)
         return code
     except BrokenPipeError:  # Who read the results has gone, for example `head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (WriteError, *FAILURES) as error:
-        return _complain(f"error: {message(error)}", 1)
+        return _complain(f"error: {describe(error)}", 1)
     except BAD_INPUT as error:
-        return _complain(f"error: {message(error)}", 2)
-    return 0
+        return _complain(f"error: {describe(error)}", 2)
+    except Exception as error:  # noqa: BLE001, of what is left none may end in a traceback
+        return _complain(f"error: {describe(error)}", 1)
+    return code or 0
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        msg = f"Could not write to standard output: {message(error)}"
+        raise WriteError(msg) from error
 
 
 def _complain(text: str, code: int) -> int:
@@ -73,13 +93,16 @@ def _complain(text: str, code: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=_NAME, description="Cluster single cells from raw counts, without labels."
+        prog=_NAME,
+        description="Cluster single cells from raw counts, without labels.",
+        epilog=_CODES,
     )
     parser.add_argument(
         "--version", action="version", version=f"%(prog)s {version('scsiameseclu-jax')}"
     )
     parsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_demo(parsers)
+    _add_check(parsers)
     _add_cluster(parsers)
     _add_fit(parsers)
     _add_predict(parsers)
@@ -105,9 +128,22 @@ def _add_demo(parsers: Any) -> None:
     _add_cache(demo)
 
 
+def _add_check(parsers: Any) -> None:
+    text = "Say what a file holds, and what a fit would refuse or stumble over, and how to mend it."
+    more = f"{text} Exit code 0 if a fit would start, 2 if not."
+    check = parsers.add_parser("check", help=text, description=more)
+    check.set_defaults(command=checking.check)
+    _add_source(check)
+    _add_layer(check)
+    _add_representation(check.add_argument)
+    check.add_argument("--neighbors-key", metavar="KEY", help="neighbour graph in uns to look at")
+    check.add_argument("--config", type=Path, metavar="FILE.toml", help="settings of the fit")
+    check.add_argument("--json", action="store_true", help="print for programs, as JSON")
+
+
 def _add_cluster(parsers: Any) -> None:
     text = "Cluster the cells of a file of raw counts and write them with their clusters."
-    cluster = parsers.add_parser("cluster", help=text, description=text)
+    cluster = parsers.add_parser("cluster", help=text, description=text, epilog=_CODES)
     cluster.set_defaults(command=commands.cluster)
     _add_input(cluster)
     _add_output(cluster)
@@ -134,7 +170,7 @@ def _add_cluster(parsers: Any) -> None:
 
 def _add_fit(parsers: Any) -> None:
     text = "Fit a model to the cells of a file of raw counts and keep it for `predict`."
-    fit = parsers.add_parser("fit", help=text, description=text)
+    fit = parsers.add_parser("fit", help=text, description=text, epilog=_CODES)
     fit.set_defaults(command=commands.fit)
     _add_input(fit)
     fit.add_argument("--save", type=Path, required=True, metavar="DIR", help="folder to make")
@@ -208,15 +244,23 @@ def _add_clustering(command: Any, suffix: str) -> None:
     add("--quiet", action="store_true", help="no log, only warnings and results")
 
 
-def _add_input(command: Any) -> None:
+def _add_source(command: Any) -> None:
     formats = ".h5ad, zarr, 10x .h5 or matrix folder, or .h5 with X or exprs"
     command.add_argument("source", type=Path, metavar="IN", help=formats)
+
+
+def _add_layer(command: Any) -> None:
     command.add_argument(
         "--layer",
         default="counts",
         metavar="NAME",
         help="layer of raw counts, or X (default: the layer 'counts' if there is one, else X)",
     )
+
+
+def _add_input(command: Any) -> None:
+    _add_source(command)
+    _add_layer(command)
     command.add_argument(
         "--labels",
         metavar="COLUMN",
@@ -250,8 +294,7 @@ def _add_fitting(command: Any) -> None:
         "they say how stable clusters are and calibrate confidence; 0 or at least 2, better 10, "
         "each about as long as the fit (default: %(default)s)",
     )
-    add("--use-rep", metavar="KEY", help="features in obsm to use instead of principal components")
-    add("--batch-key", metavar="COLUMN", help="batches in obs to be ignored")
+    _add_representation(add)
     for name, meaning in (("--must-link", "one cluster"), ("--cannot-link", "different ones")):
         text = f"table of two columns without header, names of cells that belong to {meaning}"
         add(name, type=Path, metavar="FILE.csv", help=text)
@@ -263,7 +306,26 @@ def _add_fitting(command: Any) -> None:
         help="answered table of `questions` to choose the clusters by; may be given several times",
     )
     add("--config", type=Path, metavar="FILE.toml", help="all other settings, a table per section")
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="folder of its own to keep in what there is so far: the same command goes on from "
+        "there after it was cut off, and it stays afterwards",
+    )
+    add(
+        "--checkpoint-every",
+        type=int,
+        default=EVERY,
+        metavar="N",
+        help="steps of training between two checkpoints (default: %(default)s)",
+    )
     add_devices(command)
+
+
+def _add_representation(add: Any) -> None:
+    add("--use-rep", metavar="KEY", help="features in obsm to use instead of principal components")
+    add("--batch-key", metavar="COLUMN", help="batches in obs to be ignored")
 
 
 def _add_n_clusters(add: Any) -> None:

@@ -7,6 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scsiameseclu_jax.inputs import check_file
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -97,9 +99,7 @@ def read_markers(path: str | os.PathLike[str]) -> dict[str, list[str]]:
     >>> folder.cleanup()
     """
     path = Path(path)
-    if not path.is_file():
-        msg = f"Expected `path` to be a file of marker genes, found nothing at {str(path)!r}."
-        raise FileNotFoundError(msg)
+    check_file(path, "`path` to be a file of marker genes")
     try:
         if path.suffix.lower() == ".gmt":
             return _of_gmt(path.read_text(encoding="utf-8-sig"), str(path))
@@ -135,18 +135,20 @@ def _table(file: Any) -> pd.DataFrame:
 def _of_table(table: pd.DataFrame, name: str) -> dict[str, list[str]]:
     names = {str(column).strip().lower(): column for column in table.columns}
     if not set(_COLUMNS) <= set(names):
+        found = str(list(table.columns))[:200]
         msg = (
-            f"Expected {name!r} to have the columns {_COLUMNS}, found {list(table.columns)}; gene "
-            "sets with one line a type need the ending .gmt."
+            f"Expected {name!r} to have the columns {_COLUMNS}, found {found}; gene sets with one "
+            "line a type need the ending .gmt."
         )
         raise ValueError(msg)
-    types, genes = (table[names[column]].str.strip() for column in _COLUMNS)
+    # Of a row that is too short, the last are missing.
+    types, genes = (table[names[column]].fillna("").str.strip() for column in _COLUMNS)
     return _lists(zip(types, genes, strict=True), name)
 
 
 def _of_gmt(text: str, name: str) -> dict[str, list[str]]:
     pairs = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         kind, *rest = (field.strip() for field in line.split("\t"))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from pathlib import Path
+
+from scsiameseclu_jax.inputs import check_file
 
 
 def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
@@ -33,9 +36,7 @@ def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     >>> folder.cleanup()
     """
     path = Path(path)
-    if not path.is_file():
-        msg = f"Expected `path` to be a file of pairs of cells, found nothing at {str(path)!r}."
-        raise FileNotFoundError(msg)
+    check_file(path, "`path` to be a file of pairs of cells")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -43,10 +44,15 @@ def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
         raise ValueError(msg) from error
     first = text.split("\n", 1)[0]
     separator = max("\t;,", key=first.count)
-    rows = [row for row in csv.reader(text.splitlines(), delimiter=separator) if any(row)]
+    try:
+        lines = csv.reader(io.StringIO(text), delimiter=separator)
+        rows = [row for row in lines if any(row)]
+    except csv.Error as error:  # a quotation mark that nothing closes, say
+        msg = f"Expected {str(path)!r} to be a table of two columns, found otherwise: {error}."
+        raise ValueError(msg) from error
     wrong = next((i for i, row in enumerate(rows) if len(row) != 2 or not all(row)), None)
     if not rows or wrong is not None:
-        found = "none" if wrong is None else f"{rows[wrong]} in row {wrong + 1}"
+        found = "none" if wrong is None else f"{str(rows[wrong])[:200]} in row {wrong + 1}"
         msg = f"Expected {str(path)!r} to hold two names of cells in each row, found {found}."
         raise ValueError(msg)
     return [(one.strip(), two.strip()) for one, two in rows]

@@ -1,8 +1,9 @@
 """One reader for the field's file formats, told apart by what is in them, not by their names."""
 
+import logging
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,17 @@ import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy import io, sparse
+from scipy import sparse
 
 from scsiameseclu_jax.datasets import hdf5
+from scsiameseclu_jax.datasets.matrix_market import read_matrix_market
+from scsiameseclu_jax.datasets.safety import (
+    StoreError,
+    check_hdf5,
+    check_links,
+    check_zarr,
+)
+from scsiameseclu_jax.inputs import check_file, check_sparse
 
 __all__ = ["read"]
 
@@ -22,6 +31,12 @@ _FORMATS = "an .h5ad, zarr, 10x .h5, 10x matrix folder, or an .h5 file with `X` 
 _TENX_V2 = {"barcodes", "gene_names", "genes", "shape"} | hdf5.SPARSE_KEYS
 _MATRIX, _BARCODES = ("matrix.mtx",), ("barcodes.tsv",)
 _FEATURES = ("features.tsv", "genes.tsv")
+_OTHER_FEATURES = {"Antibody Capture", "Antigen Capture", "CRISPR Guide Capture", "Custom", "Peaks"}
+_OTHER_FEATURES |= {"Multiplexing Capture", "Gene Expression Probe", "VDJ", "VDJ-B", "VDJ-T"}
+# What programs write for genes without a symbol; a single gene may be called NA.
+_NO_SYMBOL = ["NA", "N/A", "nan", "NaN", "None", "NULL", "-", "."]
+
+logger = logging.getLogger(__name__)
 
 
 def read(path: str | os.PathLike[str]) -> AnnData:
@@ -37,7 +52,8 @@ def read(path: str | os.PathLike[str]) -> AnnData:
         - an AnnData file (.h5ad) or zarr store;
         - a 10x HDF5 file of Cell Ranger 2 or later, or a folder with ``matrix.mtx``,
           ``barcodes.tsv`` and ``features.tsv`` or ``genes.tsv``, each gzip-compressed or not. Only
-          the features of type "Gene Expression" are kept. Symbols that repeat get a suffix;
+          the features of type "Gene Expression" are kept. Symbols that repeat get a suffix, and
+          genes without a symbol are called by their identifier;
         - an HDF5 file with a dataset ``X`` [cells x genes] and, optionally, labels ``Y`` [cells];
           anything else in it is ignored. Cells and genes are named by number;
         - an HDF5 file with ``exprs`` [cells x genes], dense or in CSR parts, and, optionally,
@@ -46,16 +62,20 @@ def read(path: str | os.PathLike[str]) -> AnnData:
     Returns
     -------
     ``X`` ``[n, g]`` as it stands in the file, CSR: integers of the type that they have there,
-    anything else float32. ``Y`` becomes ``obs['cell_type']``, categorical; the gene identifiers of
-    10x become ``var['gene_ids']``. Names are unique only where the file has them unique. Nothing
-    checks here that the values are counts.
+    anything else float32, or float64 where values are too large for that. ``Y`` becomes
+    ``obs['cell_type']``, categorical; the gene identifiers of 10x become ``var['gene_ids']``. Names
+    are unique only where the file has them unique. Nothing checks here that the values are counts.
 
     Raises
     ------
     FileNotFoundError
         If there is nothing at `path`.
     ValueError
-        If the format is none of these, or the content is damaged or does not fit together.
+        If the format is none of these, or the content is damaged or does not fit together; if
+        parts of it lie elsewhere (links to other files, external or virtual datasets), or if it
+        declares much more than it holds.
+    MemoryError
+        If there is less memory than it needs.
 
     References
     ----------
@@ -80,7 +100,10 @@ def read(path: str | os.PathLike[str]) -> AnnData:
     if not path.exists():
         msg = f"Expected `path` to exist, found nothing at {str(path)!r}."
         raise FileNotFoundError(msg)
-    return _read_folder(path) if path.is_dir() else _read_file(path)
+    if path.is_dir():
+        return _read_folder(path)
+    check_file(path, "`path` to be a file or folder")
+    return _read_file(path)
 
 
 # Folders.
@@ -91,7 +114,7 @@ def _read_folder(path: Path) -> AnnData:
     if {".zgroup", ".zattrs", "zarr.json"} & set(entries):
         if not {"obs", "var"} <= set(entries):
             raise _unexpected(f"a zarr store of another kind, with {entries[:8]}")
-        return _read_anndata(path, ad.read_zarr)
+        return _read_anndata(path, ad.read_zarr, check_zarr)
     if not entries:
         raise _unexpected("an empty folder")
     parts = {_wanted(names): _find(path, names) for names in (_MATRIX, _BARCODES, _FEATURES)}
@@ -109,19 +132,27 @@ def _wanted(names: tuple[str, ...]) -> str:
 
 def _find(folder: Path, names: tuple[str, ...]) -> Path | None:
     candidates = [folder / f"{name}{suffix}" for name in names for suffix in ("", ".gz")]
-    return next((file for file in candidates if file.is_file()), None)
+    files = [file for file in candidates if file.is_file()]
+    if len(files) > 1:
+        logger.warning(
+            "found %s in %s; only the first is read: remove the others if they differ",
+            ", ".join(file.name for file in files),
+            folder,
+        )
+    return files[0] if files else None
 
 
 def _read_matrix_folder(matrix: Path, barcodes: Path, features: Path) -> AnnData:
     """Read Matrix Market files; `scanpy.read_10x_mtx` knows only some of the compressed ones."""
-    counts = _text(matrix, lambda file: sparse.csr_matrix(io.mmread(str(file)).T))
-    if counts.dtype.kind in "iu" and counts.data.max(initial=0) < 2**31:
-        # The text has no width; mmread takes the widest.
-        counts = counts.astype(np.int32)
     # A gene may be called NA, and a name hold a quotation mark.
     options: dict[str, Any] = {"header": None, "dtype": str, "keep_default_na": False, "quoting": 3}
     cells = _text(barcodes, lambda file: pd.read_csv(file, sep="\t", **options))[0].to_numpy()
     table = _text(features, lambda file: pd.read_csv(file, sep="\t", **options))
+    shape = len(table), len(cells)
+    counts = sparse.csr_matrix(_text(matrix, lambda file: read_matrix_market(file, shape)).T)
+    if counts.dtype.kind in "iu" and counts.data.max(initial=0) < 2**31:
+        # The text has no width; mmread takes the widest.
+        counts = counts.astype(np.int32)
     var = pd.DataFrame({"gene_ids": table[0]})
     if table.shape[1] > 2:
         var["feature_types"] = table[2]
@@ -131,7 +162,9 @@ def _read_matrix_folder(matrix: Path, barcodes: Path, features: Path) -> AnnData
 def _text(file: Path, reader: Callable[[Path], Any]) -> Any:
     try:
         return reader(file)
-    except (EOFError, OSError, ValueError, zlib.error) as error:
+    except StoreError:
+        raise
+    except (ArithmeticError, EOFError, OSError, ValueError, zlib.error) as error:
         msg = f"Expected {file.name!r} to be a text file of 10x, found it unreadable: {error}"
         raise ValueError(msg) from error
 
@@ -139,21 +172,47 @@ def _text(file: Path, reader: Callable[[Path], Any]) -> Any:
 def _tenx(
     counts: sparse.csr_matrix, cells: np.ndarray, var: pd.DataFrame, symbols: np.ndarray
 ) -> AnnData:
-    if counts.shape != (len(cells), len(var)):
-        msg = (
-            f"Expected a 10x matrix of {len(cells)} barcodes and {len(var)} features, found "
-            f"{counts.shape[0]} and {counts.shape[1]}."
-        )
-        raise ValueError(msg)
+    _check_fit(counts.shape, len(cells), len(var))
     if "feature_types" in var:
-        genes = np.flatnonzero(var["feature_types"] == "Gene Expression")
+        of_genes = (var["feature_types"] == "Gene Expression").to_numpy()
+        genes, others = np.flatnonzero(of_genes), var["feature_types"][~of_genes].value_counts()
         if not genes.size:
-            kinds = sorted(var["feature_types"].unique())
+            kinds = sorted(map(str, others.index))
             raise _unexpected(f"10x features without 'Gene Expression', only {kinds}")
+        if len(others):
+            known = set(others.index) <= _OTHER_FEATURES
+            logger.log(
+                logging.INFO if known else logging.WARNING,
+                "left out features that are not of type 'Gene Expression'%s: %s",
+                "" if known else ", some of a type that 10x does not know",
+                ", ".join(f"{n} {kind!r}" for kind, n in others.items()),
+            )
         counts, var, symbols = counts[:, genes], var.iloc[genes].copy(), symbols[genes]
     # Some genes share a symbol by design, hence before AnnData warns of it.
-    var.index = ad.utils.make_index_unique(pd.Index(symbols))
+    var.index = ad.utils.make_index_unique(pd.Index(_named(symbols, var["gene_ids"].to_numpy())))
     return AnnData(hdf5.csr(counts), obs=pd.DataFrame(index=pd.Index(cells)), var=var)
+
+
+def _check_fit(shape: tuple[int, ...], n_cells: int, n_features: int) -> None:
+    if tuple(shape) != (n_cells, n_features):
+        msg = (
+            f"Expected a 10x matrix of {n_cells} barcodes and {n_features} features, found "
+            f"{shape[0]} and {shape[1]}."
+        )
+        raise StoreError(msg)
+
+
+def _named(symbols: np.ndarray, identifiers: np.ndarray) -> np.ndarray:
+    """Return the symbols of genes, and the identifiers of those that have none.
+
+    Numbered by their place, as symbols that repeat are, they would be other genes in each file.
+    """
+    names = pd.Series(symbols, dtype=object).astype(str).str.strip()
+    repeats = names.duplicated(keep=False)
+    nameless = ((names == "") | (repeats & names.isin(_NO_SYMBOL))).to_numpy()
+    if nameless.any():
+        logger.info("%d genes have no symbol: their identifiers name them", nameless.sum())
+    return np.where(nameless, identifiers, symbols)
 
 
 # Files.
@@ -173,10 +232,11 @@ def _read_file(path: Path) -> AnnData:
         raise _unexpected("a file that is not HDF5", remedy)
     try:
         with h5py.File(path, "r") as tree:
+            check_links(tree)
             return _read_hdf5(path, tree)
     except BlockingIOError:  # Another program is writing it.
         raise
-    except (KeyError, OSError, RuntimeError) as error:
+    except (KeyError, OSError, RuntimeError, TypeError) as error:  # the last: a type of no numbers
         found = f"a truncated, corrupt or incomplete HDF5 file ({error})"
         raise _unexpected(found, "Copy or download it again.") from error
 
@@ -184,6 +244,7 @@ def _read_file(path: Path) -> AnnData:
 def _read_hdf5(path: Path, file: h5py.File) -> AnnData:
     keys = sorted(file)
     if _is_anndata(file):
+        check_hdf5(file)
         return _read_anndata(path, ad.read_h5ad)
     if hdf5.holds(file.get("matrix"), {"barcodes", "features", "shape"} | hdf5.SPARSE_KEYS):
         return _read_tenx_v3(file["matrix"])
@@ -214,19 +275,39 @@ def _is_anndata(file: h5py.File) -> bool:
     )
 
 
-def _read_anndata(path: Path, reader: Callable[[Path], AnnData]) -> AnnData:
+def _read_anndata(
+    path: Path,
+    reader: Callable[[Path], AnnData],
+    check: Callable[[Path], None] | None = None,
+) -> AnnData:
     try:
+        if check is not None:
+            check(path)
         adata = reader(path)
-    except MemoryError:
+    except (MemoryError, StoreError):
         raise
     # Of a newer encoding anndata raises an error of its own, whose class is private.
     except Exception as error:
         msg = f"an AnnData file that anndata {version('anndata')} cannot read ({error})"
         raise _unexpected(msg) from error
+    _check_matrices(adata)
     # Counts may be in a layer alone.
     if adata.X is not None:
-        adata.X = hdf5.csr(adata.X)
+        adata.X = hdf5.csr(adata.X, "X")
     return adata
+
+
+def _check_matrices(adata: AnnData) -> None:
+    """Check all sparse matrices of an object that was read: anndata takes them as they are."""
+    parts = {"X": adata.X} if adata.raw is None else {"X": adata.X, "raw.X": adata.raw.X}
+    for name in ("layers", "obsm", "varm", "obsp", "varp", "uns"):
+        parts |= {f"{name}[{key!r}]": value for key, value in getattr(adata, name).items()}
+    while parts:
+        name, value = parts.popitem()
+        if isinstance(value, Mapping):
+            parts |= {f"{name}[{key!r}]": inside for key, inside in value.items()}
+        elif sparse.issparse(value):
+            check_sparse(value, name)
 
 
 def _read_tenx_v3(group: h5py.Group) -> AnnData:
@@ -234,19 +315,20 @@ def _read_tenx_v3(group: h5py.Group) -> AnnData:
     var = pd.DataFrame({"gene_ids": hdf5.vector(features["id"])})
     for key, column in (("feature_type", "feature_types"), ("genome", "genome")):
         if key in features:
-            var[column] = hdf5.vector(features[key])
+            var[column] = hdf5.vector(features[key], len(var))
     return _tenx(
         hdf5.sparse_parts(group, by_gene=True),
         hdf5.vector(group["barcodes"]),
         var,
-        hdf5.vector(features["name"]),
+        hdf5.vector(features["name"], len(var)),
     )
 
 
 def _read_tenx_v2(group: h5py.Group) -> AnnData:
     var = pd.DataFrame({"gene_ids": hdf5.vector(group["genes"])})
     counts = hdf5.sparse_parts(group, by_gene=True)
-    return _tenx(counts, hdf5.vector(group["barcodes"]), var, hdf5.vector(group["gene_names"]))
+    symbols = hdf5.vector(group["gene_names"], len(var))
+    return _tenx(counts, hdf5.vector(group["barcodes"]), var, symbols)
 
 
 def _read_plain(file: h5py.File) -> AnnData:

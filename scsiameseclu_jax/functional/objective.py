@@ -21,6 +21,7 @@ from scsiameseclu_jax.functional.types import CellData, Embeddings, Params, View
 from scsiameseclu_jax.functional.zinb import zinb_nll
 
 _COUNT_ROWS = 128  # cells x genes at a time: what fits in a cache
+_SMALL = 1024  # cells of a batch, whatever the number of cells
 
 Stage = Literal["contrast", "features", "graph", "joint", "train"]
 """Projection alone, feature autoencoder alone, graph autoencoder alone, both fused, and both with
@@ -140,8 +141,20 @@ def _adjacency(context: Context) -> Array:
 
 
 def draw_cells(key: Array, data: CellData, size: int) -> Array:
-    """Draw rows [size] of cells with replacement: a mean over them is unbiased."""
+    """Draw rows [size] of cells with replacement: a mean over them is unbiased.
+
+    No more than :func:`batch_size` allows.
+    """
+    size = batch_size(size, len(data.features))
     return jax.random.randint(key, (size,), 0, data.n_cells)
+
+
+def batch_size(wanted: int, n_rows: int) -> int:
+    """Return how many of the cells a batch has: no more than there are, or 1,024 of fewer.
+
+    A larger one would take memory, and say little more.
+    """
+    return min(wanted, max(_SMALL, n_rows))
 
 
 def _zinb(context: Context) -> Array | None:

@@ -56,6 +56,7 @@ from scsiameseclu_jax.functional.types import (
 
 CHUNK = 10  # steps that one call of the compiled loop takes, at most
 _WARM_UP = 0.05  # share of the steps of contrast in which the rate rises
+_RATES: dict[Stage, str] = {"contrast": "contrast_rate", "train": "rate"}
 
 
 class Augment(Protocol):
@@ -164,6 +165,8 @@ class Method:
         params = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
         _check_names(params)
         values = values_of(self.config, dtype)
+        if self.optimizer is not None:
+            values["update_scale"] = jnp.asarray(1, dtype)
         return TrainState(
             params=params,
             opt_state=_init_optimizer(self, params, values, stage="features"),
@@ -192,10 +195,29 @@ class Method:
         fresh = _init_optimizer(self, params, state.values, stage=stage)
         return state._replace(params=params, opt_state=fresh)
 
+    def rate_name(self, stage: Stage) -> str:
+        """Return which of a state's ``values`` the steps of a stage are proportional to.
+
+        The rate of Adam; of an own optimiser ``update_scale``, 1 at first, which multiplies its
+        updates.
+        """
+        _check_stage(stage)
+        if self.optimizer is not None:
+            return "update_scale"
+        return _RATES.get(stage, "pretrain_rate")
+
+    def slow_down(self, state: TrainState, stage: Stage) -> TrainState:
+        """Halve the steps of a stage, from this state on."""
+        name = self.rate_name(stage)
+        return state._replace(values=state.values | {name: state.values[name] / 2})
+
     def step(
         self, state: TrainState, data: CellData, *, stage: Stage = "train"
     ) -> tuple[TrainState, StepInfo]:
         """Take one step: augment, encode, fuse, transport, update.
+
+        Where the loss, its gradient, the updated parameters or the new target are not finite, the
+        state stays as it was, ``state.step`` included: the terms of the info say why.
 
         Parameters
         ----------
@@ -215,6 +237,9 @@ class Method:
         self, state: TrainState, data: CellData, *, n_steps: int, stage: Stage = "train"
     ) -> tuple[TrainState, StepInfo]:
         """Take many steps in a compiled loop, which any number of steps shares.
+
+        It ends, in effect, at a step that is not finite: see :meth:`step`. The rest of the history
+        repeats that step.
 
         Parameters
         ----------
@@ -633,7 +658,10 @@ def _take_step(
         (total, (terms, z)), gradient = jax.value_and_grad(loss, has_aux=True)(learned)
     optimizer = _optimizer(method, stage, state.values)
     change, opt_state = optimizer.update(gradient, state.opt_state, learned)
-    params = state.params | optax.apply_updates(learned, change)
+    if method.optimizer is not None:
+        change = optax.tree.scale(state.values["update_scale"], change)
+    updated = optax.apply_updates(learned, change)
+    params = state.params | updated
     new = state._replace(params=params, opt_state=opt_state, step=state.step + 1)
     zero = jnp.zeros((), data.features.dtype)
     info = StepInfo(
@@ -648,7 +676,7 @@ def _take_step(
         zero,
     )
     if stage != "train":
-        return new, info
+        return _where_finite(new, state, info, updated), info
     centers, mask = state.params["centers"], data.mask
     plan = _refreshed(method, state, data, z)
     sizes = jnp.exp(transport.log_assignment(z, centers)) * mask[:, None]
@@ -661,7 +689,23 @@ def _take_step(
         mean_cosine=mean_cosine(z, mask),
         silhouette=silhouette(z, centers, mask),
     )
-    return new._replace(plan=plan), info
+    return _where_finite(new._replace(plan=plan), state, info, updated), info
+
+
+def _where_finite(
+    new: TrainState, state: TrainState, info: StepInfo, updated: Params
+) -> TrainState:
+    """Return the new state, or the one before if anything that it depends on is not finite."""
+    parts = [info.loss, info.gradient_norm, jnp.sum(new.plan.potential)]
+    parts += [jnp.sum(leaf) for leaf in jax.tree.leaves(updated)]
+    finite = jnp.all(jnp.isfinite(jnp.stack(parts)))
+    changed = ("params", "opt_state", "step", "plan")
+    return state._replace(
+        **{
+            name: jax.tree.map(partial(jnp.where, finite), getattr(new, name), getattr(state, name))
+            for name in changed
+        }
+    )
 
 
 def _refreshed(method: Method, state: TrainState, data: CellData, z: Array) -> Plan:

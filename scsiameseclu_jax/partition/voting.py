@@ -9,6 +9,7 @@ import numpy as np
 logger = logging.getLogger(__name__)
 
 _ROUNDS = 3
+FEWER = "a smaller `n_clusters` may fit these data better"
 
 
 def match(clusters: np.ndarray, other: np.ndarray, n_clusters: int) -> np.ndarray:
@@ -82,13 +83,15 @@ def by_size(clusters: np.ndarray, n_clusters: int) -> tuple[np.ndarray, np.ndarr
     return new[clusters], rank
 
 
-def check_sizes(clusters: np.ndarray, n_clusters: int, notes: list[str]) -> None:
-    """Warn, and add a note, if a cluster has no cells."""
+def check_sizes(
+    clusters: np.ndarray, n_clusters: int, notes: list[str], remedy: str = FEWER
+) -> None:
+    """Warn, and add a note with what to do, if a cluster has no cells."""
     n_filled = len(np.unique(clusters))
     if n_filled < n_clusters:
         note = (
             f"{n_filled} of {n_clusters} clusters have cells: the others are no cell's most likely "
-            "one; a smaller `n_clusters` may fit these data better."
+            f"one; {remedy}."
         )
         notes.append(note)
         logger.warning(note)

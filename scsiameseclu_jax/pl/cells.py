@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import check_column
+from scsiameseclu_jax.checks import check_column, sorted_names
 from scsiameseclu_jax.pl.evidence import OKABE_ITO, axes
 from scsiameseclu_jax.tl.record import UNASSIGNED
 
@@ -124,7 +124,8 @@ def coordinates(adata: AnnData, basis: str) -> np.ndarray:
     """Return the first two columns [n, 2] of ``obsm[basis]``, or ``obsm[f"X_{basis}"]``."""
     name = basis if basis in adata.obsm else f"X_{basis}"
     if name not in adata.obsm:
-        msg = f"Expected `basis` to be a key of obsm, one of {sorted(adata.obsm)}, found {basis!r}"
+        found = sorted_names(adata.obsm)
+        msg = f"Expected `basis` to be a key of obsm, one of {found}, found {basis!r}"
         if basis.endswith("_umap"):
             key = basis.removeprefix("X_").removesuffix("_umap")
             msg += f"; run `scs.tl.umap(adata, key={key!r})` first"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from anndata import AnnData
 
 from scsiameseclu_jax.preprocessing.expression import groups
 from scsiameseclu_jax.tl.record import UNASSIGNED, is_calibrated
+from scsiameseclu_jax.tl.ties import origin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +47,7 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> list[Axes]:
     KeyError
         If there is no such clustering or confidence.
     ValueError
-        If no cell has both.
+        If no cell has both, or the clusters are not those any more that the confidence is of.
     """
     from matplotlib.figure import Figure
 
@@ -56,14 +58,21 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> list[Axes]:
         msg = f"Expected obs[{name!r}], found columns {found}; run `scs.tl.siameseclu` first."
         raise KeyError(msg)
     sure = adata.obs[name].to_numpy(np.float64, na_value=np.nan)
-    own, left = _own(adata, key, clusters)
+    stored = adata.uns.get(key)
+    record = stored if isinstance(stored, Mapping) else {}
+    fit = origin(clusters, adata.obsm.get(f"{key}_proba"), record.get("params", {}))
+    if not fit.kept and not fit.joined:
+        msg = (
+            f"Expected the clusters in obs[{key!r}] that obs[{name!r}] is of, found other cells in "
+            "them; bring them back, by `scs.tl.add_clusters` for example."
+        )
+        raise ValueError(msg)
+    own, left = pd.Series(fit.own, index=adata.obs_names), np.asarray(clusters == UNASSIGNED)
     here = np.isfinite(sure) & own.notna()
     if not here.any():
         msg = f"Expected cells with a cluster and a confidence, found none in obs[{name!r}]."
         raise ValueError(msg)
     names = [cluster for cluster in own.cat.categories if (here & (own == cluster)).any()]
-    stored = adata.uns.get(key)
-    record = stored if isinstance(stored, dict) else {}
     stability = record.get("stability")
     agreement = f"{key}_agreement"
     assessed = stability is not None and agreement in adata.obs
@@ -92,23 +101,6 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> list[Axes]:
         panels.append(figure.add_subplot(grid[1]))
         _draw_reliability(panels[1], sure, agrees, stability)
     return panels
-
-
-def _own(adata: AnnData, key: str, clusters: pd.Categorical) -> tuple[pd.Series, np.ndarray]:
-    """Return the cluster that each cell is in or nearest to, and which are unassigned."""
-    own = pd.Series(clusters, index=adata.obs_names)
-    left = (own == UNASSIGNED).to_numpy()
-    proba = adata.obsm.get(f"{key}_proba")
-    if proba is None or not left.any():
-        return own, left
-    proba = np.asarray(proba)[left]
-    names = [str(i) for i in range(proba.shape[1])]
-    # Names of another kind (parts of clusters, say) do not tell which column is theirs.
-    if not set(own.cat.categories) <= {*names, UNASSIGNED} or not np.isfinite(proba).all():
-        return own, left
-    own = own.cat.set_categories(names)
-    own[left] = np.array(names)[proba.argmax(axis=1)]
-    return own, left
 
 
 def _draw_rows(ax: Axes, parts: list[np.ndarray]) -> None:

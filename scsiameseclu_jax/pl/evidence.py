@@ -9,6 +9,9 @@ import numpy as np
 from anndata import AnnData
 
 import scsiameseclu_jax.functional as F
+from scsiameseclu_jax.checks import sorted_names
+from scsiameseclu_jax.preprocessing.expression import groups
+from scsiameseclu_jax.tl.ties import origin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +28,7 @@ OKABE_ITO = [
     "#F0E442",
 ]
 _MARKS = "os^Dv<>PX*"
+_SHORT = 3  # longer names of clusters are written upright
 
 
 def history(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None) -> Axes:
@@ -51,7 +55,7 @@ def history(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None) 
     """
     if "history" not in _record(adata, key):
         msg = (
-            f"Expected uns[{key!r}]['history'], found uns keys {sorted(adata.uns)}; run "
+            f"Expected uns[{key!r}]['history'], found uns keys {sorted_names(adata.uns)}; run "
             f"`scs.tl.siameseclu(adata, ..., key_added={key!r})` first."
         )
         raise KeyError(msg)
@@ -130,14 +134,17 @@ def stability(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None
     Returns
     -------
     The axes: share of pairs of cells that refits put together, clusters by clusters; beside each
-    row, the mean Jaccard index of the cluster with its match.
+    row, the mean Jaccard index of the cluster with its match. Clusters that were renamed since have
+    their names of now; if they were joined or others have taken their place, the numbers of the
+    fit.
 
     Raises
     ------
     KeyError
         If there were no refits.
     """
-    record = _record(adata, key).get("stability")
+    stored = _record(adata, key)
+    record = stored.get("stability")
     if record is None:
         msg = (
             f"Expected uns[{key!r}]['stability'], found none; run `scs.tl.siameseclu(adata, "
@@ -146,15 +153,22 @@ def stability(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None
         raise KeyError(msg)
     together, jaccard = np.asarray(record["together"]), np.asarray(record["jaccard"])
     k = len(together)
+    proba = adata.obsm.get(f"{key}_proba")
+    fit = None if proba is None else origin(groups(adata, key), proba, stored.get("params", {}))
+    names = [str(i) for i in range(k)] if fit is None else fit.names
+    upright = max(map(len, names)) > _SHORT
+    longest = 0.075 * max(map(len, names)) if upright else 0
     side = 2.6 + 0.24 * k
-    ax = axes((side + 1.4, side)) if ax is None else ax
+    ax = axes((side + 1.4 + longest, side + longest)) if ax is None else ax
     image = ax.imshow(together, vmin=0, vmax=1, cmap="cividis")
     ax.figure.colorbar(image, ax=ax, label="pairs of cells together in refits", shrink=0.8)
     places = np.arange(k)
-    ax.set_xticks(places, places, fontsize="small")
-    ax.set_yticks(places, [f"{i}  ({share:.2f})" for i, share in enumerate(jaccard)])
+    ax.set_xticks(places, names, rotation=90 if upright else 0, fontsize="small")
+    shown = zip(names, jaccard, strict=True)
+    ax.set_yticks(places, [f"{name}  ({share:.2f})" for name, share in shown])
     ax.tick_params(axis="y", labelsize="small")
-    ax.set(xlabel="cluster", ylabel="cluster (mean Jaccard index)")
+    what = "cluster" if fit is None or fit.kept else "cluster of the fit, not of now"
+    ax.set(xlabel=what, ylabel=f"{what} (mean Jaccard index)")
     return ax
 
 

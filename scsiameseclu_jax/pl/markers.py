@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scsiameseclu_jax.checks import sorted_names
 from scsiameseclu_jax.pl.evidence import axes
 from scsiameseclu_jax.preprocessing.expression import group_means, groups, log_expression
+from scsiameseclu_jax.tl.ties import markers_tied
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,35 +43,43 @@ def markers(adata: AnnData, key: str = "siameseclu", n: int = 3, *, ax: Axes | N
     Returns
     -------
     The axes: clusters from left to right, the largest first, and their genes downwards in the same
-    order. Groups that were left out of the test are left out here.
+    order. Groups that were left out of the test are left out here; those that were renamed since
+    have their names of now.
 
     Raises
     ------
     KeyError
         If there are no markers, or their groups or counts are gone.
     ValueError
-        If `n` is not positive, or no gene marks any cluster.
+        If `n` is not positive, no gene marks any cluster, or the markers are of other groups of
+        cells than there are now.
     """
     name = f"{key}_top_markers"
     if name not in adata.uns or f"{key}_markers" not in adata.uns:
         msg = (
-            f"Expected uns[{name!r}], found uns keys {sorted(adata.uns)}; run "
+            f"Expected uns[{name!r}], found uns keys {sorted_names(adata.uns)}; run "
             f"`scs.tl.markers(adata, {key!r})` first."
         )
         raise KeyError(msg)
     if n < 1:
         msg = f"Expected `n` to be at least 1, found {n}."
         raise ValueError(msg)
-    ranked = adata.uns[f"{key}_markers"]
-    params = ranked["params"]
-    found = groups(adata, str(params["groupby"]))
-    tested = [group for group in ranked["names"].dtype.names if group in found.categories]
-    clusters = [str(group) for group in pd.Series(found).value_counts().index if group in tested]
-    top = adata.uns[name]
+    params, top = adata.uns[f"{key}_markers"]["params"], adata.uns[name]
+    groupby = str(params["groupby"])
+    found = groups(adata, groupby)
+    tie = markers_tied(adata, key, found)
+    if tie.changed or not tie.names:
+        msg = (
+            f"Expected the groups of cells that the markers of {key!r} are of, found others in "
+            f"{tie.changed or groupby!r}; run `scs.tl.markers(adata, {groupby!r})` again."
+        )
+        raise ValueError(msg)
+    stored = {now: group for group, now in tie.names.items()}
+    clusters = [str(group) for group in pd.Series(found).value_counts().index if group in stored]
     genes = [
         str(gene)
         for cluster in clusters
-        for gene in top["gene"][top["cluster"].astype(str) == cluster].iloc[:n]
+        for gene in top["gene"][top["cluster"].astype(str) == stored[cluster]].iloc[:n]
     ]
     if not genes:
         msg = f"Expected genes in uns[{name!r}], found none that marks a cluster."

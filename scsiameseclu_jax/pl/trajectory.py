@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
+from scsiameseclu_jax.checks import sorted_names
 from scsiameseclu_jax.pl.cells import (
     LEGEND_ROWS,
     MANY,
@@ -21,6 +22,7 @@ from scsiameseclu_jax.pl.cells import (
 )
 from scsiameseclu_jax.pl.evidence import axes
 from scsiameseclu_jax.preprocessing.expression import groups, log_expression
+from scsiameseclu_jax.tl.ties import tied
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,9 +75,8 @@ def trajectory(
     if not 0 <= min_connectivity <= 1:
         msg = f"Expected `min_connectivity` to be between 0 and 1, found {min_connectivity}."
         raise ValueError(msg)
-    names = [str(name) for name in record["groups"]]
+    names = record["groups"]
     codes = groups(adata, key).set_categories(names).codes
-    _check_clusters(codes, names, key)
     points = coordinates(adata, f"{key}_umap" if basis is None else basis)
     short = max(map(len, names)) <= SHORT
     beside = 0 if short else legend_width(names)
@@ -142,7 +143,7 @@ def expression_along(
     """
     from matplotlib.figure import Figure
 
-    record, _ = _found(adata, key)
+    record, _ = _found(adata, key, whole=clusters is None)
     for name, given in (("genes", genes), ("clusters", clusters)):
         if isinstance(given, str):
             msg = f"Expected `{name}` to be a list of names, found a single name {given!r}."
@@ -156,7 +157,6 @@ def expression_along(
         )
         raise KeyError(msg) if unknown else ValueError(msg)
     codes = groups(adata, key).set_categories(chosen).codes
-    _check_clusters(codes, chosen, key)
     values = log_expression(adata, layer=layer, genes=genes).X.toarray()
 
     longest = max(map(len, chosen))
@@ -180,25 +180,34 @@ def expression_along(
     return list(panels)
 
 
-def _found(adata: AnnData, key: str) -> tuple[dict[str, Any], np.ndarray]:
+def _found(adata: AnnData, key: str, *, whole: bool = True) -> tuple[dict[str, Any], np.ndarray]:
+    """Return what is stored of a trajectory, its clusters called as they are now, and the times.
+
+    Cells of all of them have to be there, if it is the `whole` that is drawn.
+    """
     name, column = f"{key}_paga", f"{key}_pseudotime"
     if name not in adata.uns or column not in adata.obs:
         msg = (
             f"Expected a trajectory in uns[{name!r}] and obs[{column!r}], found uns keys "
-            f"{sorted(adata.uns)}; run `scs.tl.trajectory(adata, {key!r}, root_cluster=...)` first."
+            f"{sorted_names(adata.uns)}; run `scs.tl.trajectory(adata, "
+            f"{key!r}, root_cluster=...)` first."
         )
         raise KeyError(msg)
-    return adata.uns[name], adata.obs[column].to_numpy(np.float32)
-
-
-def _check_clusters(codes: np.ndarray, names: list[str], key: str) -> None:
-    gone = [name for code, name in enumerate(names) if not (codes == code).any()]
-    if gone:
+    record = adata.uns[name]
+    stored = [str(group) for group in record["groups"]]
+    tie = tied(adata, name, stored, groups(adata, key))
+    gone = [group for group in stored if group not in tie.names]
+    if tie.changed or (gone and whole):
+        others = f", and other cells in {tie.changed}" if tie.changed else ""
         msg = (
-            f"Expected cells in all clusters of the trajectory, found none in {gone}; run "
+            f"Expected cells in all clusters of the trajectory, found none in {gone}{others}; run "
             f"`scs.tl.trajectory(adata, {key!r}, ...)` again for these clusters."
         )
         raise ValueError(msg)
+    here = [i for i, group in enumerate(stored) if group in tie.names]
+    record = dict(record) | {"groups": [tie.names[stored[i]] for i in here]}
+    record["pseudotime"] = np.asarray(record["pseudotime"])[here]
+    return record, adata.obs[column].to_numpy(np.float32)
 
 
 def _in_order(record: dict[str, Any], clusters: Sequence[str] | None) -> list[str]:

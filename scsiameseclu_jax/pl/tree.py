@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scsiameseclu_jax.checks import sorted_names
 from scsiameseclu_jax.partition.tree import Tree, leaf_clusters
 from scsiameseclu_jax.pl.cells import palette
 from scsiameseclu_jax.pl.evidence import axes
@@ -98,8 +99,8 @@ def _stored(adata: AnnData, key: str) -> tuple[Tree, pd.Categorical, dict[str, s
     name, leaf = f"{key}_tree", f"{key}_leaf"
     if name not in adata.uns or leaf not in adata.obs:
         msg = (
-            f"Expected uns[{name!r}] and obs[{leaf!r}], found uns keys {sorted(adata.uns)}; run "
-            f"`scs.tl.cluster_tree(adata, key={key!r})` first."
+            f"Expected uns[{name!r}] and obs[{leaf!r}], found uns keys "
+            f"{sorted_names(adata.uns)}; run `scs.tl.cluster_tree(adata, key={key!r})` first."
         )
         raise KeyError(msg)
     record, leaves = adata.uns[name], adata.obs[leaf].to_numpy()

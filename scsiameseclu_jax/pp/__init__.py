@@ -2,5 +2,6 @@
 
 from scsiameseclu_jax.preprocessing.count_splitting import split_counts
 from scsiameseclu_jax.preprocessing.counts import counts
+from scsiameseclu_jax.preprocessing.findings import Finding, check
 
-__all__ = ["counts", "split_counts"]
+__all__ = ["Finding", "check", "counts", "split_counts"]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from anndata import AnnData
 
+from scsiameseclu_jax.checks import check_column, names_in
 from scsiameseclu_jax.preprocessing.neighbors import nearest_in, nearest_neighbors, unit_rows
 
 logger = logging.getLogger(__name__)
@@ -43,18 +44,43 @@ def read_batches(adata: AnnData, key: str) -> tuple[np.ndarray, list[str]]:
     ValueError
         If cells have none, there is one batch only, or a batch has fewer than four cells.
     """
-    names = _column(adata, key)
-    batches, codes, sizes = np.unique(names, return_inverse=True, return_counts=True)
+    names = batch_names(adata, key)
+    batches, codes = np.unique(names, return_inverse=True)
     if len(batches) < 2:
         msg = f"Expected obs[{key!r}] to name two batches or more, found {list(batches)}."
         raise ValueError(msg)
-    if sizes.min() <= _LEAST:
+    _check_sizes(names, key)
+    return codes, [str(name) for name in batches]
+
+
+def batch_names(adata: AnnData, key: str) -> np.ndarray:
+    """Return the name [n] of each cell's batch.
+
+    Raises
+    ------
+    KeyError
+        If ``obs`` has no such column.
+    ValueError
+        If cells have none.
+    """
+    check_column("batch_key", key, adata)
+    names = names_in(adata.obs[key], f"A batch of obs[{key!r}]")
+    missing = int(adata.obs[key].isna().sum())
+    if missing:
+        msg = f"Expected a batch for every cell in obs[{key!r}], found {missing} none."
+        raise ValueError(msg)
+    return names
+
+
+def _check_sizes(names: np.ndarray, key: str) -> None:
+    """Check that no batch is too small to be centred by its own cells."""
+    batches, sizes = np.unique(names, return_counts=True)
+    if sizes.size and sizes.min() <= _LEAST:
         msg = (
             f"Expected more than {_LEAST} cells in each batch of obs[{key!r}], found "
             f"{sizes.min()} in {batches[sizes.argmin()]!r}; leave it out or join it to another."
         )
         raise ValueError(msg)
-    return codes, [str(name) for name in batches]
 
 
 def center(features: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -74,10 +100,12 @@ def read_new_batches(adata: AnnData, batches: Batches) -> np.ndarray:
     Raises
     ------
     KeyError, ValueError
-        If ``obs`` lacks the fit's column, or cells have no batch.
+        If ``obs`` lacks the fit's column, cells have no batch, or a batch that the fit does not
+        know has fewer than four cells: less their own mean, they would all look alike.
     """
-    names = _column(adata, batches.key)
+    names = batch_names(adata, batches.key)
     unknown = sorted(set(names) - set(batches.names))
+    _check_sizes(names[np.isin(names, unknown)], batches.key)
     if unknown:
         logger.warning(
             "batches that the model does not know are centred by themselves, which assumes "
@@ -218,14 +246,3 @@ def _members(codes: np.ndarray) -> list[np.ndarray]:
 def _in_each(n_neighbors: int, n_batches: int) -> int:
     """Return how many neighbours a cell has in each batch."""
     return max(_LEAST, -(-n_neighbors // n_batches))
-
-
-def _column(adata: AnnData, key: str) -> np.ndarray:
-    if key not in adata.obs:
-        msg = f"Expected `batch_key` to be one of obs columns {sorted(adata.obs)}, found {key!r}."
-        raise KeyError(msg)
-    column = adata.obs[key]
-    if column.isna().any():
-        msg = f"Expected a batch for every cell in obs[{key!r}], found {column.isna().sum()} none."
-        raise ValueError(msg)
-    return column.astype(str).to_numpy()

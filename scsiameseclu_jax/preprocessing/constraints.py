@@ -18,6 +18,8 @@ from anndata import AnnData
 from scipy.sparse.csgraph import connected_components
 from scipy.special import softmax
 
+from scsiameseclu_jax.config import shown
+
 ConstraintsLike: TypeAlias = Sequence[Sequence[str]] | np.ndarray | pd.DataFrame
 """Pairs of names in ``obs_names``, [m, 2]."""
 
@@ -113,7 +115,7 @@ def _rows(adata: AnnData, name: str, value: Any) -> np.ndarray:
         missing = sorted(set(map(str, names[rows < 0])))
         msg = (
             f"Expected `{name}` to name cells in obs_names of those that are clustered, found "
-            f"{len(missing)} others: {missing[:5]}."
+            f"{len(missing)} others: {shown(missing[:5])}."
         )
         raise KeyError(msg)
     if (rows[:, 0] == rows[:, 1]).any():
@@ -238,7 +240,7 @@ def find_answers(adata: AnnData, table: pd.DataFrame) -> Answers:
             continue
         if word not in _ANSWERS:
             msg = (
-                f"Expected answers to be yes, no, unsure or empty, found {answer!r} in row {row} "
+                f"Expected answers to be yes, no, unsure or empty, found {shown(answer)} in row {row} "
                 "of the table."
             )
             raise ValueError(msg)
@@ -264,7 +266,7 @@ def _group(adata: AnnData, cells: Any, row: int) -> np.ndarray:
         unknown = sorted({name for name, at in zip(names, rows, strict=True) if at < 0})
         msg = (
             f"Expected the answers to name cells in obs_names of those that are clustered, found "
-            f"{len(unknown)} others in row {row}: {unknown[:5]}; answers that were stored under "
+            f"{len(unknown)} others in row {row}: {shown(unknown[:5])}; answers that were stored under "
             "other names are dropped by `answer(adata, None, keep=False)`."
         )
         raise KeyError(msg)
@@ -276,7 +278,7 @@ def _listed(text: str) -> Any:
     for read in (json.loads, ast.literal_eval):
         try:
             names = read(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # brackets without end
             continue
         if isinstance(names, list):
             return names

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
+
+from scsiameseclu_jax.checks import check_anndata, sorted_names
+from scsiameseclu_jax.inputs import check_sparse
+
+_MOST = 2**31 - 1  # of a count: no cell has as many molecules
+_EVEN = 1e-3  # totals of normalised cells differ by rounding only
+_WHOLE = 0.1  # share of whole values of which fractional counts have more, logarithms less
 
 
 def in_memory(adata: AnnData) -> AnnData:
@@ -15,6 +26,80 @@ def in_memory(adata: AnnData) -> AnnData:
 def layer_of(adata: AnnData, name: str) -> str | None:
     """Return the `layer` that a name stands for in a record: "X" is X, if no layer is called so."""
     return None if name == "X" and "X" not in adata.layers else name
+
+
+def totals(raw: sp.csr_matrix) -> np.ndarray:
+    """Return the total counts [n] of cells, float64: in float32 a sum stands still from 2^24 on."""
+    found = np.zeros(raw.shape[0])
+    some = np.flatnonzero(np.diff(raw.indptr))
+    if some.size:
+        values = raw.data[: raw.indptr[-1]]
+        found[some] = np.add.reduceat(values, raw.indptr[some], dtype=np.float64)
+    return found
+
+
+# What is left of no name once AnnData has made text of it, and names unique: numbers by place,
+# which mean another gene in each object.
+_NAMELESS = r"(nan|None|<NA>)?([-_.]\d+)?"
+_NO_NAME = ("nan", "None", "<NA>")
+
+
+def gene_names(adata: AnnData) -> list[str]:
+    """Return the names of the genes, "" of those without: they are no genes that others know.
+
+    A single gene may be called "nan", as one of the fruit fly is.
+    """
+    names = ["" if pd.isna(name) else str(name) for name in adata.var_names]
+    nameless = {name for name in names if re.fullmatch(_NAMELESS, name)}
+    for word in _NO_NAME:
+        if not any(name.startswith(word) for name in nameless - {word}) and names.count(word) < 2:
+            nameless.discard(word)
+    return ["" if name in nameless else name for name in names]
+
+
+def check_genes(adata: AnnData) -> None:
+    """Check that every gene has a name, and each its own.
+
+    Raises
+    ------
+    ValueError
+        If not.
+    """
+    n = gene_names(adata).count("")
+    if n:
+        msg = (
+            f"Expected a name for every gene in `var_names`, found {n} without (or with a number "
+            "in place of one); give them names there, their identifiers for example, or leave them "
+            f"out: `adata = adata[:, ~adata.var_names.fillna('').str.fullmatch(r'{_NAMELESS}')]"
+            ".copy()`."
+        )
+        raise ValueError(msg)
+    _check_unique(adata.var_names, "gene", "var_names_make_unique")
+
+
+def check_cells(adata: AnnData) -> None:
+    """Check that every cell has a name, and each its own.
+
+    Raises
+    ------
+    ValueError
+        If not.
+    """
+    n = int(adata.obs_names.isna().sum())
+    if n:
+        msg = (
+            f"Expected a name for every cell in `obs_names`, found {n} without; give them names, "
+            "numbers for example: `adata.obs_names = [str(i) for i in range(adata.n_obs)]`."
+        )
+        raise ValueError(msg)
+    _check_unique(adata.obs_names, "cell", "obs_names_make_unique")
+
+
+def _check_unique(names: pd.Index, kind: str, remedy: str) -> None:
+    if not names.is_unique:
+        example = names[names.duplicated()][0]
+        msg = f"Expected unique {kind} names, found {example!r} twice; call `adata.{remedy}()`."
+        raise ValueError(msg)
 
 
 def counts(adata: AnnData, *, layer: str | None = "counts") -> sp.csr_matrix:
@@ -30,7 +115,7 @@ def counts(adata: AnnData, *, layer: str | None = "counts") -> sp.csr_matrix:
 
     Returns
     -------
-    [n, g] float32 or integer, non-negative whole numbers.
+    [n, g] of any type of number, non-negative whole numbers.
 
     Raises
     ------
@@ -39,10 +124,11 @@ def counts(adata: AnnData, *, layer: str | None = "counts") -> sp.csr_matrix:
     ValueError
         If X is asked for and there is a layer of that name; if the matrix is empty, has negative,
         infinite or missing values, or does not hold counts: the message says what it looks like
-        instead.
+        instead, and where counts may be; if its sparse structure is damaged.
     TypeError
         If the matrix is in a format that is not supported.
     """
+    check_anndata(adata)
     if layer is None and "X" in adata.layers:
         msg = (
             "Expected no layer called 'X', which results could not tell from X itself; name "
@@ -52,38 +138,61 @@ def counts(adata: AnnData, *, layer: str | None = "counts") -> sp.csr_matrix:
     if layer == "counts" and layer not in adata.layers:
         layer = None
     if layer is not None and layer not in adata.layers:
-        found = sorted(str(name) for name in adata.layers if name is not None)
+        found = sorted_names(name for name in adata.layers if name is not None)
         msg = f"Expected `layer` to be one of {found}, found {layer!r}."
         raise KeyError(msg)
     name = "X" if layer is None else f"layers[{layer!r}]"
     if min(adata.shape) == 0:
         msg = f"Expected cells and genes, found a matrix of shape {adata.shape}."
         raise ValueError(msg)
-    matrix = adata.X if layer is None else adata.layers[layer]
+    _check_whole(adata, layer, name)
+    matrix = _matrix(adata, layer)
     if matrix is None:
         msg = f"Expected counts in {name}, found None; name the layer that holds them."
         raise ValueError(msg)
-    if not (sp.issparse(matrix) or isinstance(matrix, np.ndarray)):
+    if not _is_matrix(matrix):
+        remedy = "load it into memory first (`adata.to_memory()`)"
+        if isinstance(matrix, np.ma.MaskedArray):
+            remedy = "fill what is masked (`.filled(0)`, if that is no counts)"
         msg = (
             f"Expected {name} to be a numpy array or scipy sparse matrix, found "
-            f"{type(matrix).__name__}; load it into memory first (`adata.to_memory()`)."
+            f"{type(matrix).__name__}; {remedy}."
         )
         raise TypeError(msg)
     if matrix.dtype.kind not in "buif":
         msg = f"Expected {name} to hold numbers, found dtype {matrix.dtype}."
         raise ValueError(msg)
     canonical = _canonical(matrix)
-    _check_counts(canonical.data, name)
+    _check_counts(canonical, name, adata, layer)
     if canonical.data.size == 0 or canonical.data.max() == 0:
         msg = f"Expected counts in {name}, found only zeros."
         raise ValueError(msg)
     return canonical
 
 
+def _matrix(adata: AnnData, layer: str | None) -> Any:
+    return adata.X if layer is None else adata.layers[layer]
+
+
+def _is_matrix(matrix: Any) -> bool:
+    array = isinstance(matrix, np.ndarray) and not isinstance(matrix, np.ma.MaskedArray)
+    return array or sp.issparse(matrix)
+
+
+def _check_whole(adata: AnnData, layer: str | None, name: str) -> None:
+    """Check the sparse structure of a matrix; of a view that of its parent, before it is cut."""
+    parent = getattr(adata, "_adata_ref", None)
+    matrix = _matrix(adata if parent is None else parent, layer)
+    if sp.issparse(matrix):
+        check_sparse(matrix, name)
+
+
 def _canonical(matrix: np.ndarray | sp.spmatrix) -> sp.csr_matrix:
     """Return CSR of a native type, sorted, without zeros; what was passed is never changed."""
-    small = {"?": np.uint8, "e": np.float32}.get(matrix.dtype.char, matrix.dtype.newbyteorder("="))
-    canonical = sp.csr_matrix(matrix.astype(small, copy=False))
+    small: dict[str, Any] = {"?": np.uint8, "e": np.float32, "g": np.float64}
+    kind = small.get(matrix.dtype.char, matrix.dtype.newbyteorder("="))
+    canonical = sp.csr_matrix(matrix.astype(kind, copy=False))
+    check_sparse(canonical, "the matrix")  # made of a format whose parts are not checked
     if not canonical.has_canonical_format or not canonical.data.all():
         canonical = canonical.copy()  # it may share its memory with the one it was made from
         canonical.sum_duplicates()
@@ -91,18 +200,94 @@ def _canonical(matrix: np.ndarray | sp.spmatrix) -> sp.csr_matrix:
     return canonical
 
 
-def _check_counts(values: np.ndarray, name: str) -> None:
-    advice = "pass the layer that holds raw counts, for example `layer='counts'`"
+def _check_counts(matrix: sp.csr_matrix, name: str, adata: AnnData, layer: str | None) -> None:
+    values = matrix.data
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())
         msg = f"Expected finite counts in {name}, found {bad} values that are NaN or infinite."
         raise ValueError(msg)
-    whole = bool((values == np.rint(values)).all())
-    if values.size and values.min() < 0:
-        looks = "some are negative" if whole else "some are negative: it looks scaled"
-        msg = f"Expected non-negative counts in {name}, found {looks}; {advice}."
-        raise ValueError(msg)
-    if not whole:
-        looks = "log-normalised" if values.max() < 30 else "normalised but not logarithmic"
-        msg = f"Expected whole counts in {name}, found fractions: it looks {looks}; {advice}."
-        raise ValueError(msg)
+    looks = looks_like(matrix)
+    if not looks:
+        return
+    wanted = "non-negative" if looks.startswith("some are negative") else "whole"
+    if looks.startswith("values up to"):
+        wanted = "plausible"
+    msg = f"Expected {wanted} counts in {name}, found {looks}; {_advice(adata, layer)}."
+    raise ValueError(msg)
+
+
+def looks_like(matrix: sp.csr_matrix) -> str:
+    """Return what finite values look like, if they are no counts; empty if they may be.
+
+    Parameters
+    ----------
+    matrix
+        [n, g] finite values.
+    """
+    values = matrix.data
+    if not values.size:
+        return ""
+    whole = values == np.rint(values)
+    if values.min() < 0:
+        return "some are negative" if whole.all() else "some are negative: it looks scaled"
+    if whole.all():
+        return f"values up to {values.max():.3g}" if values.max() > _MOST else ""
+    largest, fractions = values.max(), "fractions: it looks"
+    if _even(matrix):
+        return f"{fractions} normalised but not logarithmic"
+    if largest < 30:
+        linear = sp.csr_matrix((np.expm1(values), matrix.indices, matrix.indptr), matrix.shape)
+        if _even(linear):
+            return f"{fractions} log-normalised"
+    if whole.mean() > _WHOLE:
+        return f"{fractions} like fractional counts, of RSEM or SoupX, say"
+    return f"{fractions} {'log-normalised' if largest < 30 else 'normalised but not logarithmic'}"
+
+
+def _even(matrix: sp.csr_matrix) -> bool:
+    """Whether all cells have the same total, but for those that have none."""
+    totals = np.asarray(matrix.sum(axis=1), np.float64).ravel()
+    totals = totals[totals > 0]
+    return bool(len(totals) > 1 and totals.max() - totals.min() < _EVEN * totals.max())
+
+
+def _advice(adata: AnnData, layer: str | None) -> str:
+    """Return where the counts may be, in words that end with the line that takes them."""
+    for place, line in other_counts(adata, layer).items():
+        return f"{place} seems to hold counts: {line}"
+    if any(name is not None for name in adata.layers):
+        return "pass the layer that holds raw counts, for example `layer='counts'`"
+    return "keep raw counts, `adata.layers['counts'] = adata.X.copy()`, before X is changed"
+
+
+def other_counts(adata: AnnData, layer: str | None) -> dict[str, str]:
+    """Return where else counts may be, and the line that takes them from there.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes.
+    layer
+        The layer that is looked at already; None for ``X``.
+    """
+    found = {
+        ("X" if name is None else f"layers[{name!r}]"): f"`layer={name!r}`"
+        for name in [None, *(name for name in adata.layers if name is not None)]
+        if name != layer and _holds_counts(_matrix(adata, name))
+    }
+    if adata.raw is not None and _holds_counts(adata.raw.X):
+        line = "`adata.layers['counts'] = adata.raw[:, adata.var_names].X`"
+        if not adata.var_names.isin(adata.raw.var_names).all():
+            line = "`adata = adata.raw.to_adata()`"
+        found[".raw"] = line
+    return found
+
+
+def _holds_counts(matrix: Any) -> bool:
+    if not _is_matrix(matrix) or matrix.dtype.kind not in "buif" or matrix.ndim != 2:
+        return False
+    values = matrix.data if sp.issparse(matrix) else matrix
+    if not isinstance(values, np.ndarray) or not values.size or not np.isfinite(values).all():
+        return False
+    low, high = values.min(), values.max()
+    return bool(low >= 0 and 0 < high <= _MOST and (values == np.rint(values)).all())

@@ -9,7 +9,8 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scsiameseclu_jax.preprocessing.counts import counts
+from scsiameseclu_jax.checks import check_anndata, names_in
+from scsiameseclu_jax.preprocessing.counts import check_genes, counts, totals
 from scsiameseclu_jax.preprocessing.normalization import logarithm
 
 
@@ -41,20 +42,14 @@ def log_expression(
     Raises
     ------
     ValueError, KeyError, TypeError
-        Without raw counts, see :func:`scsiameseclu_jax.pp.counts`; if two genes have one name, or
-        there is no such gene.
+        Without raw counts, see :func:`scsiameseclu_jax.pp.counts`; if a gene has no name, or two
+        have the same, or there is no such gene.
     """
     raw = counts(adata, layer=layer)
-    if not adata.var_names.is_unique:
-        example = adata.var_names[adata.var_names.duplicated()][0]
-        msg = (
-            f"Expected unique gene names, found {example!r} twice; call "
-            "`adata.var_names_make_unique()`."
-        )
-        raise ValueError(msg)
-    totals = np.asarray(raw.sum(axis=1), np.float64).ravel()
-    totals[totals == 0] = np.inf  # a cell without counts has none however it is normalised
-    size_factors = totals / np.median(totals[np.isfinite(totals)])
+    check_genes(adata)
+    depths = totals(raw)
+    depths[depths == 0] = np.inf  # a cell without counts has none however it is normalised
+    size_factors = depths / np.median(depths[np.isfinite(depths)])
     names = adata.var_names.astype(str)
     if genes is not None:
         places = names.get_indexer(list(genes))
@@ -85,8 +80,9 @@ def groups(adata: AnnData, groupby: str) -> pd.Categorical:
     KeyError
         If there is no such column.
     ValueError
-        If it holds measurements or nothing.
+        If it holds measurements or nothing, or groups such as 1 and "1".
     """
+    check_anndata(adata)
     if groupby not in adata.obs:
         columns = [str(name) for name in adata.obs.columns]
         msg = (
@@ -95,14 +91,23 @@ def groups(adata: AnnData, groupby: str) -> pd.Categorical:
         )
         raise KeyError(msg)
     column = adata.obs[groupby]
-    if pd.api.types.is_float_dtype(column):
+    names = names_in(column)
+    if column.dtype.kind == "f" and not all(n.lstrip("-").isdigit() for n in set(names) - {None}):
         msg = f"Expected groups in obs[{groupby!r}], found numbers of type {column.dtype}."
         raise ValueError(msg)
     categories = column.astype("category").cat.remove_unused_categories().array
     if not len(categories.categories):
         msg = f"Expected groups in obs[{groupby!r}], found only missing values."
         raise ValueError(msg)
-    return categories.rename_categories([str(name) for name in categories.categories])
+    some, first = np.unique(categories.codes, return_index=True)
+    called = names[first[some >= 0]].tolist()
+    if len(set(called)) < len(called):
+        msg = (
+            f"Expected groups of different names in obs[{groupby!r}], found two that are written "
+            f"alike among {sorted(called)}; rename one."
+        )
+        raise ValueError(msg)
+    return categories.rename_categories(called)
 
 
 def group_means(values: sp.csr_matrix, codes: np.ndarray, n_groups: int) -> np.ndarray:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.checks import check_anndata, sorted_names
+from scsiameseclu_jax.config import Config, shown
+from scsiameseclu_jax.inputs import check_sparse
 from scsiameseclu_jax.preprocessing import normalization
 from scsiameseclu_jax.preprocessing.batches import Batches, balanced_neighbors, center, read_batches
 from scsiameseclu_jax.preprocessing.constraints import (
@@ -18,10 +21,13 @@ from scsiameseclu_jax.preprocessing.constraints import (
     ConstraintsLike,
     find_constraints,
 )
-from scsiameseclu_jax.preprocessing.counts import counts
+from scsiameseclu_jax.preprocessing.counts import check_cells, check_genes, counts, totals
 from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors, search_of
 
 logger = logging.getLogger(__name__)
+
+_EXTREME = 1e5  # values smaller by so much no longer tell cells apart in float32
+_LARGEST = 1e15  # of given features; the squares of their sums fit into float32
 
 
 class Preprocessor(NamedTuple):
@@ -33,6 +39,9 @@ class Preprocessor(NamedTuple):
     """[g] which of them features are made from."""
     median_total: float
     """Median over cells of the total counts of all G genes."""
+    expected: np.ndarray | None
+    """[G] counts of each gene in a cell of size factor 1, the mean; they sum to the median total.
+    None of a model of an earlier version."""
     projection: normalization.Projection | None
     """From logarithmic values to components; None with `use_rep`."""
     use_rep: str | None
@@ -86,26 +95,76 @@ def check(adata: AnnData, *, layer: str | None, config: Config) -> sp.csr_matrix
     Raises
     ------
     TypeError, ValueError, KeyError
-        With what was expected, what was found and what to do.
+        With what was expected, what was found and what to do: the first of :func:`problems`.
     """
-    if not isinstance(adata, AnnData):
-        msg = f"Expected `adata` to be an AnnData object, found {type(adata).__name__}."
-        raise TypeError(msg)
-    for kind, names in (("cell", adata.obs_names), ("gene", adata.var_names)):
-        if not names.is_unique:
-            example = names[names.duplicated()][0]
-            remedy = "obs_names_make_unique" if kind == "cell" else "var_names_make_unique"
-            msg = f"Expected unique {kind} names, found {example!r} twice; call `adata.{remedy}()`."
-            raise ValueError(msg)
-    raw = counts(adata, layer=layer)
-    totals = np.asarray(raw.sum(axis=1)).ravel()
-    empty = np.flatnonzero(totals == 0)
+    raw, found = problems(adata, layer=layer, config=config)
+    if raw is None or found:
+        raise next(iter(found.values()))
+    expressed = int((raw.getnnz(axis=0) > 0).sum())
+    if expressed < adata.n_vars:
+        logger.info("left out %d genes without counts", adata.n_vars - expressed)
+    return raw
+
+
+def problems(
+    adata: AnnData,
+    *,
+    layer: str | None,
+    config: Config,
+    use_rep: str | None = None,
+    neighbors_key: str | None = None,
+    batch_key: str | None = None,
+) -> tuple[sp.csr_matrix | None, dict[str, Exception]]:
+    """Return the counts, if they are counts, and every error that a fit would end with, by subject.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes; not changed.
+    layer, config, use_rep, neighbors_key, batch_key
+        As of :func:`prepare`.
+
+    Raises
+    ------
+    TypeError
+        If it is no AnnData object.
+    """
+    check_anndata(adata)
+    found: dict[str, Exception] = {}
+
+    def attempt(subject: str, step: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        try:
+            return step(*given, **named)
+        except (TypeError, ValueError, KeyError) as error:
+            found[subject] = error
+            return None
+
+    attempt("cell names", check_cells, adata)
+    attempt("gene names", check_genes, adata)
+    raw = attempt("counts", counts, adata, layer=layer)
+    if raw is not None:
+        attempt("empty cells", _check_empty, adata, raw, layer)
+        attempt("size", _check_size, adata, raw, config)
+    if use_rep is not None:
+        attempt("use_rep", _representation, adata, use_rep)
+    if neighbors_key is not None:
+        attempt("neighbors_key", _connectivities, adata, neighbors_key)
+    if batch_key is not None:
+        attempt("batch_key", read_batches, adata, batch_key)
+    return raw, found
+
+
+def _check_empty(adata: AnnData, raw: sp.csr_matrix, layer: str | None) -> None:
+    empty = np.flatnonzero(np.asarray(raw.sum(axis=1)).ravel() == 0)
     if empty.size:
         msg = (
             f"Expected every cell to have counts, found {empty.size} without, the first "
             f"{adata.obs_names[empty[0]]!r}; {_without_empty(adata, layer)}."
         )
         raise ValueError(msg)
+
+
+def _check_size(adata: AnnData, raw: sp.csr_matrix, config: Config) -> None:
     needed = config.network.n_latent + 1
     expressed = int((raw.getnnz(axis=0) > 0).sum())
     if min(expressed, adata.n_obs) < needed:
@@ -115,9 +174,6 @@ def check(adata: AnnData, *, layer: str | None, config: Config) -> sp.csr_matrix
             "`config.network.n_latent`."
         )
         raise ValueError(msg)
-    if expressed < adata.n_vars:
-        logger.info("left out %d genes without counts", adata.n_vars - expressed)
-    return raw
 
 
 def _without_empty(adata: AnnData, layer: str | None) -> str:
@@ -184,14 +240,15 @@ def prepare(
     if constraints is not None:
         constraints = constraints._replace(rows=np.argsort(order)[constraints.rows])
 
-    totals = np.asarray(raw.sum(axis=1), dtype=np.float64).ravel()
-    median = float(np.median(totals))
-    size_factors = totals / median
+    depths = totals(raw)
+    median = float(np.median(depths))
+    size_factors = depths / median
     logged, chosen = normalization.log_normalize(
         raw, size_factors, config.preprocessing.n_top_genes, batch
     )
     projection = None
     if representation is None:
+        _check_varied(logged)
         (x, *others), projection = normalization.representations(
             logged, raw[:, chosen], config=config
         )
@@ -233,6 +290,7 @@ def prepare(
             genes=[str(name) for name in adata.var_names[expressed]],
             selected=np.flatnonzero(chosen),
             median_total=median,
+            expected=_gene_totals(raw) / size_factors.sum(),
             projection=projection,
             use_rep=use_rep,
             mean=mean,
@@ -272,30 +330,106 @@ def identify(
 
 def _representation(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
     if key not in adata.obsm:
-        msg = f"Expected `use_rep` to be one of {sorted(adata.obsm)}, found {key!r}."
+        msg = f"Expected `use_rep` to be one of {sorted_names(adata.obsm)}, found {key!r}."
         raise KeyError(msg)
     if sp.issparse(adata.obsm[key]):
         msg = f"Expected obsm[{key!r}] to be dense, found it sparse; store `.toarray()` of it."
         raise ValueError(msg)
-    values = np.asarray(adata.obsm[key], dtype=np.float64)
-    if values.ndim != 2 or not np.isfinite(values).all() or values.std() == 0:
+    values = as_numbers(adata.obsm[key], f"obsm[{key!r}]")
+    varies = values.ndim == 2 and values.size and np.isfinite(values).all() and np.ptp(values)
+    if not varies:
         msg = f"Expected obsm[{key!r}] to be a finite, varying 2-D array, found {values.shape}."
         raise ValueError(msg)
+    largest = np.abs(values).max()
+    if largest > _LARGEST:
+        msg = (
+            f"Expected numbers up to {_LARGEST:g} in obsm[{key!r}], found {largest:.3g}; scale the "
+            "array, or leave the cell out that has it."
+        )
+        raise ValueError(msg)
     mean = values.mean(axis=0)
+    sizes = np.abs(values - mean)
+    usual = np.median(sizes[sizes > 0])
+    if sizes.max() > _EXTREME * usual:
+        cell, column = np.unravel_index(sizes.argmax(), sizes.shape)
+        msg = (
+            f"Expected obsm[{key!r}] to hold numbers of like size, found "
+            f"{values[cell, column]:.3g} for cell {adata.obs_names[cell]!r} where {usual:.3g} is "
+            "usual: no other cells could be told apart; leave that cell out, or scale the array."
+        )
+        raise ValueError(msg)
     return values - mean, mean
+
+
+def as_numbers(values: Any, name: str) -> np.ndarray:
+    """Return values of any kind as float64.
+
+    Raises
+    ------
+    ValueError
+        If they are no numbers.
+    """
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind in "cMmSU":
+            raise TypeError
+        return array.astype(np.float64)
+    except (TypeError, ValueError):
+        kind = getattr(values, "dtype", type(values).__name__)
+        msg = f"Expected {name} to hold real numbers, found {kind}."
+        raise ValueError(msg) from None
 
 
 def _connectivities(adata: AnnData, key: str) -> sp.csr_matrix:
     if key not in adata.uns:
         msg = f"Expected `neighbors_key` in adata.uns, found no {key!r}; run `sc.pp.neighbors`."
         raise KeyError(msg)
-    name = adata.uns[key].get("connectivities_key", "connectivities")
+    record = adata.uns[key]
+    if not isinstance(record, Mapping):
+        msg = (
+            f"Expected uns[{key!r}] to describe a neighbour graph, found {shown(record)}; run "
+            "`sc.pp.neighbors`."
+        )
+        raise TypeError(msg)
+    name = str(record.get("connectivities_key", "connectivities"))
     if name not in adata.obsp:
         msg = f"Expected obsp[{name!r}], which uns[{key!r}] points to; run `sc.pp.neighbors`."
         raise KeyError(msg)
-    links = sp.csr_matrix(adata.obsp[name])
+    whole = getattr(adata, "_adata_ref", None)
+    for source in (adata if whole is None else whole, adata):  # the whole, before a view is cut
+        graph = source.obsp[name]
+        if sp.issparse(graph):
+            check_sparse(graph, f"obsp[{name!r}]")
+    if graph.dtype.kind not in "buif" or not np.isfinite(_values(graph)).all():
+        msg = (
+            f"Expected finite weights in obsp[{name!r}], found others, of type {graph.dtype}; run "
+            "`sc.pp.neighbors`."
+        )
+        raise ValueError(msg)
+    links = sp.csr_matrix(graph)
     links.eliminate_zeros()
+    if links.nnz and links.data.min() < 0:
+        msg = f"Expected positive weights in obsp[{name!r}], found {links.data.min():.3g}."
+        raise ValueError(msg)
     return links
+
+
+def _values(matrix: Any) -> np.ndarray:
+    return matrix.data if sp.issparse(matrix) else np.asarray(matrix)
+
+
+def _check_varied(logged: sp.csr_matrix) -> None:
+    """Raise ValueError if all cells are alike once their depth is taken away."""
+    stored = np.diff(logged.indptr)
+    if (stored != stored[0]).any():
+        return
+    genes, values = (part.reshape(len(stored), -1) for part in (logged.indices, logged.data))
+    if (genes == genes[0]).all() and np.allclose(values, values[0], rtol=1e-6, atol=0):
+        msg = (
+            f"Expected cells that differ in the genes that are kept, found all {len(stored)} alike "
+            "but for their depth: there is nothing to cluster."
+        )
+        raise ValueError(msg)
 
 
 def _canonical_order(
@@ -307,17 +441,24 @@ def _canonical_order(
         raw = raw[:, expressed]
     parts = [part for part in (batch, features) if part is not None]
     known = np.column_stack(parts) if parts else None
+    # more than single precision holds
+    kind = "<f4" if raw.data.max(initial=0) <= 2**24 else "<f8"
     digests = []
     for i in range(raw.shape[0]):
         part = slice(raw.indptr[i], raw.indptr[i + 1])
         row = hashlib.blake2b(raw.indices[part].astype("<i4").tobytes(), digest_size=16)
-        row.update(raw.data[part].astype("<f4").tobytes())
+        row.update(raw.data[part].astype(kind).tobytes())
         if known is not None:
             row.update(known[i].astype("<f4").tobytes())
         digests.append(row.digest())
     order = np.array(sorted(range(len(digests)), key=digests.__getitem__))
     whole = hashlib.sha256(b"".join(digests[i] for i in order)).hexdigest()
     return order, whole[:16]
+
+
+def _gene_totals(raw: sp.csr_matrix) -> np.ndarray:
+    """Return the total counts [g] of genes, float64."""
+    return np.bincount(raw.indices, weights=raw.data, minlength=raw.shape[1])
 
 
 def _small(raw: sp.csr_matrix) -> sp.csr_matrix:

@@ -37,6 +37,9 @@ def confidence(result: Result) -> Section | None:
     values = result.column("confidence")
     if values is None:
         return None
+    if result.replaced:
+        text = f"That in the file is of the clusters of the fit, not of the groups in {result.key}."
+        return Section("confidence", "Confidence", note(text))
     parts: list[object] = [_meaning(result)]
     threshold = result.params.get("min_confidence")
     if threshold is not None:
@@ -92,19 +95,24 @@ def _by_cluster(result: Result, values: np.ndarray) -> Html:
     unassigned = (result.clusters == UNASSIGNED).to_numpy()
     titles = ["Cells", "Lowest tenth up to", "Median", f"Share below {_UNSURE}"]
     rows = []
-    for name in result.groups:
-        cells = (result.own == name) & np.isfinite(values)
+    known = np.isfinite(values)
+    for name in result.own.categories:
+        cells = np.asarray(result.own == name) & known
         if not cells.any():
             continue
         tenth, middle = np.quantile(values[cells], [0.1, 0.5])
         below = percent((values[cells] < _UNSURE).mean())
         row = [result.chip(name), count(cells.sum()), decimal(tenth), decimal(middle), below]
         rows.append(row + ([percent(unassigned[cells].mean())] if unassigned.any() else []))
-    text = None
+    texts = []
     if unassigned.any():
         titles.append("Share unassigned")
-        text = small(f"Cells that are {UNASSIGNED} count with their most likely cluster here.")
+        texts.append(f"Cells that are {UNASSIGNED} count with their most likely cluster here.")
+    left = int((~known | result.clusters.isna().to_numpy()).sum())
+    if left:
+        texts.append(f"{count(left)} cells without a cluster or confidence are left out.")
     columns = [Column("Cluster"), *(Column(title, numbers=True) for title in titles)]
+    text = small(" ".join(texts)) if texts else None
     return join([table("Confidence by cluster", columns, rows), text])
 
 
@@ -124,6 +132,9 @@ def stability(result: Result) -> Section | None:
         ),
         *_hints(result, stability),
     ]
+    if not result.origin.kept:
+        text = "Clusters are called here by the numbers that they had in the fit."
+        parts.append(note(f"{text} Those that the groups of this page have stand for others."))
     k = len(result.names)
     drawn = pl.stability(result.adata, result.key).figure
     text = f"Share of pairs of cells that refits put together, {k} by {k} clusters"
@@ -158,7 +169,8 @@ def _jaccard(result: Result, stability: dict[str, Any]) -> Html:
         kind = "good" if value >= _STABLE else "fair" if value >= _PATTERN else "poor"
         verdict = tag("span", _VERDICTS[kind], class_=f"badge {kind}")
         nearest = f"{result.names[j]} ({decimal(others[i, j])})" if others[i, j] > 0 else "–"
-        row = [result.chip(name), decimal(value), verdict, decimal(together[i, i]), nearest]
+        called = result.chip(name) if result.origin.kept else name
+        row = [called, decimal(value), verdict, decimal(together[i, i]), nearest]
         rows.append(row)
     columns = [
         Column("Cluster"),

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax import pl, tl
+from scsiameseclu_jax.checks import names_in
 from scsiameseclu_jax.reporting.figures import figure
 from scsiameseclu_jax.reporting.markup import (
     Column,
@@ -29,6 +30,7 @@ from scsiameseclu_jax.reporting.markup import (
 )
 from scsiameseclu_jax.reporting.result import UNASSIGNED, Result, listed, median
 from scsiameseclu_jax.tl.record import fused_of
+from scsiameseclu_jax.tl.ties import restriction_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +48,8 @@ def key_figures(result: Result) -> Html:
     totals, confidence = result.totals, result.column("confidence")
     if totals is not None:
         rows.append(("counts per cell", count(np.median(totals)), "median"))
-    if result.calibrated and confidence is not None:  # else it is no probability
+    calibrated = result.calibrated and not result.replaced  # else it is no probability of these
+    if calibrated and confidence is not None:
         rows.append(("confidence", decimal(np.nanmedian(confidence)), "median, calibrated"))
     if result.stability is not None:
         jaccard = float(np.mean(result.stability["jaccard"]))
@@ -89,9 +92,10 @@ def data(result: Result) -> Section:
 def clusters(result: Result) -> Section:
     """Show the cells by cluster, and how many there are of each."""
     parts: list[object] = []
-    if "restrict_to" in result.params:
-        ((column, names),) = result.params["restrict_to"].items()
-        who = f"Only the cells of {listed(map(str, names))} in the column {column}"
+    restriction = restriction_of(result.params)
+    if restriction is not None:
+        column, names = restriction
+        who = f"Only the cells of {listed(names)} in the column {column}"
         parts.append(note(f"{who} were clustered anew; the others keep their group."))
     drawn = cells(result)
     if drawn is not None:
@@ -128,15 +132,16 @@ def _sizes(result: Result) -> Html:
 
     annotation = result.column("annotation")
     if annotation is not None:
-        named = annotation.astype(str).groupby(result.clusters, observed=True)
-        add("Annotation", dict(named.agg(lambda v: v.mode()[0])), numbers=False)
+        kinds = pd.Series(names_in(annotation), index=annotation.index)
+        most = {c: kinds[(result.clusters == c).to_numpy()].mode() for c in result.groups}
+        add("Annotation", {c: v.iloc[0] for c, v in most.items() if len(v)}, numbers=False)
     if result.counts is not None and result.totals is not None:
         add("Counts per cell", medians(result.totals, 0))
         add("Genes per cell", medians(result.counts.getnnz(axis=1), 0))
-    confidence = result.column("confidence")
+    confidence = None if result.replaced else result.column("confidence")
     if confidence is not None:
         add("Confidence", medians(confidence, 2))
-    if result.stability is not None:
+    if result.stability is not None and result.origin.kept:
         jaccard = zip(result.names, result.stability["jaccard"], strict=True)
         add("Jaccard index", {name: decimal(float(share)) for name, share in jaccard})
     is_novel = result.column("is_novel")
@@ -151,6 +156,9 @@ def _sizes(result: Result) -> Html:
     text = "Counts, genes and confidence are medians over the cells of each cluster."
     if confidence is not None and not result.calibrated:
         text += " Confidence is not calibrated."
+    n = int(result.clusters.isna().sum())
+    if n:
+        text += f" {count(n)} cells have no cluster."
     return join([table("Clusters and their cells", columns, rows), small(text)])
 
 
@@ -158,7 +166,8 @@ def number(result: Result) -> Section:
     """Say where the number of clusters comes from."""
     k = count(result.manifest.get("n_clusters", len(result.names)))
     estimate: Any = result.record.get("estimate")
-    key, also = result.key, None
+    key = result.key
+    also: Any = None
     if result.predicted:
         parts = [paragraphs(f"The model has {k} clusters; the number was settled by its fit.")]
     elif result.params.get("n_clusters") == "auto":
@@ -175,7 +184,10 @@ def number(result: Result) -> Section:
         also = result.adata.uns.get("n_clusters")
     if _is_evidence(also):
         estimate, key = also, "n_clusters"
-        parts.append(paragraphs("An estimate without labels was made as well."))
+        made = "An estimate without labels was made as well"
+        n = also.get("n_cells", result.adata.n_obs)
+        of = "" if int(n) == result.adata.n_obs else f", of {count(int(n))} cells, not of these"
+        parts.append(paragraphs(f"{made}{of}."))
     if _is_evidence(estimate):
         drawn = pl.n_clusters(result.adata, key).figure
         text = f"Criteria and their vote by number of clusters; {estimate['n_clusters']} is best"

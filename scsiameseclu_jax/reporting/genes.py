@@ -27,7 +27,8 @@ from scsiameseclu_jax.reporting.markup import (
     table,
     tag,
 )
-from scsiameseclu_jax.reporting.result import UNASSIGNED, Result
+from scsiameseclu_jax.reporting.result import UNASSIGNED, Result, listed
+from scsiameseclu_jax.tl.ties import Tie, markers_tied
 
 logger = logging.getLogger(__name__)
 
@@ -48,19 +49,37 @@ def markers(result: Result, *, find_them: bool) -> Section | None:
     """List marker genes; find them first if that is asked for, and they are not there."""
     name, title = "markers", "Marker genes"
     source, about = result.adata, None
-    if f"{result.key}_top_markers" not in source.uns:
-        if not find_them or result.counts is None:
-            return None
-        try:
-            source = _found(result)
-        except ValueError as error:
-            return Section(name, title, paragraphs(f"None were looked for: {error}"))
-        about = small("Found for this report by scs.tl.markers; the file does not hold them.")
+    stored = _stored(result, source)
+    if stored is None or stored.changed or not stored.names:
+        lacking = "the file does not hold them."
+        if stored is not None:
+            whose = listed(stored.changed) if stored.names else "these groups"
+            lacking = f"the file holds some of other groups of cells, and none of {whose}."
+        if find_them and result.counts is not None:
+            try:
+                source = _found(result)
+            except ValueError as error:
+                return Section(name, title, paragraphs(f"None were looked for: {error}"))
+            about = small(f"Found for this report by scs.tl.markers; {lacking}")
+            stored = _stored(result, source)
+        elif stored is not None:
+            about = note(f"Find them anew by scs.tl.markers: {lacking}")
+    if stored is None:
+        return None
+    if not stored.names:
+        return Section(name, title, join([about]))
     top = pd.DataFrame(source.uns[f"{result.key}_top_markers"])
-    params = source.uns.get(f"{result.key}_markers", {}).get("params", {})
-    short, whole = _tables(result, top)
+    params = source.uns[f"{result.key}_markers"]["params"]
+    short, whole = _tables(result, top, stored)
     parts = [_dipping(params), short, _dots(source, result), whole, about]
     return Section(name, title, join(parts))
+
+
+def _stored(result: Result, source: AnnData) -> Tie | None:
+    """Return whose markers an object holds, if it holds any."""
+    if not {f"{result.key}_top_markers", f"{result.key}_markers"} <= set(source.uns):
+        return None
+    return markers_tied(source, result.key, result.clusters.array)
 
 
 def _found(result: Result) -> AnnData:
@@ -70,6 +89,7 @@ def _found(result: Result) -> AnnData:
         adata.X,
         obs=pd.DataFrame({result.key: result.clusters}),
         var=pd.DataFrame(index=adata.var_names),
+        obsm={name: adata.obsm[name] for name in (f"{result.key}_proba",) if name in adata.obsm},
         layers={name: adata.layers[name] for name in adata.layers if name is not None},
         uns={name: adata.uns[name] for name in (result.key, "counts_split") if name in adata.uns},
     )
@@ -109,13 +129,16 @@ def _dipping(params: Mapping[str, Any]) -> Html:
     )
 
 
-def _tables(result: Result, top: pd.DataFrame) -> tuple[Html, Html]:
+def _tables(result: Result, top: pd.DataFrame, stored: Tie) -> tuple[Html, Html]:
     rows, values = [], []
+    compared = {now: group for group, now in stored.names.items()}
     for name in result.groups:
-        own = top[top["cluster"].astype(str) == name]
+        own = top[top["cluster"].astype(str) == compared.get(name)]
         genes = tag("span", ", ".join(map(str, own["gene"][:_GENES])), class_="genes")
-        if name != UNASSIGNED:
+        if name in compared:
             rows.append([result.chip(name), genes if len(own) else "none above all others"])
+        elif name != UNASSIGNED:
+            rows.append([result.chip(name), "not looked for"])
         for _, row in own.iterrows():
             known = [form(row[c]) for c, (_, _, form) in _COLUMNS.items() if c in own]
             values.append([result.chip(name), *known])

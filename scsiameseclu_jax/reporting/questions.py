@@ -51,13 +51,17 @@ _IF_YES, _IF_NO, _OTHER, _ANYWAY = OKABE_ITO[2], OKABE_ITO[5], OKABE_ITO[6], "#8
 def questions(result: Result) -> Section | None:
     """List the answers that the clusters heed, and put the next questions."""
     parts: list[object] = []
+    given = answers_of(result.record)
     try:
         pool = pool_of(result.adata, result.key)
-        answers = find_answers(result.adata, answers_of(result.record))
+        answers = find_answers(result.adata, given)
         if len(answers.same):
             parts.append(_answered(result, answers))
         asked = tl.questions(result.adata, _N, key=result.key)
-    except (KeyError, TypeError, ValueError):  # no candidates or counts, or other cells by now
+    except (KeyError, TypeError, ValueError) as error:  # no candidates or counts, or other cells
+        if len(given) and not parts:
+            text = f"The clusters heed {len(given)} answers, which cannot be shown"
+            parts.append(note(f"{text}: {error.args[0]}"))
         return Section("questions", "Questions", join(parts)) if parts else None
     parts.append(
         paragraphs(

@@ -25,6 +25,7 @@ from scsiameseclu_jax.reporting.markup import (
     tag,
 )
 from scsiameseclu_jax.reporting.result import Result
+from scsiameseclu_jax.tl.ties import restriction_of
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -195,9 +196,9 @@ def python(result: Result) -> str:
             lines.append('answers = pd.read_csv("answers.csv", keep_default_na=False)')
             pairs.append("answers")
         words += [f"{name}={name}" for name in pairs]
-        if "restrict_to" in params:
-            ((column, groups),) = params["restrict_to"].items()
-            options["restrict_to"] = (str(column), [str(group) for group in groups])
+        restriction = restriction_of(params)
+        if restriction is not None:
+            options["restrict_to"] = restriction
         if result.stability is not None:
             options["n_resamples"] = result.n_resamples
     if "min_confidence" in params:

@@ -12,9 +12,12 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scsiameseclu_jax.preprocessing.counts import counts, layer_of
+from scsiameseclu_jax.checks import check_anndata
+from scsiameseclu_jax.preprocessing.counts import counts, layer_of, totals
+from scsiameseclu_jax.preprocessing.expression import groups
 from scsiameseclu_jax.reporting.markup import Html, tag
 from scsiameseclu_jax.tl.record import UNASSIGNED, is_calibrated
+from scsiameseclu_jax.tl.ties import Origin, origin
 from scsiameseclu_jax.tl.umap import umap
 
 
@@ -28,10 +31,8 @@ class Result:
     """Name of the clustering."""
     clusters: pd.Series
     """[n] categorical, the clusters that cells have, in their order."""
-    own: np.ndarray
-    """[n] name of the most likely cluster, also of cells that are unassigned."""
-    names: list[str]
-    """[k] names of the clusters of the model, whether cells have them or not."""
+    origin: Origin
+    """What became of the clusters of the model."""
     drawn: np.ndarray
     """[n] which cells plots of the embedding show: those that were clustered."""
     colors: dict[str, str]
@@ -49,6 +50,21 @@ class Result:
     def record(self) -> dict[str, Any]:
         """What ``uns`` holds."""
         return self.adata.uns[self.key]
+
+    @property
+    def own(self) -> pd.Categorical:
+        """[n] the most likely cluster, also of cells that are unassigned."""
+        return self.origin.own
+
+    @property
+    def names(self) -> list[str]:
+        """[k] names of the clusters of the model, whether cells have them or not."""
+        return self.origin.names
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the groups are other ones than the model's clusters, or several of them."""
+        return not self.origin.kept and not self.origin.joined
 
     @property
     def predicted(self) -> bool:
@@ -78,7 +94,7 @@ class Result:
     @property
     def totals(self) -> np.ndarray | None:
         """[n] counts of each cell, if they are known."""
-        return None if self.counts is None else np.asarray(self.counts.sum(axis=1)).ravel()
+        return None if self.counts is None else totals(self.counts)
 
     @property
     def n_resamples(self) -> int | None:
@@ -95,7 +111,7 @@ class Result:
         paga = f"{self.key}_paga"
         cells = AnnData(
             obs=adata.obs.copy(),
-            obsm={name: adata.obsm[name] for name in names if name in adata.obsm},
+            obsm={name: adata.obsm[name] for name in [*names, paga] if name in adata.obsm},
             uns={paga: adata.uns[paga]} if paga in adata.uns else {},
         )
         if names[1] not in cells.obsm:
@@ -129,9 +145,7 @@ def find(adata: AnnData, key: str) -> Result:
     KeyError
         If it has no such clustering; the message names those that there are.
     """
-    if not isinstance(adata, AnnData):
-        msg = f"Expected `adata` to be an AnnData object, found {type(adata).__name__}."
-        raise TypeError(msg)
+    check_anndata(adata)
     there = [name for name in adata.uns if _is_clustering(adata, name)]
     if key not in there:
         found = f"those of the keys {there}" if there else "none"
@@ -142,13 +156,8 @@ def find(adata: AnnData, key: str) -> Result:
         raise KeyError(msg)
     record = adata.uns[key]
     params, manifest = dict(record["params"]), dict(record.get("manifest", {}))
-    values = adata.obs[key].astype(str).where(adata.obs[key].notna()).astype("category")
-    if isinstance(adata.obs[key].dtype, pd.CategoricalDtype):
-        order = [str(name) for name in adata.obs[key].cat.categories]
-        values = values.cat.set_categories(order)
-    values = values.cat.remove_unused_categories()
-    proba = adata.obsm.get(f"{key}_proba")
-    names = _names(params, values, proba)
+    values = pd.Series(groups(adata, key), index=adata.obs_names)
+    became = origin(values.array, adata.obsm.get(f"{key}_proba"), params)
     counts, problem = _counts(adata, params)
     embedding = adata.obsm.get(f"X_{key}")
     drawn = np.ones(adata.n_obs, bool)
@@ -158,8 +167,7 @@ def find(adata: AnnData, key: str) -> Result:
         adata=adata,
         key=key,
         clusters=values,
-        own=_own(values, names, proba),
-        names=names,
+        origin=became,
         drawn=drawn,
         colors=_colors(values, drawn),
         params=params,
@@ -171,29 +179,8 @@ def find(adata: AnnData, key: str) -> Result:
 
 def _is_clustering(adata: AnnData, name: object) -> bool:
     record = adata.uns[name]
-    held = isinstance(record, Mapping) and "params" in record
+    held = isinstance(record, Mapping) and {"params", "manifest"} <= set(record)
     return held and isinstance(name, str) and name in adata.obs
-
-
-def _names(params: dict, values: pd.Series, proba: np.ndarray | None) -> list[str]:
-    """Return the names of the columns of soft assignments."""
-    if proba is None:
-        return [name for name in values.cat.categories if name != UNASSIGNED]
-    above = ""
-    if "restrict_to" in params:
-        (groups,) = params["restrict_to"].values()
-        above = "-".join(map(str, groups)) + ","
-    return [f"{above}{i}" for i in range(np.shape(proba)[1])]
-
-
-def _own(values: pd.Series, names: list[str], proba: np.ndarray | None) -> np.ndarray:
-    own = values.astype(object).to_numpy(copy=True)
-    if proba is not None:
-        unassigned = own == UNASSIGNED
-        own[unassigned] = np.array(names, dtype=object)[
-            np.asarray(proba)[unassigned].argmax(axis=1)
-        ]
-    return own
 
 
 def _counts(adata: AnnData, params: dict) -> tuple[sp.csr_matrix | None, str]:

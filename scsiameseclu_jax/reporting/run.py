@@ -47,10 +47,27 @@ def warnings(result: Result) -> Section | None:
     whole = not result.predicted and "restrict_to" not in result.params
     if whole and fitted is not None and int(fitted) != n:
         texts.append(f"The file has {count(n)} cells, but {count(int(fitted))} were clustered.")
+    if result.origin.joined:
+        texts.append(
+            f"Clusters were joined since the fit: what is said of one group in {result.key} is of "
+            "several clusters of the fit."
+        )
+    if result.replaced:
+        texts.append(
+            f"The groups in {result.key} are not the clusters of the fit: cells were moved since. "
+            "What the fit says of its clusters does not hold for these; scs.tl.add_clusters brings "
+            "them back, and a clustering of another tool needs another name."
+        )
     missing = [str(gene) for gene in np.atleast_1d(result.record.get("missing_genes", []))]
     if missing:
         some = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
         texts.append(f"{len(missing)} genes of the model are missing and left out: {some}.")
+    lost = int(result.record.get("n_missing_genes", 0))
+    if lost > len(missing):
+        texts.append(
+            f"{count(lost)} genes of the cells of the fit are missing, most of which no features "
+            "are made from: counts per cell are compared over the others."
+        )
     if not texts:
         return None
     items = tag("ul", *(tag("li", text) for text in texts))

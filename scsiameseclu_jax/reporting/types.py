@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax import pl
+from scsiameseclu_jax.checks import names_in
 from scsiameseclu_jax.reporting.clusters import cells
 from scsiameseclu_jax.reporting.figures import figure
 from scsiameseclu_jax.reporting.markup import (
@@ -26,7 +27,8 @@ from scsiameseclu_jax.reporting.markup import (
     table,
     tag,
 )
-from scsiameseclu_jax.reporting.result import UNASSIGNED, Result, median
+from scsiameseclu_jax.reporting.result import UNASSIGNED, Result, listed, median
+from scsiameseclu_jax.tl.ties import tied
 
 _ASSIGNED = {
     "transferred": ("Types from a reference", "the cells of the reference"),
@@ -52,14 +54,23 @@ def annotation(result: Result) -> Section | None:
     if drawn is not None:
         shown = f"UMAP of the cells by cluster, and beside it by {kinds.nunique()} annotations"
         parts.append(figure(drawn, shown, "The same cells by cluster and by annotation."))
-    rows = [_evidence(result, row) for row in pd.DataFrame(record["table"]).to_dict("records")]
+    stored = pd.DataFrame(record["table"])
+    tie = tied(result.adata, name, stored["cluster"], result.clusters.array)
+    rows = [
+        _evidence(result, row | {"cluster": tie.names[str(row["cluster"])]})
+        for row in stored.to_dict("records")
+        if str(row["cluster"]) in tie.names
+    ]
+    if tie.changed or not tie.names:
+        text = "Clusters were changed since they were annotated; run scs.tl.annotate_markers again"
+        parts.append(note(f"{text}: {listed(tie.changed or result.groups)}."))
     columns = [Column("Cluster"), Column("Annotation"), Column("Best type")]
     columns += [Column("Score", numbers=True), Column("Margin", numbers=True)]
     columns += [Column("Next best"), Column("Markers seen", numbers=True)]
     parts.append(table("Annotation of each cluster", columns, rows))
     alone = result.column("annotation_cell")
     if alone is not None:
-        share = percent((alone.astype(str) == kinds.astype(str)).mean())
+        share = percent((names_in(alone) == names_in(kinds)).mean())
         parts.append(small(f"By themselves, {share} of the cells get the type of their cluster."))
     return Section("annotation", "Annotation by marker genes", join(parts))
 
@@ -103,7 +114,8 @@ def _assigned(result: Result, name: str, title: str, source: str) -> Section | N
                 "technology, types are less often right than their confidence says."
             )
         )
-    parts.append(_sizes(result, name, values.astype(str)))
+    named = pd.Series(names_in(values), index=values.index, dtype=object)
+    parts.append(_sizes(result, name, named.fillna("no type")))
     parts.append(heat_map(result, values, name))
     return Section(name, title, join(parts))
 
@@ -141,7 +153,7 @@ def heat_map(result: Result, kinds: pd.Series, name: str) -> Html:
     name
         What the types are called in the plot.
     """
-    words = kinds.astype(str).where(kinds.notna())
+    words = pd.Series(names_in(kinds), index=kinds.index, dtype=object)
     both = pd.DataFrame({result.key: result.clusters, name: words.astype("category")})
     drawn = pl.cluster_types(AnnData(obs=both), result.key, name).figure
     n_types = words.nunique()
@@ -164,7 +176,9 @@ def trajectory(result: Result) -> Section | None:
         drawn = pl.trajectory(adata, result.key).figure
     except (KeyError, ValueError) as error:
         return Section("trajectory", "Trajectory", paragraphs(str(error.args[0])))
-    begin = f"{record['root']}, of cluster {record.get('root_cluster')}"
+    tie = tied(result.adata, f"{result.key}_paga", record["groups"], result.clusters.array)
+    where = str(record.get("root_cluster"))
+    begin = f"{record['root']}, of cluster {tie.names.get(where, where)}"
     text = (
         f"Cells are ordered by diffusion pseudotime from {begin}. That it begins there was given: "
         "it cannot be seen in the data, nor can it be seen whether the clusters are stages of "

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax.checks import check_column, check_key, check_share
-from scsiameseclu_jax.preprocessing.counts import counts
+from scsiameseclu_jax.preprocessing.counts import counts, totals
 from scsiameseclu_jax.preprocessing.normalization import logarithm
 from scsiameseclu_jax.tl.record import UNASSIGNED, writable
 
@@ -95,16 +95,16 @@ def celltypist(
         raise ValueError(msg)
     clusters = _clusters(adata, groupby)
     raw = counts(adata, layer=layer)
-    totals = np.asarray(raw.sum(axis=1), np.float64).ravel()
-    if not totals.all():
-        msg = f"Expected every cell to have counts, found {int((totals == 0).sum())} without."
+    depths = totals(raw)
+    if not depths.all():
+        msg = f"Expected every cell to have counts, found {int((depths == 0).sum())} without."
         raise ValueError(msg)
     try:
         tool = importlib.import_module("celltypist")
     except ImportError as error:
         msg = "Expected CellTypist to be installed; run `pip install celltypist`."
         raise ImportError(msg) from error
-    logged = logarithm(raw, totals / _TOTAL).astype(np.float32)
+    logged = logarithm(raw, depths / _TOTAL).astype(np.float32)
     cells = AnnData(
         logged, obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=adata.var_names)
     )

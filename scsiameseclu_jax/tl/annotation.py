@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import as_seed, check_key
+from scsiameseclu_jax.checks import as_seed, check_key, sorted_names, storable_names
 from scsiameseclu_jax.datasets.marker_lists import MARKER_SETS, marker_sets, read_markers
 from scsiameseclu_jax.preprocessing.expression import counts_name, groups, log_expression
 from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors
 from scsiameseclu_jax.tl import marker_scores
 from scsiameseclu_jax.tl.record import UNASSIGNED, writable
+from scsiameseclu_jax.tl.ties import tie
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +93,12 @@ def annotate_markers(
         ``params``; ``table`` of each ``cluster``: ``annotation``, the best ``type``, its ``score``,
         ``margin`` to the ``second``, ``n_markers`` found, ``n_seen`` of these in the cluster,
         ``pval`` (share of draws of random genes that reach the score) and ``why`` it is unassigned
-        (``"thin"`` or ``"tied"``); ``scores`` [clusters x types], in whose columns "/" is "|";
+        (``"thin"`` or ``"tied"``); ``scores`` [clusters x types], and ``types``, what its columns
+        stand for: there, "/" and ":" are "|", and no name is "_", which files can store;
         ``markers``, the ``gene`` names of the data that mark each ``type``.
+    ``adata.obsm[f"{key_added}_annotation"]``
+        Row of the table for each cell's cluster [n, 1], int32, -1 for none: so reports find the
+        clusters again when they are renamed, and say so when they are others.
 
     Raises
     ------
@@ -146,6 +151,7 @@ def annotate_markers(
     cells = marker_scores.choose(of_cells, n_draws=_CELL_DRAWS, **options)
 
     adata = writable(adata, copy=copy)
+    tie(adata, f"{key_added}_annotation", codes)
     table = _table(kept, present, of_groups, chosen)
     named = np.append(table["annotation"].to_numpy(object), UNASSIGNED)  # the last has no cluster
     name = f"{key_added}_annotation"
@@ -164,6 +170,7 @@ def annotate_markers(
     adata.uns[name] = {
         "params": params,
         "table": table,
+        "types": np.array(present.types),
         "scores": _scores(kept, present, of_groups),
         "markers": _markers(names, present),
     }
@@ -196,9 +203,6 @@ def _lists(markers: Markers) -> tuple[dict[str, list[str]], str]:
     if not any(lists.values()) or UNASSIGNED in lists:
         msg = f"Expected `markers` to be genes by type, none called {UNASSIGNED!r}, found {lists}."
         raise ValueError(msg)
-    if len({_column(kind) for kind in lists}) < len(lists):
-        msg = f"Expected types that differ by more than '/' and '|', found {list(lists)}."
-        raise ValueError(msg)
     return lists, source
 
 
@@ -223,6 +227,9 @@ def _given(markers: Markers) -> tuple[dict[str, list[str]], str]:
         if isinstance(genes, str):
             msg = f"Expected a list of genes for {kind!r}, found a single name {genes!r}."
             raise ValueError(msg)
+        if pd.isna(kind) or str(kind) in lists:
+            msg = f"Expected types of names that differ in `markers`, found {list(markers)}."
+            raise ValueError(msg)
         lists[str(kind)] = [str(gene) for gene in genes]
     return lists, "given"
 
@@ -230,7 +237,7 @@ def _given(markers: Markers) -> tuple[dict[str, list[str]], str]:
 def _neighbors(adata: AnnData, use_rep: str) -> np.ndarray:
     """Return the nearest cells [n, 15] of each; cells without an embedding are their own."""
     if use_rep not in adata.obsm:
-        msg = f"Expected `use_rep` to be one of {sorted(adata.obsm)}, found {use_rep!r}."
+        msg = f"Expected `use_rep` to be one of {sorted_names(adata.obsm)}, found {use_rep!r}."
         raise KeyError(msg)
     x = np.asarray(adata.obsm[use_rep], np.float32)
     here = np.flatnonzero(np.isfinite(x).all(axis=1))
@@ -282,13 +289,8 @@ def _table(
 def _scores(
     kept: list[str], present: marker_scores.Present, evidence: marker_scores.Evidence
 ) -> pd.DataFrame:
-    columns = [_column(kind) for kind in present.types]
     scores = evidence.scores.astype(np.float32)
-    return pd.DataFrame(scores, index=pd.Index(kept, name="cluster"), columns=columns)
-
-
-def _column(kind: str) -> str:
-    return kind.replace("/", "|")  # which no file can store in a name
+    return pd.DataFrame(scores, index=kept, columns=storable_names(present.types))
 
 
 def _markers(names: list[str], present: marker_scores.Present) -> pd.DataFrame:

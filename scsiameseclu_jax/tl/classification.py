@@ -9,7 +9,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import as_seed, check_key, check_share
+from scsiameseclu_jax.checks import (
+    as_seed,
+    check_anndata,
+    check_key,
+    check_share,
+    sorted_names,
+)
 from scsiameseclu_jax.config import Config
 from scsiameseclu_jax.manifest import manifest
 from scsiameseclu_jax.metrics.classification import classification_report, classification_scores
@@ -61,8 +67,8 @@ def classify(
     adata
         Cells x genes with raw counts.
     labels_key
-        Column of ``obs`` with the known types, two or more; missing, or `unlabeled`, for the cells
-        to be predicted. It is read by the head only.
+        Column of ``obs`` with the known types, two or more; missing, empty, or `unlabeled`, for the
+        cells to be predicted. It is read by the head only.
     layer
         Where the raw counts are, as in :func:`siameseclu`.
     key
@@ -115,8 +121,9 @@ def classify(
     MemoryError
         If there is too little memory, before any of it is taken.
     FloatingPointError
-        If a loss term is not finite.
+        If the embedding is not finite before any training.
     """
+    check_anndata(adata)
     check_key(key_added)
     check_share("min_confidence", min_confidence)
     check_method(method)
@@ -211,7 +218,7 @@ def components_of(prepared: Prepared) -> list[np.ndarray]:
 def _embedding(adata: AnnData, key: str) -> np.ndarray:
     if f"X_{key}" not in adata.obsm:
         msg = (
-            f"Expected an embedding in obsm['X_{key}'], found {sorted(adata.obsm)}; run "
+            f"Expected an embedding in obsm['X_{key}'], found {sorted_names(adata.obsm)}; run "
             f"`scs.tl.siameseclu(adata, ..., key_added={key!r})` first, or leave `key` out."
         )
         raise KeyError(msg)

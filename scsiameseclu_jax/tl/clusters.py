@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,11 @@ from scsiameseclu_jax.tl.record import (
     storable,
     writable,
 )
+from scsiameseclu_jax.tl.ties import stored_restriction
+from scsiameseclu_jax.training.checkpoint import EVERY
+
+if TYPE_CHECKING:
+    import os
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +56,8 @@ def siameseclu(
     config: Config | None = None,
     copy: bool = False,
     progress: bool | None = None,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    every: int = EVERY,
 ) -> AnnData | None:
     """Cluster cells from raw counts.
 
@@ -95,8 +102,8 @@ def siameseclu(
         All other settings.
     copy
         Return a changed copy and leave `adata` as it is.
-    progress
-        See :meth:`scsiameseclu_jax.SiameseClu.fit`.
+    progress, checkpoint_dir, every
+        See :meth:`scsiameseclu_jax.SiameseClu.fit`; checkpoints are of the fit, not of refits.
 
     Returns
     -------
@@ -142,8 +149,10 @@ def siameseclu(
         For bad input, before training starts; `adata` is left as it was.
     MemoryError
         If there is too little memory, before any of it is taken.
+    FileExistsError, FileNotFoundError, PermissionError
+        If `checkpoint_dir` has other files in it; if it cannot be made or written to.
     FloatingPointError
-        If a loss term is not finite.
+        If the embedding is not finite before any training.
     """
     check_key(key_added)
     check_share("min_confidence", min_confidence)
@@ -163,6 +172,7 @@ def siameseclu(
             asked = options | {"layer": layer or "X", "min_confidence": min_confidence}
             if is_fitted(adata, key_added, n_clusters, model.config, rng, asked):
                 return answer(adata, answers, key=key_added, keep=False, copy=copy)
+    options |= {"checkpoint_dir": checkpoint_dir, "every": every}
     model.fit(cells, layer=layer, **options, rng=rng, progress=progress)
     if answers is not None:
         model.answer(cells, answers)
@@ -248,7 +258,7 @@ def write_clusters(
     manifest, asked = dict(model.manifest), model.n_clusters
     source = {k: np.array(v) if k in OPTIONS else v for k, v in manifest.pop("input").items()}
     if restrict_to is not None:
-        options["restrict_to"] = {restrict_to[0]: np.array(list(map(str, restrict_to[1])))}
+        options["restrict_to"] = stored_restriction(*restrict_to)
     adata.uns[key_added] = {
         "params": {"n_clusters": asked if asked == "auto" else int(asked)}
         | source
@@ -314,7 +324,8 @@ def predict(
     ``adata.obsm[f"X_{key_added}"]``, ``adata.obsm[f"{key_added}_proba"]``
         Embedding [n, d] and soft assignments [n, k], float32, in the space of the fit.
     ``adata.uns[key_added]``
-        ``params``, the model's ``manifest``, and ``missing_genes`` if there are any.
+        ``params``, the model's ``manifest``, and, if there are any, ``missing_genes`` that features
+        are made from, and ``n_missing_genes``, the number of all genes of the fit that are missing.
 
     Raises
     ------
@@ -341,6 +352,8 @@ def predict(
         | split_of(adata, "X" if layer is None else layer),
         "manifest": storable(model.manifest),
     } | ({"missing_genes": np.array(prediction.missing_genes)} if prediction.missing_genes else {})
+    if prediction.n_missing:
+        adata.uns[key_added]["n_missing_genes"] = prediction.n_missing
     logger.info(
         "%d of %d cells are novel; added %r (adata.obs, categorical)",
         prediction.is_novel.sum(),

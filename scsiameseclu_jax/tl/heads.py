@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import softmax
 
 from scsiameseclu_jax.certainty.stability import expected_error
-from scsiameseclu_jax.checks import check_column
+from scsiameseclu_jax.checks import check_column, names_in
 from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors, unit_rows
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Predictions(NamedTuple):
 
 
 def known_types(adata: AnnData, labels_key: str, unlabeled: str) -> np.ndarray:
-    """Return the type [n] of each cell, None where it is missing or called `unlabeled`.
+    """Return the type [n] of each cell, None where it is missing, empty or called `unlabeled`.
 
     Raises
     ------
@@ -70,14 +70,13 @@ def known_types(adata: AnnData, labels_key: str, unlabeled: str) -> np.ndarray:
         If there are fewer than two types, or one is called ``"Unassigned"``.
     """
     check_column("labels_key", labels_key, adata)
-    column = adata.obs[labels_key]
-    names = column.astype(str).to_numpy(dtype=object, copy=True)  # pandas may lend its own
-    names[column.isna().to_numpy() | (names == unlabeled)] = None
+    names = names_in(adata.obs[labels_key], f"A type of obs[{labels_key!r}]")
+    names[np.isin(names, ["", unlabeled])] = None
     types = sorted({name for name in names if name is not None})
     if len(types) < 2 or "Unassigned" in types:
         msg = (
             f"Expected two types or more in obs[{labels_key!r}], none of them 'Unassigned', found "
-            f"{types}; cells without a type are missing or {unlabeled!r} there."
+            f"{types}; cells without a type are missing, empty or {unlabeled!r} there."
         )
         raise ValueError(msg)
     return names

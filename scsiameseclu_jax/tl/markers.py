@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import check_key
+from scsiameseclu_jax.checks import check_key, storable_names
 from scsiameseclu_jax.preprocessing.count_splitting import FIT, TEST
 from scsiameseclu_jax.preprocessing.expression import counts_name, groups, log_expression
 from scsiameseclu_jax.tl.gene_tests import GeneTests, Method, gene_tests
 from scsiameseclu_jax.tl.record import UNASSIGNED, split_of, writable
+from scsiameseclu_jax.tl.ties import origin, tie
 
 logger = logging.getLogger(__name__)
 
@@ -85,14 +86,19 @@ def markers(
 
     ``adata.uns[f"{key_added}_markers"]``
         As scanpy's ``uns["rank_genes_groups"]``: ``sc.get.rank_genes_groups_df(adata, None,
-        key=...)`` reads it. Shares of cells (``pts``, ``pts_rest``) are absent where a group has a
-        "/" in its name, which files cannot store as a column. ``params`` has also ``tested`` and
-        ``clustered``, the counts, ``double_dipping`` (False only if they are known to be the two
-        parts of a split), and ``left_out``, if groups were.
+        key=...)`` reads it. A name that files cannot store as a field's is replaced there: ":" by
+        "|", say, and no name by "_"; ``params["groups"]`` has the names as they are. Shares of
+        cells (``pts``, ``pts_rest``) are absent where a group has a "/" in its name, which files
+        cannot store as a column. ``params`` has also ``tested`` and ``clustered``, the counts,
+        ``double_dipping`` (False only if they are known to be the two parts of a split), and
+        ``left_out``, if groups were.
     ``adata.uns[f"{key_added}_top_markers"]``
         Table of ``cluster``, ``gene``, ``score``, ``logfoldchange`` (base 2), ``pval_adj``,
         ``share_in`` and ``share_out`` (of cells with the gene, in the cluster and out of it). A
         gene stands only under the cluster where it scores best.
+    ``adata.obsm[f"{key_added}_markers"]``
+        Group of each cell [n, 1], a position in ``params["groups"]``, int32, -1 for none: so plots
+        and reports find the groups again when they are renamed, and say so when they are others.
 
     Raises
     ------
@@ -130,26 +136,29 @@ def markers(
             f"found {kept}."
         )
         raise ValueError(msg)
-    left_out = [name for name in labels.categories if name not in kept]
+    left_out = [str(name) for name in labels.categories if name not in kept]
     if left_out:
         logger.info("left out groups without a cluster or with too few cells: %s", left_out)
     codes = labels.set_categories(kept).codes
     grouped = codes >= 0
     values = expression.X if grouped.all() else expression.X[grouped]
     tests = gene_tests(values, codes[grouped], len(kept), method)
-    ranked, shares = _records(tests, expression.var_names, kept)
+    fields = storable_names(kept, allowed="/")
+    ranked, shares = _records(tests, expression.var_names, fields)
     limits = {"min_share": min_share, "min_logfoldchange": min_logfoldchange, "alpha": alpha}
-    top = _top(ranked, shares, n_top=n_top, **limits)
+    top = _top(ranked, shares, kept, n_top=n_top, **limits)
 
     record = _dipping(adata, groupby, layer, clustered)
-    params = {"groupby": groupby, "method": method, **_AS_SCANPY} | record
+    params: dict[str, Any] = {"groupby": groupby, "method": method, **_AS_SCANPY} | record
+    params["groups"] = np.array(kept)
     params |= {"min_cells": int(min_cells), "n_top": int(n_top)}
     params |= {name: float(value) for name, value in limits.items()}
     if left_out:
         params["left_out"] = np.array(left_out)
-    if any("/" in name for name in kept):
+    if storable_names(kept) != fields:  # columns cannot be called as fields are
         del ranked["pts"], ranked["pts_rest"]
     adata = writable(adata, copy=copy)
+    tie(adata, f"{key_added}_markers", codes)
     adata.uns[f"{key_added}_markers"] = ranked | {"params": params}
     adata.uns[f"{key_added}_top_markers"] = top
     bare = [name for name in kept if not (top["cluster"] == name).any()]
@@ -180,7 +189,7 @@ def _check_options(method: str, n_top: int, min_share: float, alpha: float, min_
 
 
 def _records(
-    tests: GeneTests, genes: pd.Index, names: list[str]
+    tests: GeneTests, genes: pd.Index, fields: list[str]
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
     """Return the tests as scanpy keeps them, genes in the order of their scores, and shares.
 
@@ -194,11 +203,11 @@ def _records(
         for column, kind in columns.items()
     }
     ranked: dict[str, Any] = {
-        column: pd.DataFrame(rows.T, columns=names).to_records(index=False)
+        column: pd.DataFrame(rows.T, columns=fields).to_records(index=False)
         for column, rows in {"names": genes.to_numpy(object)[order], **values}.items()
     }
     shares = {
-        name: pd.DataFrame(getattr(tests, name).T, index=genes, columns=names)
+        name: pd.DataFrame(getattr(tests, name).T, index=genes, columns=fields)
         for name in ("share_in", "share_out")
     }
     return ranked | {"pts": shares["share_in"], "pts_rest": shares["share_out"]}, shares
@@ -207,21 +216,21 @@ def _records(
 def _top(
     ranked: dict[str, Any],
     shares: dict[str, pd.DataFrame],
+    names: list[str],
     *,
     n_top: int,
     min_share: float,
     min_logfoldchange: float,
     alpha: float,
 ) -> pd.DataFrame:
-    """Return the top genes of each group, each gene where it scores best."""
-    names = list(ranked["names"].dtype.names)
+    """Return the top genes of each group, of these names, each gene where it scores best."""
     columns = {"gene": "names", "score": "scores", "logfoldchange": "logfoldchanges"}
     columns["pval_adj"] = "pvals_adj"
     tables = []
-    for name in names:
-        table = pd.DataFrame({new: ranked[old][name] for new, old in columns.items()})
+    for name, field in zip(names, ranked["names"].dtype.names, strict=True):
+        table = pd.DataFrame({new: ranked[old][field] for new, old in columns.items()})
         for share, values in shares.items():
-            table[share] = values[name].reindex(table["gene"]).to_numpy(np.float32)
+            table[share] = values[field].reindex(table["gene"]).to_numpy(np.float32)
         tables.append(table.assign(cluster=name))
     whole = pd.concat(tables, ignore_index=True)
     best = whole["score"] == whole.groupby("gene", observed=True)["score"].transform("max")
@@ -262,6 +271,9 @@ def _clustered(adata: AnnData, groupby: str) -> str:
     elsewhere = {"use_rep", "neighbors_key", "restrict_to", "labels_key"} & set(params)
     if "layer" not in params or "manifest" not in record or elsewhere:
         return "unknown"
+    proba = adata.obsm.get(f"{groupby}_proba")
+    if proba is None or not origin(groups(adata, groupby), proba, params).kept:
+        return "unknown"  # these groups are not, as far as can be told, those of the record
     layer = str(params["layer"])
     if split_of(adata, layer) != {k: int(v) for k, v in params.items() if k == "split_seed"}:
         return "unknown"  # the counts were split again since

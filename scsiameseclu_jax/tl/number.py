@@ -46,7 +46,7 @@ def estimate_n_clusters(
         Seed, or a generator that the seed is drawn from.
     key_added
         Where in ``uns`` the evidence is stored: ``n_clusters``, ``candidates``, ``criteria``,
-        ``votes`` and ``why``. :func:`scsiameseclu_jax.pl.n_clusters` draws it.
+        ``votes``, ``why`` and ``n_cells``. :func:`scsiameseclu_jax.pl.n_clusters` draws it.
     config
         All other settings.
 
@@ -80,6 +80,6 @@ def estimate_n_clusters(
         k_max=k_max,
         seed=seed,
     )
-    adata.uns[key_added] = evidence._asdict()
+    adata.uns[key_added] = evidence._asdict() | {"n_cells": adata.n_obs}
     logger.info("%s; added %r (adata.uns)", evidence.why, key_added)
     return evidence.n_clusters

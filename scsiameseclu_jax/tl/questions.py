@@ -19,6 +19,7 @@ from scsiameseclu_jax.manifest import check_cells
 from scsiameseclu_jax.partition.questions import Pool
 from scsiameseclu_jax.preprocessing import constraints
 from scsiameseclu_jax.preprocessing.counts import layer_of
+from scsiameseclu_jax.preprocessing.expression import groups
 from scsiameseclu_jax.tl.record import (
     add,
     answers_of,
@@ -29,6 +30,7 @@ from scsiameseclu_jax.tl.record import (
     storable,
     writable,
 )
+from scsiameseclu_jax.tl.ties import origin
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +84,8 @@ def questions(adata: AnnData, n: int = 5, *, key: str = "siameseclu") -> pd.Data
     """
     record, pool, fit = _record(adata, key)
     check_cells(adata, fit, counts=True)
-    names = adata.obsm[f"{key}_proba"].argmax(axis=1).astype(str)
+    own = origin(groups(adata, key), adata.obsm.get(f"{key}_proba"), record["params"]).own
+    names = pd.Series(own).astype(object).fillna("no cluster").to_numpy()
     embedding, layer = fused_of(adata, key), layer_of(adata, fit["input"]["layer"])
     answers = answers_of(record)
     return question_table(adata, pool, embedding, names, answers, layer=layer, n=n)
@@ -141,7 +144,7 @@ def answer(
         )
         raise ValueError(msg)
     embedding = fused_of(adata, key)
-    transport = {name: _plain(v) for name, v in record["params"]["config"]["transport"].items()}
+    transport = record["params"]["config"]["transport"]
     settings = {"transport": transport, "network": {"n_latent": embedding.shape[1]}}
     method = F.siameseclu(pool.n_clusters, config=Config.from_dict(settings))
     options: dict[str, Any] = {"order": order, "manifest": fit}
@@ -200,7 +203,3 @@ def _record(adata: AnnData, key: str) -> tuple[dict[str, Any], Pool, dict[str, A
     params = record["params"]
     given = {name: params[name] for name in _INPUTS if name in params}
     return dict(record), pool, dict(record["manifest"]) | {"input": given}
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic | np.ndarray) else value

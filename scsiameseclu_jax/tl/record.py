@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -10,10 +11,12 @@ import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax.certainty.stability import hints
+from scsiameseclu_jax.checks import check_column
 from scsiameseclu_jax.model import SiameseClu
 from scsiameseclu_jax.partition.questions import Pool
 from scsiameseclu_jax.preprocessing.count_splitting import FIT, TEST
 from scsiameseclu_jax.preprocessing.counts import in_memory
+from scsiameseclu_jax.preprocessing.expression import groups as groups_of
 
 UNASSIGNED = "Unassigned"
 # Columns that a clustering or a prediction writes beside the clusters, named after them.
@@ -60,20 +63,25 @@ def restricted(adata: AnnData, restrict_to: RestrictTo) -> np.ndarray:
         msg = f"Expected `restrict_to` to be (column, [groups]), found {given!r}."
         raise TypeError(msg)
     column, groups = restrict_to
-    if column not in adata.obs:
-        msg = f"Expected `restrict_to` to name a column of {sorted(adata.obs)}, found {column!r}."
-        raise KeyError(msg)
+    check_column("restrict_to", column, adata)
     if isinstance(groups, str):
         msg = f"Expected `restrict_to` to be (column, [groups]), found a single group {groups!r}."
         raise TypeError(msg)
-    there = adata.obs[column].notna()
-    names = adata.obs[column].astype(str)
-    known = set(names[there])
-    unknown = sorted(set(map(str, groups)) - known)
-    if unknown or not len(groups):
+    names, wanted = groups_of(adata, column), list(map(str, groups))
+    known = list(names.categories)
+    unknown = sorted(set(wanted) - set(known))
+    if unknown or not wanted:
         msg = f"Expected groups of obs[{column!r}], {sorted(known)}, found {unknown}."
         raise ValueError(msg)
-    return (there & names.isin(list(map(str, groups)))).to_numpy()
+    above = "-".join(wanted)
+    taken = [name for name in known if re.fullmatch(rf"{re.escape(above)},\d+", name)]
+    if set(taken) - set(wanted):
+        msg = (
+            f"Expected no group of obs[{column!r}] to be called as new clusters of {above!r} are, "
+            f"found {taken}; rename it first."
+        )
+        raise ValueError(msg)
+    return np.asarray(names.isin(wanted))
 
 
 def check_writable(adata: AnnData, *, copy: bool) -> None:
@@ -125,10 +133,10 @@ def add(
         clusters[confidence < min_confidence] = UNASSIGNED
         categories.append(UNASSIGNED)
     if restrict_to is not None:
-        others = adata.obs[restrict_to[0]].astype("category")
-        kept = others[~part].cat.remove_unused_categories().cat.categories
-        categories = [*map(str, kept), *categories]
-        whole = others.astype(str).to_numpy(dtype=object, copy=True)
+        others = groups_of(adata, restrict_to[0])
+        kept = others[~part].remove_unused_categories().categories
+        categories = [*kept, *categories]
+        whole = others.astype(object)
         whole[part] = clusters
         clusters = whole
     values = pd.Categorical(clusters, categories=list(dict.fromkeys(categories)))
@@ -143,7 +151,8 @@ def add(
     adata.obs = adata.obs.drop(columns=[name for name in old if name in adata.obs])
     drop_tree(adata, key)
     for name in ("colors", "markers", "top_markers", "annotation", "paga"):  # of other clusters
-        adata.uns.pop(f"{key}_{name}", None)
+        if adata.uns.pop(f"{key}_{name}", None) is not None:
+            adata.obsm.pop(f"{key}_{name}", None)  # which cells it was of
     for name in of_embedding(key):
         adata.obsm.pop(name, None)  # of another embedding
     if fused is not None:

@@ -12,9 +12,11 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from scsiameseclu_jax.checks import check_key, sorted_names
 from scsiameseclu_jax.preprocessing.expression import groups, log_expression
 from scsiameseclu_jax.preprocessing.neighbors import search_of
 from scsiameseclu_jax.tl.record import UNASSIGNED, writable
+from scsiameseclu_jax.tl.ties import tie
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +83,9 @@ def trajectory(
         that span a ``tree``, symmetric, float32; ``pseudotime`` [k], mean of each cluster, NaN if
         none of it is reached; ``root``, the name of the cell; ``root_cluster``, its cluster; and
         ``params``. Cells without a cluster are left out here.
+    ``adata.obsm[f"{groupby}_paga"]``
+        Cluster of each cell [n, 1], a position in ``groups``, int32, -1 for none: so plots find the
+        clusters again when they are renamed, and say so when they are others.
 
     Nothing else is changed: not ``uns["neighbors"]``, ``uns["iroot"]``, ``uns["paga"]`` nor
     ``obsm["X_diffmap"]``.
@@ -109,6 +114,7 @@ def trajectory(
     """
     from scipy.sparse.csgraph import connected_components
 
+    check_key(groupby, "groupby")
     clusters = groups(adata, groupby)
     z, cells = _embedded(adata, groupby, use_rep)
     _check_options(adata, clusters, cells, n_neighbors, n_components)
@@ -143,6 +149,7 @@ def trajectory(
     components[np.flatnonzero(cells)[reached]] = part.obsm["X_diffmap"]
     means = pd.Series(whole[cells]).groupby(names).mean().reindex(linked["groups"])
     adata = writable(adata, copy=copy)
+    tie(adata, f"{groupby}_paga", clusters.set_categories(linked["groups"]).codes)
     adata.obs[f"{groupby}_pseudotime"] = whole
     adata.obsm[f"X_{groupby}_diffmap"] = components
     adata.uns[f"{groupby}_paga"] = linked | {
@@ -171,7 +178,7 @@ def _embedded(adata: AnnData, groupby: str, use_rep: str | None) -> tuple[AnnDat
     """Return the embedding in an object of its own, and which cells [n] have one."""
     name = f"X_{groupby}" if use_rep is None else use_rep
     if name not in adata.obsm:
-        msg = f"Expected {name!r} in obsm, found {sorted(adata.obsm)}."
+        msg = f"Expected {name!r} in obsm, found {sorted_names(adata.obsm)}."
         if use_rep is None:
             msg += f" Run `scs.tl.siameseclu(adata, ..., key_added={groupby!r})` first."
         raise KeyError(msg)

@@ -10,9 +10,16 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import as_seed, check_key, check_share
+from scsiameseclu_jax.checks import (
+    as_seed,
+    check_anndata,
+    check_key,
+    check_share,
+    sorted_names,
+)
 from scsiameseclu_jax.config import Config
-from scsiameseclu_jax.preprocessing.counts import counts
+from scsiameseclu_jax.preprocessing.batches import batch_names
+from scsiameseclu_jax.preprocessing.counts import counts, gene_names
 from scsiameseclu_jax.preprocessing.genes import align, to_genes
 from scsiameseclu_jax.tl.classification import (
     FOLDS,
@@ -131,7 +138,7 @@ def transfer_labels(
     MemoryError
         If there is too little memory, before any of it is taken.
     FloatingPointError
-        If a loss term is not finite.
+        If the embedding is not finite before any training.
     """
     check_key(key_added)
     check_share("min_confidence", min_confidence)
@@ -139,10 +146,8 @@ def transfer_labels(
     if not 0 < alpha < 1:
         msg = f"Expected `alpha` to be between 0 and 1, found {alpha}."
         raise ValueError(msg)
-    for name, one in (("adata", adata), ("reference", reference)):
-        if not isinstance(one, AnnData):
-            msg = f"Expected `{name}` to be an AnnData object, found {type(one).__name__}."
-            raise TypeError(msg)
+    check_anndata(adata)
+    check_anndata(reference, "reference")
     known = known_types(reference, labels_key, unlabeled)
     seed = as_seed(rng)
     settings = Config() if config is None else config
@@ -208,13 +213,13 @@ def _joined(
     """Return the counts of both, of the genes that both have; of ``obs``, batches only."""
     for name, one in (("reference", reference), ("adata", adata)):
         if batch_key is not None and batch_key not in one.obs:
-            found = sorted(map(str, one.obs))
+            found = sorted_names(one.obs)
             msg = f"Expected `batch_key` in obs of `{name}`, one of {found}, found {batch_key!r}."
             raise KeyError(msg)
     old, new = (counts(one, layer=layer) for one in (reference, adata))
-    named = [str(name) for name in reference.var_names]
-    genes = list(dict.fromkeys(named))
-    where = align([str(name) for name in adata.var_names], genes)
+    named = gene_names(reference)
+    genes = [name for name in dict.fromkeys(named) if name]
+    where = align(gene_names(adata), genes)
     shape = len(where), len(genes)
     # Counts of a gene that is there twice, in either, are added.
     old = to_genes(old, align(named, genes), len(genes))
@@ -231,7 +236,8 @@ def _joined(
     names = [*("reference " + reference.obs_names), *("new " + adata.obs_names)]
     obs = pd.DataFrame(index=pd.Index(names, dtype=object))
     if batch_key is not None:
-        obs[batch_key] = [*reference.obs[batch_key].astype(str), *adata.obs[batch_key].astype(str)]
+        obs[batch_key] = np.concatenate([batch_names(one, batch_key) for one in (reference, adata)])
     matrix = sp.vstack([old[:, shared], new[:, shared]], format="csr")
+    exact = np.float32 if matrix.data.max(initial=0) <= 2**24 else np.float64
     var = pd.DataFrame(index=pd.Index([genes[i] for i in shared], dtype=object))
-    return AnnData(sp.csr_matrix(matrix, dtype=np.float32), obs=obs, var=var)
+    return AnnData(sp.csr_matrix(matrix, dtype=exact), obs=obs, var=var)

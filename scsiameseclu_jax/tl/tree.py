@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.checks import check_key
+from scsiameseclu_jax.checks import check_key, sorted_names
 from scsiameseclu_jax.partition import tree
 from scsiameseclu_jax.preprocessing.expression import groups
 from scsiameseclu_jax.tl.record import UNASSIGNED, drop_tree, fused_of, tree_columns, writable
@@ -152,7 +152,7 @@ def _levels(n_clusters: int | Sequence[int] | None) -> list[int]:
 def _embedding(adata: AnnData, key: str) -> np.ndarray:
     if f"X_{key}" not in adata.obsm:
         msg = (
-            f"Expected an embedding in obsm['X_{key}'], found {sorted(adata.obsm)}; run "
+            f"Expected an embedding in obsm['X_{key}'], found {sorted_names(adata.obsm)}; run "
             f"`scs.tl.siameseclu(adata, ..., key_added={key!r})` first."
         )
         raise KeyError(msg)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 
-from scsiameseclu_jax.checks import as_seed
+from scsiameseclu_jax.checks import as_seed, sorted_names
 from scsiameseclu_jax.functional.graph import bucket
 from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors, unit_rows
 from scsiameseclu_jax.tl.record import writable
@@ -84,7 +84,7 @@ def umap(
     """
     if f"X_{key}" not in adata.obsm:
         msg = (
-            f"Expected an embedding in obsm['X_{key}'], found {sorted(adata.obsm)}; run "
+            f"Expected an embedding in obsm['X_{key}'], found {sorted_names(adata.obsm)}; run "
             f"`scs.tl.siameseclu(adata, ..., key_added={key!r})` first."
         )
         raise KeyError(msg)

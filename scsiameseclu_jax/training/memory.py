@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.checks import default_device
 from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.functional.objective import batch_size
+from scsiameseclu_jax.inputs import free_memory
 
 # Bytes, measured on CPU with `benchmarks/steps.py`, which compares the estimate with each peak.
 _LIBRARIES = 0.45e9  # Python with everything imported
@@ -16,12 +19,8 @@ _COMPILER = 1.0e9  # on top, while the largest step is compiled
 _PROGRAMS = 0.63e9  # on top, once all steps are compiled
 _CANDIDATES = 100  # of a cell: some 90 partitions, a byte each
 _EDGES = 24  # of a cell in a symmetrised 15-neighbour graph, as padded
+_COPIES = 6  # of a weight: itself, its gradient, two moments, its update, all once more in a row
 _DENSITY = 0.1  # share of counts that are not zero, if nothing is known
-
-_CGROUPS = (  # of a container: its limit, and where what cannot be given back is listed
-    ("memory.max", "memory.stat", "anon"),
-    ("memory/memory.limit_in_bytes", "memory/memory.stat", "total_rss"),
-)
 
 
 class Memory(NamedTuple):
@@ -74,8 +73,10 @@ def estimate_memory(
     counts = 2 * F.bucket(kept)
     network = config.network
     widths, d = sum(network.graph_layers), network.n_latent
-    step = 4 * (34 * widths + 150 * d + 13 * p + 40)
-    inference = 4 * (9 * widths + 16 * d) + 800
+    wide = 2 * (sum(network.feature_layers) + sum(network.projection_layers))
+    step = 4 * (34 * widths + wide + 150 * d + 13 * p + 40)
+    inference = 4 * (9 * widths + wide + 16 * d) + 800
+    learned = _learned(n_cells, p, kept, config)
     if n_cells <= config.scale.full_cells:
         device = n_cells * (graph + counts + step)
         resident = n_cells * (held + graph + counts)
@@ -89,7 +90,28 @@ def estimate_memory(
         _COMPILER + resident,
         _PROGRAMS + resident + device - n_cells * graph,
     )
-    return Memory(round(total), round(device))
+    return Memory(round(total + learned), round(device + learned))
+
+
+def _learned(n_cells: int, p: int, n_genes: int, config: Config) -> float:
+    """Bytes of the weights, with what an optimiser keeps of each, and of the largest batch."""
+    network, training, d = config.network, config.training, config.network.n_latent
+    features, graph = network.feature_layers, network.graph_layers
+    stacks = [(p, *features, d), (p, *graph, d)] * 2
+    stacks += [(p, *network.projection_layers, d), (d, *network.contrast_layers, d)]
+    stacks += [(p, 5 * d), (features[0], 3 * n_genes)]  # linear paths; heads of the counts
+    weights = sum(a * b for sizes in stacks for a, b in pairwise(sizes))
+    batches = [0.0]
+    if training.contrast_steps:
+        rows = batch_size(training.contrast_batch, n_cells)
+        hidden = sum(network.projection_layers) + sum(network.contrast_layers)
+        batches.append(3 * rows * rows + 6 * rows * (hidden + p))
+    if training.feature_steps:
+        rows = batch_size(training.feature_batch, n_cells)
+        batches.append(6 * rows * (sum(features) + p))
+    if training.steps_of()["train"] + training.joint_steps:
+        batches.append(6 * batch_size(training.zinb_batch, n_cells) * sum(features))
+    return 4 * (_COPIES * weights + max(batches))
 
 
 def check_memory(n_cells: int, n_genes: int, n_values: int, config: Config) -> None:
@@ -136,27 +158,3 @@ def _resident() -> int:
     except (OSError, ValueError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def free_memory() -> int | None:
-    """Bytes that can be had on this machine, or in this container; None if that is not told."""
-    found = []
-    try:
-        found.append(1024 * _value("/proc/meminfo", "MemAvailable:"))
-    except (OSError, ValueError):  # not Linux
-        return None
-    for limit, statistics, held in _CGROUPS:
-        groups = Path("/sys/fs/cgroup")
-        try:
-            most = int((groups / limit).read_text())
-            found.append(most - _value(str(groups / statistics), held))
-        except (OSError, ValueError):  # no such group, or its limit is "max"
-            continue
-    return max(0, min(found))
-
-
-def _value(path: str, name: str) -> int:
-    for line in Path(path).read_text().splitlines():
-        if line.split()[0] == name:
-            return int(line.split()[1])
-    raise ValueError(name)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -109,8 +110,7 @@ def spread_state(state: F.TrainState, mesh: Mesh | None) -> F.TrainState:
     everywhere = jax.tree.map(
         whole, state._replace(edge_mask=None, plan=state.plan._replace(target=None))
     )
-    own = state.params["fusion"]
-    per_cell = {name: split(own[name]) for name in ("a", "b") if name in own}
+    per_cell = {name: split(state.params["fusion"][name]) for name in _per_cell(state)}
     return everywhere._replace(
         params=everywhere.params | {"fusion": everywhere.params["fusion"] | per_cell},
         edge_mask=split(state.edge_mask),
@@ -118,35 +118,49 @@ def spread_state(state: F.TrainState, mesh: Mesh | None) -> F.TrainState:
     )
 
 
-def fitted_to(state: F.TrainState, data: F.CellData) -> F.TrainState:
-    """Return a state on the default device, its arrays padded as those of the same cells there.
+def cut(state: F.TrainState, data: F.CellData) -> F.TrainState:
+    """Return a state on the host, without what pads its cells and edges on so many devices.
 
     Parameters
     ----------
     state
         Of a fit on any number of devices.
     data
-        Its cells on the default device.
+        Its cells, padded alike.
     """
-    n_edges, n_cells = int(data.graph.graph.n_edge[0]), int(data.n_cells)
-
-    def own(array: Any) -> Any:
-        return jax.device_put(_whole(array), jax.local_devices()[0])
-
-    def padded(array: Any, n: int, size: int, value: float) -> jax.Array:
-        host = on_host(array)[:n]
-        more = [(0, size - n)] + [(0, 0)] * (host.ndim - 1)
-        return own(np.pad(host, more, constant_values=value))
-
-    rows = data.features.shape[0]
-    per_cell = state.params["fusion"].keys() & {"a", "b"}
-    found = jax.tree.map(own, state)
-    fusion = {name: padded(state.params["fusion"][name], n_cells, rows, 0.5) for name in per_cell}
+    n_cells, n_edges = int(on_host(data.mask).sum()), int(on_host(data.graph.graph.n_edge)[0])
+    found = jax.tree.map(_whole, state)
+    fusion = {name: found.params["fusion"][name][:n_cells] for name in _per_cell(state)}
     return found._replace(
         params=found.params | {"fusion": found.params["fusion"] | fusion},
-        edge_mask=padded(state.edge_mask, n_edges, data.graph.weights.shape[0], 1),
-        plan=found.plan._replace(target=padded(state.plan.target, n_cells, rows, 0)),
+        edge_mask=found.edge_mask[:n_edges],
+        plan=found.plan._replace(target=found.plan.target[:n_cells]),
     )
+
+
+def fitted_to(state: F.TrainState, data: F.CellData, mesh: Mesh | None) -> F.TrainState:
+    """Pad a state that was :func:`cut` as its cells are, and put it where they are."""
+
+    def padded(array: Any, size: int, value: float) -> jax.Array:
+        more = [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1)
+        return jnp.asarray(np.pad(array, more, constant_values=value))
+
+    rows = data.mask.shape[0]
+    fusion = {name: padded(state.params["fusion"][name], rows, 0.5) for name in _per_cell(state)}
+    whole = jax.tree.map(jnp.asarray, state)._replace(
+        params=jax.tree.map(jnp.asarray, state.params)
+        | {"fusion": jax.tree.map(jnp.asarray, state.params["fusion"]) | fusion},
+        edge_mask=padded(state.edge_mask, data.graph.weights.shape[0], 1),
+        plan=jax.tree.map(jnp.asarray, state.plan)._replace(
+            target=padded(state.plan.target, rows, 0)
+        ),
+    )
+    return spread_state(whole, mesh)
+
+
+def _per_cell(state: F.TrainState) -> set[str]:
+    """Return the names of the parameters of fusion that each cell has."""
+    return {"a", "b"} & state.params["fusion"].keys()
 
 
 def on_host(array: jax.Array) -> np.ndarray:
@@ -162,10 +176,13 @@ def agreed(array: np.ndarray, mesh: Mesh | None) -> np.ndarray:
 
 
 def _whole(array: Any) -> Any:
-    if not isinstance(array, jax.Array) or array.is_fully_addressable:
+    """Return an array on the host, a random key on this process's default device."""
+    if not isinstance(array, jax.Array):
         return array
     if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(_whole(jax.random.key_data(array)))
+        return jax.random.wrap_key_data(jnp.asarray(_whole(jax.random.key_data(array))))
+    if array.is_fully_addressable:
+        return np.asarray(array)
     if array.is_fully_replicated:
         return np.asarray(array.addressable_data(0))
     return multihost_utils.process_allgather(array, tiled=True)

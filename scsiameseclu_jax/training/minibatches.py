@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from itertools import chain
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +116,7 @@ class MiniBatches:
             -(-size * self._n_rows // self.data.features.shape[0]) for size in shapes
         )
         self._cells = self._draw(np.random.default_rng(seed))
+        self.drawn = 0
         self.cells_per_step = (
             f"{n // n_batches} on average, in {_PARTS} of {len(self._parts)} parts"
         )
@@ -158,10 +160,27 @@ class MiniBatches:
             edges = self.data.graph.with_weights(1 + state.edge_mask)
             self._kept = links(edges, len(self._prepared.order))
 
+    def skip(self, n_batches: int) -> None:
+        """Leave out so many mini-batches: those that were drawn before a checkpoint."""
+        for _ in range(n_batches):
+            next(self._cells)
+        self.drawn += n_batches
+
+    def look(self, state: F.TrainState, stage: F.Stage) -> tuple[F.TrainState, F.StepInfo]:
+        """Take a step, as :meth:`run` does, on the next mini-batch, and put that back."""
+        cells, drawn = next(self._cells), self.drawn
+        self._cells = chain([cells], self._cells)
+        found = self.run(state, stage, 1)
+        if self.drawn > drawn:
+            self._cells, self.drawn = chain([cells], self._cells), drawn
+        return found
+
     def run(
         self, state: F.TrainState, stage: F.Stage, n_steps: int
     ) -> tuple[F.TrainState, F.StepInfo]:
         """Take steps, each on the next mini-batch, and refresh targets when due.
+
+        It ends with a step that is not finite, which leaves the state as it was.
 
         Parameters
         ----------
@@ -174,18 +193,22 @@ class MiniBatches:
 
         Returns
         -------
-        The last state, and the history: a :class:`StepInfo` of arrays [n_steps].
+        The last state, and the history: a :class:`StepInfo` of arrays [n_steps], or fewer.
         """
         if stage == "contrast":  # takes its own batches, from what of all cells is on the device
             return self._method.fit(state, self.data, n_steps=n_steps, stage=stage)
         infos = []
         for _ in range(n_steps):
+            before = state
             state, info = self._step(state, stage)
             infos.append(jax.device_get(info))
+            if state is before:
+                break
         return state, jax.tree.map(lambda *values: np.stack(values), *infos)
 
     def _step(self, state: F.TrainState, stage: F.Stage) -> tuple[F.TrainState, F.StepInfo]:
         cells = next(self._cells)
+        self.drawn += 1
         data = self.batch(cells)
         rows = np.pad(cells, (0, self._n_rows - len(cells)))
         kept = np.ones(data.graph.weights.shape, np.float32)
@@ -197,6 +220,8 @@ class MiniBatches:
         target = state.plan.target[rows] * data.mask[:, None]
         part = state._replace(edge_mask=jnp.asarray(kept), plan=state.plan._replace(target=target))
         after, info = self._step_method.step(part, data, stage=stage)
+        if int(after.step) == int(state.step):  # it is not finite
+            return state, info
         state_after = after._replace(edge_mask=state.edge_mask, plan=refreshed)
         if refreshed is state.plan:
             return state_after, info

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -15,18 +17,25 @@ from scsiameseclu_jax.config import Config, Weights
 from scsiameseclu_jax.partition.candidates import centers_of
 from scsiameseclu_jax.partition.consensus import first_partition
 from scsiameseclu_jax.partition.questions import Pool
+from scsiameseclu_jax.partition.voting import FEWER
 from scsiameseclu_jax.preprocessing.prepare import Prepared
+from scsiameseclu_jax.training import divergence
+from scsiameseclu_jax.training.checkpoint import Checkpoint, Saved, leaves_of, with_leaves
 from scsiameseclu_jax.training.device import (
     bound_programs,
     device_data,
     give_back_memory,
     in_float32,
 )
-from scsiameseclu_jax.training.mesh import agreed, fitted_to, on_host, spread_state
+from scsiameseclu_jax.training.mesh import agreed, cut, fitted_to, on_host, spread_state
 from scsiameseclu_jax.training.minibatches import MiniBatches
 from scsiameseclu_jax.training.progress import Progress
 
 logger = logging.getLogger(__name__)
+
+_EVEN = 0.9  # what is left of the entropy of cluster sizes, if training empties no cluster
+# What comes after a stage.
+_NEXT: dict[str, str] = dict(pairwise((*F.STAGES[:-1], "first_partition", "train", "results")))
 
 
 class Fit(NamedTuple):
@@ -44,12 +53,15 @@ class Fit(NamedTuple):
     """The candidates that it was chosen from, if there were several."""
     findings: dict[str, Any]
     """What was decided on the way, and warnings; plain types."""
+    remedy: str = FEWER
+    """What to do if a cluster has no cells."""
 
 
 class _Whole:
     """Steps that see all cells."""
 
     cells_per_step = "all"
+    drawn = 0
 
     def __init__(self, prepared: Prepared, method: F.Method, *, mesh: Mesh | None = None) -> None:
         self.data, self._method = device_data(prepared, mesh=mesh), method
@@ -60,17 +72,44 @@ class _Whole:
     def begin(self, state: F.TrainState, stage: F.Stage) -> None:
         """Nothing to look up before a stage."""
 
+    def skip(self, n_batches: int) -> None:
+        """Nothing is drawn."""
+
     def run(
         self, state: F.TrainState, stage: F.Stage, n_steps: int
     ) -> tuple[F.TrainState, F.StepInfo]:
         return self._method.fit(state, self.data, n_steps=n_steps, stage=stage)
 
+    def look(self, state: F.TrainState, stage: F.Stage) -> tuple[F.TrainState, F.StepInfo]:
+        return self.run(state, stage, 1)
+
+
+class _Place(NamedTuple):
+    """How far a stage is."""
+
+    state: F.TrainState
+    done: int
+    """Steps taken, without those taken back."""
+    tries: int
+    """How often the rate was halved."""
+    drawn: int
+    """Mini-batches drawn in the fit."""
+    n_rows: int
+    """Chunks in the history of the fit."""
+
 
 class _Run:
-    """The stages of one fit, with its progress and its history."""
+    """The stages of one fit, with its progress, its history and its checkpoint."""
 
     def __init__(
-        self, prepared: Prepared, method: F.Method, *, seed: int, mesh: Mesh | None = None
+        self,
+        prepared: Prepared,
+        method: F.Method,
+        *,
+        seed: int,
+        bar: Progress,
+        checkpoint: Checkpoint | None = None,
+        mesh: Mesh | None = None,
     ) -> None:
         self.source: _Whole | MiniBatches
         if len(prepared.order) <= method.config.scale.full_cells:
@@ -78,44 +117,187 @@ class _Run:
         else:
             self.source = MiniBatches(prepared, method, seed=seed, mesh=mesh)
         bound_programs(method, self.source.data)
-        self.method, self.config, self._mesh = method, method.config, mesh
-        self.rows: list[dict[str, np.ndarray]] = []
+        self.method, self.config, self.bar = method, method.config, bar
+        self._mesh = mesh
+        self.initial = spread_state(self.source.init(jax.random.key(seed)), mesh)
+        self.checkpoint = checkpoint
+        saved = Saved() if checkpoint is None else checkpoint.saved
+        self.saved = None if saved.stage is None else saved  # until it is taken up
+        self.rows, self.kept = list(saved.rows), list(saved.kept)
+        self.diverged: dict[str, Any] = dict(saved.diverged)
+        self.source.skip(saved.drawn)
 
-    def stage(self, state: F.TrainState, stage: F.Stage, count: int, bar: Progress) -> F.TrainState:
-        """Take the steps of one stage; of training fewer, if it settles."""
+    def arrive(self, state: F.TrainState, name: str) -> F.TrainState:
+        """Return the state that a stage begins with: the saved one, if it was saved there."""
+        saved = self.saved
+        if saved is None or saved.stage != name or saved.done is not None:
+            return state
+        self.saved = None
+        logger.info("took up the checkpoint: on to %s", name.replace("_", " "))
+        return self._taken_up(self._like(saved)._replace(opt_state=()), saved)
+
+    def _like(self, saved: Saved) -> F.TrainState:
+        """Return a state with the same parameters as the saved one."""
+        if saved.has_projection:
+            return self.method.start_stage(self.initial, "contrast")
+        return self.initial
+
+    def _taken_up(self, like: F.TrainState, saved: Saved) -> F.TrainState:
+        """Return the saved state, which may be of another number of devices."""
+        data = self.source.data
+        return fitted_to(with_leaves(cut(like, data), saved.leaves), data, self._mesh)
+
+    def save(self, name: str, state: F.TrainState) -> None:
+        """Save the state that a stage begins with."""
+        state = state._replace(opt_state=())
+        self._save(name, _Place(state, 0, 0, self.source.drawn, len(self.rows)), None)
+
+    def _save(self, name: str, here: _Place, done: int | None) -> None:
+        if self.checkpoint is None:
+            return
+        self.checkpoint.save(
+            stage=name,
+            done=done,
+            tries=here.tries,
+            drawn=here.drawn,
+            rows=tuple(self.rows[: here.n_rows]),
+            kept=tuple(self.kept[: here.n_rows]),
+            diverged=dict(self.diverged),
+            has_projection="projection" in here.state.params,
+            leaves=leaves_of(cut(here.state, self.source.data)),
+        )
+
+    def _begin(self, state: F.TrainState, stage: F.Stage) -> _Place:
+        """Begin a stage, or take it up where it was saved."""
+        saved, self.saved = self.saved, None
+        done, tries = 0, 0
+        if saved is not None and saved.done is not None:
+            done, tries = saved.done, saved.tries
+            like = self.method.start_stage(self._like(saved), stage)
+            state = self._taken_up(like, saved)
+            logger.info("took up the checkpoint: on to %s, step %d", stage, done + 1)
+            self.bar.update(done, {})
+        else:
+            state = self.method.start_stage(state, stage)
+        self.source.begin(state, stage)
+        return _Place(state, done, tries, self.source.drawn, len(self.rows))
+
+    def stage(self, state: F.TrainState, stage: F.Stage, count: int) -> F.TrainState:
+        """Take the steps of one stage; of training fewer, if it settles.
+
+        Where it diverges, it goes on from the last state that was good, with half the rate; after
+        some such tries it ends with that state.
+        """
+        state = self.arrive(state, stage)
+        if self.saved is not None and self.saved.stage != stage:
+            return state  # that of a later stage was saved
         if not count or not any(stage in term.stages for term in self.method.terms):
             return state
-        bar.stage(stage, count)
-        state = self.method.start_stage(state, stage)
-        self.source.begin(state, stage)
-        for start in range(0, count, F.CHUNK):
-            size = min(F.CHUNK, count - start)
-            state, info = self.source.run(state, stage, size)
-            self.rows.append(_record(info, stage))
-            if not start:
+        self.bar.stage(stage, count)
+        good = here = self._begin(state, stage)
+        first = next((row for row in self.rows if row["stage"][0] == stage), None)
+        written = here.done
+        while True:
+            size = min(F.CHUNK, count - here.done)
+            over = not size or (stage == "train" and self._settled())
+            if over:  # what the last step led to is seen by one more, which is not kept
+                after, info = self.source.look(here.state, stage)
+            else:
+                after, info = self.source.run(here.state, stage, size)
+            n_taken = int(after.step) - int(here.state.step)
+            row = divergence.record(info, stage, n_taken)
+            if first is None:
+                first = row
                 give_back_memory()
-            bar.update(size, self.rows[-1])
-            if stage == "train" and _settled(self.rows, self.config.training.patience):
-                logger.info("stopped early: no cell's target has changed for a while")
-                break
+            trouble = divergence.find(row, first, self.method, n_taken)
+            if over and trouble is None:
+                kept = [old for old in self.counted() if old["stage"][0] == stage]
+                trouble = divergence.find_at_end([*kept, row], first, self.method)
+                if trouble is None:
+                    break
+            self.rows.append(row)
+            self.kept.append(trouble is None)
+            if n_taken and not over and divergence.is_good(row, first, self.method):
+                good = here  # as a step from it has shown
+            if trouble is None:
+                self.bar.update(size, row)
+                n_rows, done = len(self.rows), here.done + size
+                here = _Place(after, done, here.tries, self.source.drawn, n_rows)
+            else:
+                self.kept[good.n_rows :] = [False] * (len(self.rows) - good.n_rows)
+                self.bar.update(good.done - here.done, row)
+                self._found(stage, trouble, here.done + len(row["loss"]), good)
+                if good.tries == divergence.MAX_TRIES:
+                    here = good
+                    break
+                slower = self.method.slow_down(good.state, stage)
+                tries, n_rows = good.tries + 1, len(self.rows)
+                good = here = _Place(slower, good.done, tries, self.source.drawn, n_rows)
+            if self.checkpoint is not None and good.done - written >= self.checkpoint.every:
+                self._save(stage, good, good.done)
+                written = good.done
+        if here.done < count and stage not in self.diverged:
+            logger.info("stopped early: no cell's target has changed for a while")
+        state = here.state._replace(values=self.initial.values)  # with the rates of the settings
+        if stage == "contrast" and not here.done:
+            params = {name: own for name, own in state.params.items() if name != "projection"}
+            state = state._replace(params=params)
+        if stage in self.diverged:
+            found = self.diverged[stage]
+            found["warning"] = divergence.warning(stage, found, self.method, here.done, count)
+            logger.warning(found["warning"])
+        self.save(_NEXT[stage], state)
         return state
 
-    def pretrain(self, seed: int, bar: Progress) -> tuple[F.TrainState, jax.Array]:
+    def _found(self, stage: F.Stage, trouble: divergence.Trouble, step: int, good: _Place) -> None:
+        """Keep what went wrong first in a stage, and how often."""
+        logger.info("%s, step %d: %s; back to step %d", stage, step, trouble.cause, good.done)
+        found = self.diverged.get(stage, trouble._asdict() | {"step": step})
+        ended = good.tries == divergence.MAX_TRIES
+        self.diverged[stage] = found | {"tries": good.tries + (not ended), "ended": ended}
+
+    def counted(self) -> list[divergence.Row]:
+        """Return the history without what was taken back."""
+        return [row for row, kept in zip(self.rows, self.kept, strict=True) if kept]
+
+    def _settled(self) -> bool:
+        patience = self.config.training.patience
+        return bool(patience) and _settled(self.counted(), patience)
+
+    def pretrain(self) -> tuple[F.TrainState, jax.Array]:
         """Take the stages before clusters and choose view 1's edges; return state and embedding."""
         steps, data, method = self.config.training.steps_of(), self.source.data, self.method
-        state = spread_state(self.source.init(jax.random.key(seed)), self._mesh)
+        state = self.initial
         for stage in F.STAGES[:-1]:
-            state = self.stage(state, stage, steps[stage], bar)
-        bar.stage("embedding")
+            state = self.stage(state, stage, steps[stage])
+        state = self.arrive(state, "first_partition")
+        self.bar.stage("embedding")
         if method.structure.edge_removal:
             state = method.prune_graph(state, data, method.embed(state, data))
-        return state, method.embed(state, data)
+        z = method.embed(state, data)
+        if not bool(jnp.isfinite(z).all()):
+            msg = (
+                "Expected a finite embedding of the cells, found values that are not; look at your "
+                "own encoder or augmentation."
+            )
+            raise FloatingPointError(msg)
+        return state, z
 
 
 def fit(
-    prepared: Prepared, method: F.Method, *, seed: int, bar: Progress, mesh: Mesh | None = None
+    prepared: Prepared,
+    method: F.Method,
+    *,
+    seed: int,
+    bar: Progress,
+    checkpoint: Checkpoint | None = None,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Run all stages on prepared cells.
+
+    A stage that diverges, by :func:`scsiameseclu_jax.training.divergence.find`, goes back to its
+    last good state, with half the rate, and ends there after three such tries: a warning says what
+    diverged, and ``findings["diverged"]``, by stage, what is known of it.
 
     Parameters
     ----------
@@ -127,40 +309,57 @@ def fit(
         Of the networks, the noise and the first partition.
     bar
         Is told of the stages.
+    checkpoint
+        Where to keep what there is so far, and to take it up from, if anywhere.
     mesh
         Devices that training and transport are split over; what is returned is whole, on one.
 
     Raises
     ------
     FloatingPointError
-        If a loss term is not finite; it is named.
+        If the embedding, or the first transport plan, is not finite, whatever is trained.
     """
     config, n, k = method.config, len(prepared.order), method.n_clusters
     bar.stage("embedding")
-    run = _Run(prepared, method, seed=seed, mesh=mesh)
-    data = run.source.data
-    state, z = run.pretrain(seed, bar)
-    embedding = on_host(z)[:n]
-    bar.stage("first_partition")
-    partition = first_partition(
-        embedding,
-        [prepared.features, *prepared.others],
-        k,
-        n_neighbors=config.preprocessing.n_neighbors,
-        batch=prepared.batch,
-        constraints=prepared.constraints,
-        how=config.training.first_partition,
-        seed=seed,
-    )
-    logger.info("first partition: %s", partition.name)
-    clusters = agreed(partition.clusters, mesh)
-    centers = centers_of(embedding, clusters, k).astype(np.float32)
-    sizes = np.bincount(clusters, minlength=k).astype(np.float32)
-    state = method.start_clustering(state, data, z, centers, sizes)
-    state = run.stage(state, "train", config.training.steps, bar)
-    notes: list[str] = []
+    run = _Run(prepared, method, seed=seed, bar=bar, checkpoint=checkpoint, mesh=mesh)
+    data, state = run.source.data, run.initial
+    partition = None if checkpoint is None else checkpoint.saved.partition
+    if partition is None:
+        state, z = run.pretrain()
+        embedding = on_host(z)[:n]
+        bar.stage("first_partition")
+        partition = first_partition(
+            embedding,
+            [prepared.features, *prepared.others],
+            k,
+            n_neighbors=config.preprocessing.n_neighbors,
+            batch=prepared.batch,
+            constraints=prepared.constraints,
+            how=config.training.first_partition,
+            seed=seed,
+        )
+        logger.info("first partition: %s", partition.name)
+        clusters = agreed(partition.clusters, mesh)
+        centers = centers_of(embedding, clusters, k).astype(np.float32)
+        sizes = np.bincount(clusters, minlength=k).astype(np.float32)
+        state = method.start_clustering(state, data, z, centers, sizes)
+        if not bool(jnp.isfinite(state.plan.potential).all()):
+            msg = (
+                "Expected a finite transport plan, found one that is not; raise "
+                f"`config.transport.epsilon` ({config.transport.epsilon:g}), or look at your own "
+                "transport."
+            )
+            raise FloatingPointError(msg)
+        if checkpoint is not None:
+            checkpoint.saved = replace(checkpoint.saved, partition=partition)
+        run.save("train", state)
+    state = run.stage(state, "train", config.training.steps)
+    state = run.arrive(state, "results")
+    steps = [row for row in run.counted() if row["stage"][0] == "train"]
+    notes = [] if checkpoint is None else checkpoint.notes
+    notes = [*notes, *(found["warning"] for found in run.diverged.values())]
     if not bool(state.plan.converged):
-        notes.append(_not_converged(state.plan, config))
+        notes.append(_not_converged(state.plan, steps, config))
         logger.warning(notes[-1])
     votes = partition.votes
     findings: dict[str, Any] = {
@@ -169,16 +368,20 @@ def fit(
         "attention_over": _attention_over(data, method),
         "cells_per_step": run.source.cells_per_step,
         "neighbors": prepared.search,
-        "training_steps": sum(len(r["loss"]) for r in run.rows if r["stage"][0] == "train"),
+        "training_steps": sum(len(row["loss"]) for row in steps),
         "warnings": notes,
     }
+    if run.diverged:
+        findings["diverged"] = run.diverged
     if votes is not None:
         findings["votes_agree"] = round(float(votes.max(axis=1).mean()), 4)
     if mesh is not None:
         findings["devices"] = {"mesh": mesh.size, "processes": jax.process_count()}
+        host = cut(state, data)
         data = device_data(prepared._replace(counts=prepared.counts[:, :0]))
-        state = fitted_to(state, data)
-    return Fit(state, data, _stack(run.rows), votes, partition.pool, findings)
+        state = fitted_to(host, data, None)
+    history = _stack(run.rows)
+    return Fit(state, data, history, votes, partition.pool, findings, _remedy(steps, config))
 
 
 @in_float32
@@ -221,8 +424,8 @@ def fit_embedding(prepared: Prepared, *, config: Config, seed: int, bar: Progres
     For the parameters see :func:`fit`; the rows are in the order of `prepared`.
     """
     method = F.siameseclu(2, config=config)  # centres that nothing uses
-    run = _Run(prepared, method, seed=seed)
-    state, z = run.pretrain(seed, bar)
+    run = _Run(prepared, method, seed=seed, bar=bar)
+    state, z = run.pretrain()
     z = method.represent(state, run.source.data.features, z)
     return np.asarray(z)[: len(prepared.order)]
 
@@ -238,33 +441,10 @@ def _attention_over(data: F.CellData, method: F.Method) -> str:
 
 def _settled(rows: list[dict[str, np.ndarray]], patience: int) -> bool:
     """Whether no target's largest entry moved in the last `patience` training steps."""
-    changed = np.concatenate([row["changed"] for row in rows if row["stage"][0] == "train"])
-    return 0 < patience <= len(changed) and not changed[-patience:].any()
-
-
-def _record(info: F.StepInfo, stage: F.Stage) -> dict[str, np.ndarray]:
-    """Turn a chunk of steps into named arrays, and stop at the first that is not finite."""
-    columns = {"loss": info.loss, **info.terms, "gradient_norm": info.gradient_norm}
-    if stage == "train":
-        columns |= {
-            "sinkhorn_error": info.sinkhorn_error,
-            "sinkhorn_iterations": info.sinkhorn_iterations,
-            "changed": info.changed,
-            "size_entropy": info.size_entropy,
-            "mean_cosine": info.mean_cosine,
-            "silhouette": info.silhouette,
-        }
-    values = {name: np.asarray(value, np.float64) for name, value in columns.items()}
-    for name in (*info.terms, "gradient_norm"):
-        if not np.isfinite(values[name]).all():
-            step = int(np.argmin(np.isfinite(values[name])))
-            msg = (
-                f"Expected finite losses, found `{name}` = {values[name][step]} in stage "
-                f"{stage!r}; lower `config.training` learning rates or leave the term out."
-            )
-            raise FloatingPointError(msg)
-    values["stage"] = np.full(len(values["loss"]), stage)
-    return values
+    changed = [row["changed"] for row in rows if row["stage"][0] == "train"]
+    if not patience or sum(map(len, changed)) < patience:
+        return False
+    return not np.concatenate(changed)[-patience:].any()
 
 
 def _stack(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -277,9 +457,23 @@ def _stack(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     }
 
 
-def _not_converged(plan: F.Plan, config: Config) -> str:
+def _remedy(steps: list[divergence.Row], config: Config) -> str:
+    """Say what to do about clusters without cells, by the steps of training."""
+    if not steps or steps[-1]["size_entropy"][-1] > _EVEN * steps[0]["size_entropy"][0]:
+        return FEWER
+    rate = f"`config.training.rate` ({config.training.rate:g})"
+    return f"training has emptied them: lower {rate}, or take fewer `config.training.steps`"
+
+
+def _not_converged(plan: F.Plan, steps: list[divergence.Row], config: Config) -> str:
+    limit, training = config.transport.threshold, config.training
+    did = bool(steps) and steps[0]["sinkhorn_error"][0] <= limit
+    remedy = "raise config.transport.max_iterations or config.transport.epsilon."
+    if did:
+        remedy = (
+            f"before training it did: lower config.training.rate ({training.rate:g}), or {remedy}"
+        )
     return (
-        f"Sinkhorn did not converge in {int(plan.iterations)} iterations (error "
-        f"{float(plan.error):.2g}, threshold {config.transport.threshold:.2g}); raise "
-        "config.transport.max_iterations or config.transport.epsilon."
+        f"Sinkhorn did not converge in {int(plan.iterations)} iterations: clusters miss their "
+        f"sizes by {float(plan.error):.2g} of the cells (threshold {limit:.2g}); {remedy}"
     )

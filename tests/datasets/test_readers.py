@@ -276,8 +276,11 @@ def test_folders_of_something_else(tmp_path):
         ({"exprs": COUNTS, "obs": {"n": np.ones(2)}}, "`/obs/n` to hold 3 values"),
         ({"exprs": {"a": COUNTS, "b": COUNTS}}, r"in `/exprs`, found \['a', 'b'\]"),
         ({"exprs": {**parts(COUNTS), "shape": np.array([3])}}, "a `shape` of two numbers"),
-        ({"exprs": {**parts(COUNTS), "shape": np.array([3, 2])}}, "a sparse matrix of 3 x 2"),
-        ({"exprs": {**parts(COUNTS), "data": np.ones(2)}}, "a sparse matrix of 3 x 4"),
+        (
+            {"exprs": {**parts(COUNTS), "shape": np.array([3, 2])}},
+            "`/exprs`, of 3 x 2, to be",
+        ),
+        ({"exprs": {**parts(COUNTS), "data": np.ones(2)}}, "`/exprs`, of 3 x 4, to be"),
         (
             {
                 "exprs": COUNTS,

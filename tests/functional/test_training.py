@@ -222,6 +222,40 @@ def test_resumed_is_uninterrupted_to_the_last_bit(made, state):
     same(jax.tree.map(lambda *parts: jnp.concatenate(parts), first, second), history)
 
 
+@pytest.mark.parametrize("name", ["rate", "epsilon", "zinb"])
+def test_a_step_that_is_not_finite_leaves_the_state_as_it_was(made, state, name):
+    """The target is refreshed with the embedding, and fails where its epsilon does."""
+    group = "weights" if name == "zinb" else "values"
+    values = getattr(state, group) | {name: jnp.asarray(jnp.nan, jnp.float32)}
+    begun = state._replace(**{group: values})
+    after, info = QUICK.fit(begun, made.data, n_steps=9)
+    taken = int(after.step) - int(state.step)
+    assert taken == (PLAIN.transport.refresh_every - 1 if name == "epsilon" else 0)
+    if not taken:
+        same(after, begun)
+    for leaf in jax.tree.leaves((after.params, after.plan)):
+        assert np.isfinite(leaf).all()
+    np.testing.assert_array_equal(np.isfinite(info.loss), name != "zinb")
+    np.testing.assert_array_equal(info.loss[taken:], info.loss[-1])  # the same step again
+
+
+def test_slower_steps_are_half_as_long(made, state):
+    slower = QUICK.slow_down(state, "train")
+    assert float(slower.values["rate"]) == pytest.approx(PLAIN.training.rate / 2)
+    assert {QUICK.rate_name(s) for s in F.STAGES} == {"contrast_rate", "pretrain_rate", "rate"}
+    own = F.siameseclu(3, config=PLAIN, optimizer=optax.sgd(1.0))
+    assert {own.rate_name(stage) for stage in F.STAGES} == {"update_scale"}
+    begun = own.start_stage(own.init(jax.random.key(0), made.data), "graph")
+    full, half = (
+        own.step(one, made.data, stage="graph")[0].params["graph_decoder"]
+        for one in (begun, own.slow_down(begun, "graph"))
+    )
+    before = begun.params["graph_decoder"]
+    wanted = jax.tree.map(lambda a, b: (a + b) / 2, full, before)
+    close(half, wanted, rtol=1e-5, atol=1e-7)
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (full, before)), strict=True))
+
+
 VALUES = {
     "losses": {"clustering": 7.0, "zinb": 0.2},
     "transport": {"epsilon": 0.5, "threshold": 1e-3, "refresh_every": 2},

@@ -157,8 +157,8 @@ def test_a_copy_of_a_cell_has_its_links():
 
 def test_cells_of_the_fit_prepared_anew_have_their_links(adata):
     prepared = prepare(adata, batch_key="batch", config=SHORT)
-    again, profile = adata[prepared.order].copy(), np.ones(len(prepared.preprocessor.selected))
-    new = new_cells(again, prepared.preprocessor, prepared.features, profile, 15)
+    again = adata[prepared.order].copy()
+    new = new_cells(again, prepared.preprocessor, prepared.features, 15)
     fitted = np.zeros((400, 400))
     fitted[prepared.receivers, prepared.senders] = 1
     across = prepared.batch[:, None] != prepared.batch
@@ -253,6 +253,34 @@ def test_new_cells_of_known_and_of_new_batches(adata, model, tmp_path, caplog):
     del new.obs["batch"]
     with pytest.raises(KeyError, match="batch_key"):
         model.predict(new)
+
+
+def test_new_batches_are_as_large_as_those_of_a_fit(adata, model):
+    """Less their own mean, the cells of a batch of one are all alike, whatever they express."""
+    new = adata[:9].copy()
+    new.obs["batch"] = pd.Categorical([*"aaaab", *"cccc"])
+    with pytest.raises(ValueError, match=r"more than 3 cells in each batch .* found 1 in 'b'"):
+        model.predict(new)
+    with pytest.raises(ValueError, match="found 1 in 'b'"):
+        scs.tl.predict(new, model)
+    assert "siameseclu" not in new.obs
+    model.predict(new[np.arange(9) != 4].copy())
+    known = adata[:1].copy()  # of a batch of the fit, which has a mean, one cell is enough
+    one, many = model.predict(known), model.predict(adata[:9].copy())
+    np.testing.assert_allclose(one.proba[0], many.proba[0], rtol=1e-3, atol=1e-5)
+    new.obs["batch"] = pd.Categorical([*"aaaacccc", None])
+    with pytest.raises(ValueError, match="1 none"):
+        model.predict(new)
+
+
+def test_batches_that_became_numbers_with_a_point(adata):
+    """As integers do where a value is missing."""
+    names = batch_effects.read_batches(adata, "batch")[1]
+    made = adata.copy()
+    made.obs["batch"] = (
+        made.obs["batch"].astype(str).map({n: float(i) for i, n in enumerate(names)})
+    )
+    assert batch_effects.read_batches(made, "batch")[1] == [str(i) for i in range(len(names))]
 
 
 def test_anndata_and_command_line(adata, tmp_path, monkeypatch):

@@ -2,12 +2,13 @@
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 import scipy.sparse as sp
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax.preprocessing import neighbors, normalization
+from scsiameseclu_jax.preprocessing import counts, neighbors, normalization
 from scsiameseclu_jax.preprocessing.prepare import prepare
 
 
@@ -56,6 +57,57 @@ def normalized(x):
 def test_bad_counts(adata, change, message):
     with pytest.raises(ValueError, match=message):
         prepared_of(with_x(adata, change))
+
+
+@pytest.mark.parametrize(
+    ("names", "left"),
+    [
+        (["", "-1", "a"], ["a"]),  # what making names unique leaves of two without
+        ([np.nan, np.nan, "a"], ["a"]),
+        ([None, "", "a"], ["a"]),
+        (["nan", "nan-1", "nan-2"], []),  # as AnnData makes text of a column of symbols
+        (["None", "a", "None"], ["a"]),
+    ],
+)
+def test_genes_without_a_name(adata, names, left):
+    """The remedy that is named helps; to make names unique would not."""
+    kept = list(adata.var_names[3:])
+    adata.var_names = pd.Index([*names, *kept], dtype=object)
+    n = 3 - len(left)
+    with pytest.raises(ValueError, match=f"a name for every gene .* found {n} without") as caught:
+        prepared_of(adata)
+    with pytest.raises(ValueError, match="a name for every gene"):
+        scs.tl.markers(adata, "cell_type")
+    scope = {"adata": adata}
+    exec(str(caught.value).split("`")[-2], scope)
+    prepared_of(scope["adata"])
+    assert list(scope["adata"].var_names) == left + kept
+
+
+def test_a_gene_may_be_called_nan(adata):
+    adata.var_names = ["nan", "None", "NA", *adata.var_names[3:]]
+    assert prepared_of(adata).preprocessor.genes[:2] == ["nan", "None"]
+
+
+def test_cells_without_a_name(adata):
+    adata.obs_names = pd.Index([np.nan, np.nan, *adata.obs_names[2:]], dtype=object)
+    with pytest.raises(ValueError, match=r"a name for every cell .* found 2 without") as caught:
+        prepared_of(adata)
+    scope = {"adata": adata}
+    exec(str(caught.value).split("`")[-2], scope)
+    prepared_of(scope["adata"])
+
+
+def test_totals_beyond_single_precision(adata):
+    raw = sp.csr_matrix(np.array([[2**24, 1, 0], [0, 0, 0], [2**24, 1, 1], [1, 0, 0]], np.float32))
+    np.testing.assert_array_equal(counts.totals(raw), [2**24 + 1, 0, 2**24 + 2, 1])
+    np.testing.assert_array_equal(counts.totals(raw[1:2]), [0])
+    adata.X = adata.X.toarray().astype(np.float64)
+    adata.X[0, 0] = 2**24 + 1
+    one = prepared_of(adata)
+    adata.X[0, 0] += 2  # as single precision would not tell from it
+    assert one.counts.max() == 2**24 + 1
+    assert one.fingerprint != prepared_of(adata).fingerprint
 
 
 def test_bad_shapes_and_names(adata):

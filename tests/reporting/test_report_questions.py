@@ -139,3 +139,19 @@ def test_renamed_clusters_are_called_by_their_names(undrawn):
     page = section_of(adata)
     assert "kind 0" in page.text()
     scs.tl.answer(adata, scs.tl.questions(adata, 1).assign(answer="no"))
+
+
+def test_questions_call_clusters_as_they_are_called_now():
+    adata = asked_about()
+    before = scs.tl.questions(adata, 3)
+    adata.obs[KEY] = adata.obs[KEY].astype(str).map(lambda name: f"T{(int(name) + 1) % 4}")
+    after = scs.tl.questions(adata, 3)
+    for side in ("clusters_a", "clusters_b"):
+        for one, other in zip(before[side], after[side], strict=True):
+            shares = [part.split(" (") for part in one.split(", ")]
+            wanted = [" (".join([f"T{(int(n) + 1) % 4}", *rest]) for n, *rest in shares]
+            assert sorted(other.split(", ")) == sorted(wanted)
+    pd.testing.assert_frame_equal(
+        before.drop(columns=["clusters_a", "clusters_b"]),
+        after.drop(columns=["clusters_a", "clusters_b"]),
+    )

@@ -2,6 +2,7 @@
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -85,6 +86,22 @@ def test_missing_types_and_unassigned(made):
     assert 0 < left.sum() < unknown.sum()
     assert "classified_colors" not in adata.uns
     assert adata.obs["known"].equals(given)
+
+
+@pytest.mark.parametrize("none", [np.nan, None, "", "Unknown"])
+def test_cells_without_a_type_are_of_no_type_however_that_is_written(made, none):
+    adata = cells()
+    adata.obs["known"] = adata.obs["known"].astype(object).replace("Unknown", none)
+    scs.tl.classify(adata, "known", key="mine")
+    assert adata.uns["classified"]["types"].tolist() == [f"type {i}" for i in range(4)]
+    pd.testing.assert_series_equal(adata.obs["classified"], made.obs["classified"])
+
+
+def test_types_that_look_like_missing_values_are_told(caplog):
+    adata = cells()
+    adata.obs["known"] = adata.obs["known"].replace("Unknown", "nan")
+    scs.tl.classify(adata, "known", key="mine")
+    assert "A type of obs['known'] is called 'nan' in" in caplog.text
 
 
 def test_a_fit_of_all_cells_that_sees_no_types(monkeypatch):

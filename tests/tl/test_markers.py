@@ -204,6 +204,27 @@ def test_names_of_types_do_not_say_what_counts_the_clusters_are_from():
     assert adata.uns[f"{KEY}_markers"]["params"]["clustered"] == "unknown"
 
 
+@pytest.mark.parametrize("change", ["renamed", "others", "joined", "lost"])
+def test_what_other_groups_were_found_in_is_not_known(change):
+    """A record of the name of a column is not about whatever the column holds by now."""
+    adata = cells()
+    scs.pp.split_counts(adata)
+    adata.uns[KEY] = {"params": {"layer": "counts_fit", "split_seed": 0}, "manifest": {}}
+    adata.obsm[f"{KEY}_proba"] = np.eye(3)[adata.obs[KEY].cat.codes]
+    if change == "renamed":
+        adata.obs[KEY] = adata.obs[KEY].map({"a": "b", "b": "c", "c": "kind"})
+    elif change == "others":
+        adata.obs[KEY] = np.where(np.arange(adata.n_obs) < 45, "a", "b")
+    elif change == "joined":
+        adata.obs[KEY] = adata.obs[KEY].map({"a": "a", "b": "b", "c": "b"})
+    else:
+        del adata.obsm[f"{KEY}_proba"]
+    scs.tl.markers(adata, KEY, layer="counts_test")
+    params = adata.uns[f"{KEY}_markers"]["params"]
+    assert params["clustered"] == ("counts_fit" if change == "renamed" else "unknown")
+    assert params["double_dipping"] == (change != "renamed")
+
+
 @pytest.mark.parametrize(
     ("params", "layer", "clustered", "wanted"),
     [
@@ -241,6 +262,7 @@ def test_double_dipping_is_recorded_and_said_once(params, layer, clustered, want
     if params is not None:
         seed = {"split_seed": 0} if params["layer"] != "counts" else {}
         adata.uns[KEY] = {"params": seed | params, "manifest": {}}
+        adata.obsm[f"{KEY}_proba"] = np.eye(3)[adata.obs[KEY].cat.codes]
     with caplog.at_level(logging.INFO, "scsiameseclu_jax"):
         scs.tl.markers(adata, KEY, layer=layer, clustered=clustered)
     record = adata.uns[f"{KEY}_markers"]["params"]

@@ -81,6 +81,42 @@ def test_batches_enter_the_fit(together):
     assert list(together[-1].obs["donor"]) == ["a"] * 325 + ["b"] * 75
 
 
+def test_missing_batches_are_no_batch(together):
+    old, new = pair()
+    old.obs["donor"], new.obs["donor"] = "a", ["a"] * 75 + [None] * 5 + ["b"] * 70
+    with pytest.raises(ValueError, match=r"a batch for every cell .* found 5 none"):
+        scs.tl.transfer_labels(new, old, "cell_type", batch_key="donor")
+    # integers that became floats, as they do where a value is missing elsewhere, are the same
+    old.obs["donor"], new.obs["donor"] = [1] * 125 + [2] * 125, [1.0] * 75 + [2.0] * 75
+    scs.tl.transfer_labels(new, old, "cell_type", batch_key="donor")
+    assert sorted(together[-1].obs["donor"].unique()) == ["1", "2"]
+
+
+def test_genes_without_a_name_are_not_matched(together):
+    old, new = pair()
+    scs.tl.transfer_labels(new, old, "cell_type")
+    for one in (old, new):
+        more = ad.AnnData(np.full((one.n_obs, 3), 50), obs=one.obs)
+        whole = ad.concat([more, one], axis=1, merge="first")
+        whole.var_names = ["nan", "", "nan-1", *one.var_names]
+        if one is old:
+            old = whole
+        else:
+            new = whole
+    scs.tl.transfer_labels(new, old, "cell_type")
+    assert list(together[-1].var_names) == list(together[-2].var_names)
+    assert (together[-1].X != together[-2].X).nnz == 0
+
+
+def test_counts_beyond_single_precision_stay_as_they_are(together):
+    old, new = pair()
+    for one in (old, new):
+        one.X = one.X.toarray().astype(np.float64)
+        one.X[0, 0] = 2**24 + 1
+    scs.tl.transfer_labels(new, old, "cell_type")
+    assert together[-1].X[0, 0] == together[-1].X[250, 0] == 2**24 + 1
+
+
 @pytest.mark.parametrize(("correct_shift", "kept"), [(True, 0.2), (False, 1)])
 def test_a_type_that_the_reference_lacks_is_out_of_it(together, correct_shift, kept):
     adata = cells(600, 3, difficulty=0.3)

@@ -38,7 +38,9 @@ def few():
     """Return the largest difference that eight devices make to a step of five cells."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(5, 4))
-    config = scs.Config.from_dict({"network": {"n_latent": 3}, "fusion": {"global_attention": True}})
+    config = scs.Config.from_dict(
+        {"network": {"n_latent": 3}, "fusion": {"global_attention": True}}
+    )
     method = F.siameseclu(2, config=config)
     losses = []
     for mesh in (None, scs.cell_mesh()):
@@ -60,7 +62,7 @@ def main(words):
     else:
         found = {str(n): fit(scs.cell_mesh(n)) for n in (1, 8, 3)} | {"plain": fit(None)}
         found["few"] = few()
-    print(json.dumps(found))
+    sys.stdout.write(json.dumps(found))
 
 
 if __name__ == "__main__":

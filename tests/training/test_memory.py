@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import scsiameseclu_jax as scs
+from scsiameseclu_jax import inputs
 from scsiameseclu_jax.training import memory
 
 
@@ -95,7 +96,7 @@ def test_a_container_has_less(monkeypatch, tmp_path):
             raise FileNotFoundError
         return files[str(path)]
 
-    monkeypatch.setattr(memory.Path, "read_text", read)
+    monkeypatch.setattr(inputs.Path, "read_text", read)
     assert memory.free_memory() == 4_000_000
     files[f"{groups}/memory.max"] = "max"
     assert memory.free_memory() == 8_192_000

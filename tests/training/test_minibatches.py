@@ -161,6 +161,21 @@ def test_mini_batches_share_one_compilation(prepared, batches):
     assert made == []
 
 
+def test_batches_after_a_checkpoint_are_those_that_would_have_come(prepared, batches):
+    """And a look at what a step leads to, or a step that fails, is nothing that happened."""
+    one, two = (MiniBatches(prepared, F.siameseclu(4, config=PARTS), seed=3) for _ in range(2))
+    state = batches._method.start_stage(one.init(jax.random.key(0)), "features")
+    state, _ = one.run(state, "features", 3)
+    one.look(state, "features")
+    assert one.drawn == 3
+    two.skip(one.drawn)
+    np.testing.assert_array_equal(next(one._cells), next(two._cells))
+    broken = state._replace(weights=state.weights | {"zinb": np.float32(np.inf)})
+    after, info = one.run(broken, "features", 5)
+    assert after is broken
+    assert info.loss.shape == (1,) and not np.isfinite(info.loss).any()
+
+
 def test_weights_of_each_cell_need_all_cells(adata):
     setting = {"fusion": {"gate": "per_cell"}, "scale": {"full_cells": 100}}
     model = scs.SiameseClu(4, config=scs.Config.from_dict(setting))

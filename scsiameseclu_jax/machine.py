@@ -182,8 +182,8 @@ def _stages() -> Iterator[tuple[str, dict[str, Any]]]:
         shape = (_N, 8)
         x = rng.poisson(2, shape)
         log_mean, log_theta, logit = rng.normal(size=(3, *shape))
-        given = (jnp.asarray(a, jnp.float32) for a in (log_mean, log_theta, logit))
-        found = F.zinb_nll(jnp.asarray(x), *given, jnp.ones(shape[1]))
+        given = [jnp.asarray(a, jnp.float32) for a in (log_mean, log_theta, logit)]
+        found = F.zinb_nll(jnp.asarray(x), given[0], given[1], given[2], jnp.ones(shape[1]))
         mean, theta, zero = np.exp(log_mean), np.exp(log_theta), expit(logit)
         log_nb = gammaln(x + theta) - gammaln(theta) - gammaln(x + 1)
         log_nb += theta * np.log(theta / (theta + mean)) + x * np.log(mean / (theta + mean))
