@@ -7,16 +7,20 @@ if TYPE_CHECKING:
     from scsiameseclu_jax import datasets, functional, metrics, pl, pp, tl
     from scsiameseclu_jax.config import Config
     from scsiameseclu_jax.datasets import read
+    from scsiameseclu_jax.machine import doctor
     from scsiameseclu_jax.model import SiameseClu
     from scsiameseclu_jax.reporting import report
     from scsiameseclu_jax.training.memory import estimate_memory
+    from scsiameseclu_jax.training.mesh import cell_mesh
 
     __version__: str
 
 __all__ = [
     "Config",
     "SiameseClu",
+    "cell_mesh",
     "datasets",
+    "doctor",
     "estimate_memory",
     "functional",
     "metrics",
@@ -32,6 +36,8 @@ __all__ = [
 _HOMES = {
     "Config": "config",
     "SiameseClu": "model",
+    "cell_mesh": "training.mesh",
+    "doctor": "machine",
     "estimate_memory": "training.memory",
     "read": "datasets",
     "report": "reporting",

@@ -16,7 +16,7 @@ from scsiameseclu_jax.preprocessing.constraints import OPTIONS
 from scsiameseclu_jax.preprocessing.counts import layer_of
 from scsiameseclu_jax.preprocessing.prepare import Prepared, identify
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "jraph", "numpy", "scanpy", "anndata")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "jraph", "numpy", "scanpy", "anndata")
 
 
 def manifest(
@@ -62,7 +62,7 @@ def manifest(
         "device": str(device.device_kind),
         "backend": device.platform,
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("scsiameseclu-jax", *_PACKAGES)},
+        "versions": {name: version(name) for name in ("scsiameseclu-jax", *PACKAGES)},
         "seconds": seconds,
         **findings,
     }

@@ -37,6 +37,7 @@ from scsiameseclu_jax.training.checkpoint import EVERY, Checkpoint
 from scsiameseclu_jax.training.device import device_data, in_float32
 from scsiameseclu_jax.training.fingerprint import fingerprint
 from scsiameseclu_jax.training.memory import check_memory
+from scsiameseclu_jax.training.mesh import check_mesh
 from scsiameseclu_jax.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     import optax
     from anndata import AnnData
+    from jax.sharding import Mesh
 
 logger = logging.getLogger(__name__)
 
@@ -225,6 +227,7 @@ class SiameseClu:
         must_link: ConstraintsLike | None = None,
         cannot_link: ConstraintsLike | None = None,
         rng: int | np.random.Generator = 0,
+        mesh: Mesh | None = None,
         progress: bool | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         every: int = EVERY,
@@ -258,6 +261,10 @@ class SiameseClu:
             manifest says how many were kept.
         rng
             Seed, or a generator that the seed is drawn from.
+        mesh
+            Devices to split the cells over, from :func:`scsiameseclu_jax.cell_mesh`; those of
+            several processes, if each of them calls this with the same arguments. Training,
+            embedding and transport are; neighbours and candidates are made on the host.
         progress
             Show a bar (True), nothing (False), or a bar on a terminal, else log lines (None).
         checkpoint_dir
@@ -284,6 +291,8 @@ class SiameseClu:
         """
         self._check_complete()
         self._check_trained()
+        if mesh is not None:
+            check_mesh(mesh)
         seed = as_seed(rng)
         keys = {"use_rep": use_rep, "neighbors_key": neighbors_key, "batch_key": batch_key}
         links = {"must_link": must_link, "cannot_link": cannot_link}
@@ -304,7 +313,7 @@ class SiameseClu:
                 k = estimate.n_clusters
                 logger.info("%d clusters: %s", k, estimate.why)
             method = self._method(k)
-            fit = stages.fit(prepared, method, seed=seed, bar=bar, checkpoint=checkpoint)
+            fit = stages.fit(prepared, method, seed=seed, bar=bar, checkpoint=checkpoint, mesh=mesh)
             bar.stage("results")
             self._keep(method, fit, prepared, given, estimate, seed=seed, bar=bar)
         return self

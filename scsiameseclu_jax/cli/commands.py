@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import jax
 import pandas as pd
 
 import scsiameseclu_jax as scs
@@ -17,6 +20,7 @@ from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.checks import check_key, check_share
 from scsiameseclu_jax.cli import asking, reading
 from scsiameseclu_jax.cli.cache import keep_programs
+from scsiameseclu_jax.cli.devices import leave_to_the_first, on_several
 from scsiameseclu_jax.cli.rest import Rest
 from scsiameseclu_jax.files import (
     OUTPUTS,
@@ -81,6 +85,7 @@ def demo(args: argparse.Namespace) -> None:
     print(f"To answer it, and two more:\n  {shlex.join(again)}")
 
 
+@on_several
 def cluster(args: argparse.Namespace) -> int:
     """Cluster the cells of a file; return the exit code."""
     targets = [(args.out, OUTPUTS)] + ([] if args.plot is None else [(args.plot, PLOTS)])
@@ -117,6 +122,7 @@ def cluster(args: argparse.Namespace) -> int:
     return _code(model)
 
 
+@on_several
 def fit(args: argparse.Namespace) -> int:
     """Fit a model to the cells of a file and save it; return the exit code."""
     _check_words(args, [])
@@ -192,6 +198,45 @@ def questions(args: argparse.Namespace) -> None:
     print(f"wrote {args.out} (questions: {len(table)})")
 
 
+def doctor(args: argparse.Namespace) -> None:
+    """Print what the machine has and lacks; fail where a stage computes wrongly."""
+    keep_programs(None)
+    found = scs.doctor(test=not args.no_test)
+    if args.json:
+        print(json.dumps(found, indent=1))
+    else:
+        print("\n".join(_doctor_lines(found)))
+    if not found["ok"]:
+        raise RuntimeError(found["advice"][-1])
+
+
+def _doctor_lines(found: dict[str, Any]) -> Iterator[str]:
+    def size(n_bytes: int | None) -> str:
+        return "memory unknown" if n_bytes is None else f"{n_bytes / 2**30:.1f} GiB"
+
+    machine, versions = found["machine"], found["versions"]
+    free = size(machine["free_memory"])
+    yield f"machine   {machine['platform']}, {machine['processors']} processors, {free} free"
+    for device in found["devices"]:
+        yield f"device    {device['platform']} {device['id']}: {device['kind']}" + (
+            "" if device["memory"] is None else f", {size(device['memory'])}"
+        )
+    wide = "64" if found["precision"]["64_bits_by_default"] else "32"
+    products = found["precision"]["matrix_products"]
+    yield f"precision {wide} bits by default, fits in 32; matrix products {products!r}"
+    yield f"programs  kept in {machine['programs'] or 'no folder'}"
+    words = [f"{name} {number}" for name, number in versions.items() if number]
+    lines = textwrap.wrap(", ".join(words), 69, break_on_hyphens=False)
+    yield from (f"{'' if i else 'versions':<10}{line}" for i, line in enumerate(lines))
+    for name, stage in found["stages"].items():
+        word = "ok" if stage["right"] else "WRONG"
+        told = f"{name}: error {stage['error']:.0e}, {stage['seconds']:.1f} s"
+        yield f"{word:<10}{told}"
+    for text in found["advice"]:
+        lines = textwrap.wrap(text, 69, break_on_hyphens=False)
+        yield from (f"{'' if i else 'advice':<10}{line}" for i, line in enumerate(lines))
+
+
 def _check_words(args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[str, ...]]]) -> None:
     for target, suffixes in targets:
         check_output(target, suffixes, overwrite=args.overwrite)
@@ -255,10 +300,12 @@ def _fit_model(
         must_link=must_link,
         cannot_link=cannot_link,
         rng=args.seed,
-        progress=False if args.quiet else None,
+        mesh=args.mesh,
+        progress=False if args.quiet or jax.process_index() else None,
         checkpoint_dir=args.checkpoint,
         every=args.checkpoint_every,
     )
+    leave_to_the_first()
     if args.save is not None and (args.resamples or getattr(args, "ask", 0)):
         with rest.part():  # what follows may take long, and be interrupted
             model.save(args.save, overwrite=args.overwrite)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from scsiameseclu_jax.cli import checking, commands, signals
+from scsiameseclu_jax.cli.devices import add_devices
 from scsiameseclu_jax.cli.failures import describe
 from scsiameseclu_jax.cli.reading import add_lazy
 from scsiameseclu_jax.files import BAD_INPUT, FAILURES, WriteError, message
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(parsers)
     _add_questions(parsers)
     _add_report(parsers)
+    _add_doctor(parsers)
     return parser
 
 
@@ -220,6 +222,14 @@ def _add_report(parsers: Any) -> None:
     )
 
 
+def _add_doctor(parsers: Any) -> None:
+    text = "Say what this machine has and lacks, and test whether each stage computes rightly."
+    doctor = parsers.add_parser("doctor", help=text, description=text)
+    doctor.set_defaults(command=commands.doctor)
+    doctor.add_argument("--json", action="store_true", help="for machines, and for bug reports")
+    doctor.add_argument("--no-test", action="store_true", help="leave out the self-test (seconds)")
+
+
 def _add_clustering(command: Any, suffix: str) -> None:
     """Add what commands take that read a clustering and write a file about it."""
     add = command.add_argument
@@ -313,6 +323,7 @@ def _add_fitting(command: Any) -> None:
         metavar="N",
         help="steps of training between two checkpoints (default: %(default)s)",
     )
+    add_devices(command)
 
 
 def _add_representation(add: Any) -> None:

@@ -128,6 +128,8 @@ class Checkpoint:
     def save(self, **changes: Any) -> None:
         """Replace what was saved by the same with changes; say once if that cannot be done."""
         self.saved = replace(self.saved, **changes)
+        if jax.process_index():  # the first of several writes
+            return
         content = _to_bytes(self._fingerprint, self.saved)
         try:
             write_whole(self._path, lambda path: _write(path, content))

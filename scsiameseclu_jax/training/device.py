@@ -11,9 +11,11 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 import numpy as np
 import scipy.sparse as sp
+from jax.sharding import Mesh
 
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.preprocessing.prepare import Prepared
+from scsiameseclu_jax.training.mesh import on_host, rows_over, spread_data
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,11 @@ def in_float32(call: Callable[P, R]) -> Callable[P, R]:
 
 
 def device_data(
-    prepared: Prepared, *, n_rows: int | None = None, sizes: tuple[int, int] = (0, 0)
+    prepared: Prepared,
+    *,
+    n_rows: int | None = None,
+    sizes: tuple[int, int] = (0, 0),
+    mesh: Mesh | None = None,
 ) -> F.CellData:
     """Pad prepared cells to their shape bucket and put them on the default device.
 
@@ -49,26 +55,33 @@ def device_data(
         The cells, from :func:`scsiameseclu_jax.preprocessing.prepare.prepare`.
     n_rows, sizes
         See :func:`scsiameseclu_jax.functional.cell_data`.
+    mesh
+        Devices to split the cells over.
     """
     pairs = prepared.constraints
-    return F.cell_data(
-        prepared.features,
-        prepared.counts,
-        (prepared.senders, prepared.receivers, prepared.weights),
-        size_factors=prepared.size_factors,
-        must_link=None if pairs is None else pairs.rows[pairs.linked],
-        cannot_link=None if pairs is None else pairs.rows[~pairs.linked],
-        n_rows=n_rows,
-        sizes=sizes,
-    )
+    n_rows = F.bucket(len(prepared.features)) if n_rows is None else n_rows
+    # never whole on one of several devices
+    place = None if mesh is None else jax.local_devices(backend="cpu")[0]
+    with jax.default_device(place):
+        data = F.cell_data(
+            prepared.features,
+            prepared.counts,
+            (prepared.senders, prepared.receivers, prepared.weights),
+            size_factors=prepared.size_factors,
+            must_link=None if pairs is None else pairs.rows[pairs.linked],
+            cannot_link=None if pairs is None else pairs.rows[~pairs.linked],
+            n_rows=rows_over(mesh, n_rows),
+            sizes=sizes,
+        )
+    return spread_data(data, mesh)
 
 
 def links(graph: F.CellGraph, n_cells: int) -> sp.csr_matrix:
     """Return the weights [n, n] of a graph of n cells as a scipy matrix."""
     real = slice(int(graph.graph.n_edge[0]))
-    ends = np.asarray(graph.receivers)[real], np.asarray(graph.senders)[real]
-    shape = (n_cells, n_cells)
-    return sp.csr_matrix((np.asarray(graph.weights, np.float64)[real], ends), shape=shape)
+    ends = on_host(graph.receivers)[real], on_host(graph.senders)[real]
+    weights = on_host(graph.weights).astype(np.float64)[real]
+    return sp.csr_matrix((weights, ends), shape=(n_cells, n_cells))
 
 
 def bound_programs(method: F.Method, *arrays: Any) -> None:

@@ -14,11 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
+from jax.sharding import Mesh
 
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.preprocessing.blocks import Selected
 from scsiameseclu_jax.preprocessing.prepare import Prepared
 from scsiameseclu_jax.training.device import device_data, links
+from scsiameseclu_jax.training.mesh import rows_over
 
 _PARTS = 8  # in a mini-batch: several, so that it holds cells of many kinds
 _SMOOTHING = 3  # propagations before cells are parted, which keeps neighbours together
@@ -71,6 +73,8 @@ class MiniBatches:
         The method; ``config.scale.batch_cells`` is the size of a mini-batch.
     seed
         Of the draws of parts.
+    mesh
+        Devices that the cells, and those of each step, are split over.
 
     Raises
     ------
@@ -82,7 +86,9 @@ class MiniBatches:
     Chiang et al., Cluster-GCN, KDD 2019.
     """
 
-    def __init__(self, prepared: Prepared, method: F.Method, *, seed: int) -> None:
+    def __init__(
+        self, prepared: Prepared, method: F.Method, *, seed: int, mesh: Mesh | None = None
+    ) -> None:
         config = method.config
         if config.fusion.gate == "per_cell":
             msg = (
@@ -91,18 +97,19 @@ class MiniBatches:
             )
             raise ValueError(msg)
         n = len(prepared.order)
-        self._prepared, self._method = prepared, method
+        self._prepared, self._method, self._mesh = prepared, method, mesh
         # in a step, targets stay as they are: they are refreshed for all cells at once
         held = method.structure._replace(refresh=False)
         self._step_method = dataclasses.replace(method, structure=held)
-        self.data = device_data(prepared.without_counts()._replace(constraints=None))
+        bare = prepared.without_counts()._replace(constraints=None)
+        self.data = device_data(bare, mesh=mesh)
         n_batches = -(-n // config.scale.batch_cells)
         self._parts = graph_parts(
             prepared.features, links(F.normalize(self.data.graph), n), min(_PARTS * n_batches, n)
         )
         ends = prepared.receivers, prepared.senders
         self._links = sp.csr_matrix((prepared.weights, ends), shape=(n, n))
-        self._n_rows = F.bucket(_PARTS * max(map(len, self._parts)))
+        self._n_rows = rows_over(mesh, F.bucket(_PARTS * max(map(len, self._parts))))
         self._kept = self._links  # until there is more to know
         shapes = self.data.graph.weights.shape[0], len(self.data.graph.owners)
         # what the whole graph has for as many cells: no induced graph is expected to have more
@@ -148,7 +155,7 @@ class MiniBatches:
             weights=among.data,
             constraints=None,  # few would have both cells in one mini-batch
         )
-        return device_data(part, n_rows=self._n_rows, sizes=self._sizes)
+        return device_data(part, n_rows=self._n_rows, sizes=self._sizes, mesh=self._mesh)
 
     def init(self, key: jax.Array) -> F.TrainState:
         """Initialise a state of all cells; see :meth:`scsiameseclu_jax.functional.Method.init`."""

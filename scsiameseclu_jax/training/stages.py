@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.config import Config, Weights
@@ -27,6 +28,7 @@ from scsiameseclu_jax.training.device import (
     give_back_memory,
     in_float32,
 )
+from scsiameseclu_jax.training.mesh import agreed, cut, fitted_to, on_host, spread_state
 from scsiameseclu_jax.training.minibatches import MiniBatches
 from scsiameseclu_jax.training.progress import Progress
 
@@ -62,8 +64,8 @@ class _Whole:
     cells_per_step = "all"
     drawn = 0
 
-    def __init__(self, prepared: Prepared, method: F.Method) -> None:
-        self.data, self._method = device_data(prepared), method
+    def __init__(self, prepared: Prepared, method: F.Method, *, mesh: Mesh | None = None) -> None:
+        self.data, self._method = device_data(prepared, mesh=mesh), method
 
     def init(self, key: jax.Array) -> F.TrainState:
         return self._method.init(key, self.data)
@@ -108,17 +110,19 @@ class _Run:
         seed: int,
         bar: Progress,
         checkpoint: Checkpoint | None = None,
+        mesh: Mesh | None = None,
     ) -> None:
         self.source: _Whole | MiniBatches
         if isinstance(prepared.counts, Selected) and not method.config.training.sees_counts():
             prepared = prepared.without_counts()  # which would have to be read
         if len(prepared.order) <= method.config.scale.full_cells:
-            self.source = _Whole(prepared, method)
+            self.source = _Whole(prepared, method, mesh=mesh)
         else:
-            self.source = MiniBatches(prepared, method, seed=seed)
+            self.source = MiniBatches(prepared, method, seed=seed, mesh=mesh)
         bound_programs(method, self.source.data)
         self.method, self.config, self.bar = method, method.config, bar
-        self.initial = self.source.init(jax.random.key(seed))
+        self._mesh = mesh
+        self.initial = spread_state(self.source.init(jax.random.key(seed)), mesh)
         self.checkpoint = checkpoint
         saved = Saved() if checkpoint is None else checkpoint.saved
         self.saved = None if saved.stage is None else saved  # until it is taken up
@@ -133,13 +137,18 @@ class _Run:
             return state
         self.saved = None
         logger.info("took up the checkpoint: on to %s", name.replace("_", " "))
-        return with_leaves(self._like(saved)._replace(opt_state=()), saved.leaves)
+        return self._taken_up(self._like(saved)._replace(opt_state=()), saved)
 
     def _like(self, saved: Saved) -> F.TrainState:
         """Return a state with the same parameters as the saved one."""
         if saved.has_projection:
             return self.method.start_stage(self.initial, "contrast")
         return self.initial
+
+    def _taken_up(self, like: F.TrainState, saved: Saved) -> F.TrainState:
+        """Return the saved state, which may be of another number of devices."""
+        data = self.source.data
+        return fitted_to(with_leaves(cut(like, data), saved.leaves), data, self._mesh)
 
     def save(self, name: str, state: F.TrainState) -> None:
         """Save the state that a stage begins with."""
@@ -158,7 +167,7 @@ class _Run:
             kept=tuple(self.kept[: here.n_rows]),
             diverged=dict(self.diverged),
             has_projection="projection" in here.state.params,
-            leaves=leaves_of(here.state),
+            leaves=leaves_of(cut(here.state, self.source.data)),
         )
 
     def _begin(self, state: F.TrainState, stage: F.Stage) -> _Place:
@@ -168,7 +177,7 @@ class _Run:
         if saved is not None and saved.done is not None:
             done, tries = saved.done, saved.tries
             like = self.method.start_stage(self._like(saved), stage)
-            state = with_leaves(like, saved.leaves)
+            state = self._taken_up(like, saved)
             logger.info("took up the checkpoint: on to %s, step %d", stage, done + 1)
             self.bar.update(done, {})
         else:
@@ -285,6 +294,7 @@ def fit(
     seed: int,
     bar: Progress,
     checkpoint: Checkpoint | None = None,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Run all stages on prepared cells.
 
@@ -304,6 +314,8 @@ def fit(
         Is told of the stages.
     checkpoint
         Where to keep what there is so far, and to take it up from, if anywhere.
+    mesh
+        Devices that training and transport are split over; what is returned is whole, on one.
 
     Raises
     ------
@@ -312,12 +324,12 @@ def fit(
     """
     config, n, k = method.config, len(prepared.order), method.n_clusters
     bar.stage("embedding")
-    run = _Run(prepared, method, seed=seed, bar=bar, checkpoint=checkpoint)
+    run = _Run(prepared, method, seed=seed, bar=bar, checkpoint=checkpoint, mesh=mesh)
     data, state = run.source.data, run.initial
     partition = None if checkpoint is None else checkpoint.saved.partition
     if partition is None:
         state, z = run.pretrain()
-        embedding = np.asarray(z)[:n]
+        embedding = on_host(z)[:n]
         bar.stage("first_partition")
         partition = first_partition(
             embedding,
@@ -330,8 +342,9 @@ def fit(
             seed=seed,
         )
         logger.info("first partition: %s", partition.name)
-        centers = centers_of(embedding, partition.clusters, k).astype(np.float32)
-        sizes = np.bincount(partition.clusters, minlength=k).astype(np.float32)
+        clusters = agreed(partition.clusters, mesh)
+        centers = centers_of(embedding, clusters, k).astype(np.float32)
+        sizes = np.bincount(clusters, minlength=k).astype(np.float32)
         state = method.start_clustering(state, data, z, centers, sizes)
         if not bool(jnp.isfinite(state.plan.potential).all()):
             msg = (
@@ -365,6 +378,11 @@ def fit(
         findings["diverged"] = run.diverged
     if votes is not None:
         findings["votes_agree"] = round(float(votes.max(axis=1).mean()), 4)
+    if mesh is not None:
+        findings["devices"] = {"mesh": mesh.size, "processes": jax.process_count()}
+        host = cut(state, data)
+        data = device_data(prepared.without_counts())
+        state = fitted_to(host, data, None)
     history = _stack(run.rows)
     return Fit(state, data, history, votes, partition.pool, findings, _remedy(steps, config))
 

@@ -1,0 +1,86 @@
+"""Devices and processes that a command of the command line runs on."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from typing import Any
+
+import jax
+
+import scsiameseclu_jax as scs
+
+_SECONDS = 30  # after which processes that hear nothing of another take it for dead
+
+
+class Helped(Exception):  # noqa: N818
+    """A process that is not the first has done its part: the first one writes."""
+
+
+def add_devices(command: Any) -> None:
+    """Add the words for several devices and processes."""
+    add = command.add_argument_group("several devices and hosts").add_argument
+    add("--devices", type=int, metavar="N", help="split the cells over the first N devices")
+    add(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="start the same command on each host: where process 0 listens; or auto, as the "
+        "scheduler's environment (Slurm, Open MPI, Kubernetes, cloud TPU) says. Process 0 writes",
+    )
+    add("--process-id", type=int, metavar="I", help="which process this is, from 0")
+    add("--num-processes", type=int, metavar="M", help="how many there are")
+
+
+def on_several(command: Callable[[argparse.Namespace], int]) -> Callable[..., int]:
+    """Run a command on the devices that its words name, together with the other processes."""
+
+    @wraps(command)
+    def run(args: argparse.Namespace) -> int:
+        _join(args)
+        several = args.devices is not None or jax.process_count() > 1
+        args.mesh = scs.cell_mesh(args.devices) if several else None
+        code = 0
+        with suppress(Helped):
+            code = command(args)
+        if args.coordinator is not None:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices("done")  # the first may still be writing
+        return code
+
+    return run
+
+
+def leave_to_the_first() -> None:
+    """End the command here on all processes but the first.
+
+    Raises
+    ------
+    Helped
+        On all others.
+    """
+    if jax.process_index():
+        raise Helped
+
+
+def _join(args: argparse.Namespace) -> None:
+    numbers = args.process_id, args.num_processes
+    if args.coordinator is None:
+        if numbers != (None, None):
+            msg = "Expected --coordinator with --process-id and --num-processes, found none."
+            raise ValueError(msg)
+        return
+    if args.coordinator == "auto":
+        jax.distributed.initialize(heartbeat_timeout_seconds=_SECONDS)
+        return
+    if None in numbers or not 0 <= args.process_id < args.num_processes:
+        msg = (
+            "Expected --process-id I and --num-processes M with --coordinator, 0 <= I < M, found "
+            f"{args.process_id} and {args.num_processes}."
+        )
+        raise ValueError(msg)
+    jax.distributed.initialize(
+        args.coordinator, args.num_processes, args.process_id, heartbeat_timeout_seconds=_SECONDS
+    )

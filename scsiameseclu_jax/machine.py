@@ -1,0 +1,269 @@
+"""What this machine has, what is missing, and whether each stage computes what it should."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import expit, gammaln, log_softmax, logsumexp, softmax
+
+import scsiameseclu_jax.functional as F
+from scsiameseclu_jax.checks import default_device
+from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.datasets import simulate
+from scsiameseclu_jax.manifest import PACKAGES
+from scsiameseclu_jax.training.device import in_float32
+from scsiameseclu_jax.training.memory import free_memory
+
+_MORE = ("scipy", "scikit-learn", "pandas", "igraph", "pynndescent", "zarr", "dask", "distributed")
+_WORST = 1e-4  # relative error that a stage may have in float32
+_N, _D, _K = 60, 5, 4  # cells, dimensions and clusters of the self-test
+
+
+@in_float32
+def doctor(*, test: bool = True) -> dict[str, Any]:
+    """Look at this machine: versions, devices, memory, and whether each stage computes rightly.
+
+    Parameters
+    ----------
+    test
+        Compare each stage, on a few cells, with its plain dense form in float64; about five
+        seconds.
+
+    Returns
+    -------
+    Plain types, as ``scsiameseclu doctor --json`` prints them:
+
+    ``versions``
+        Of Python and of the packages that a result depends on; None for those that are not there.
+    ``machine``
+        Platform, processors, free memory in bytes, where compiled programs are kept.
+    ``devices``
+        Each with its kind, and its memory and what of it is in use, in bytes, where it says so.
+    ``precision``
+        Of matrix products, and whether jax's default is 64 bits; fits compute in 32.
+    ``stages``
+        For each its largest relative error, seconds, and whether it is right.
+    ``advice``
+        What to install or to mend, a sentence each.
+    ``ok``
+        Whether every stage is right.
+
+    Examples
+    --------
+    >>> import scsiameseclu_jax as scs
+    >>> found = scs.doctor(test=False)
+    >>> sorted(found)
+    ['advice', 'devices', 'machine', 'ok', 'precision', 'stages', 'versions']
+    """
+    devices = [_device(device) for device in jax.devices()]
+    stages = dict(_stages()) if test else {}
+    bad = [name for name, found in stages.items() if not found["right"]]
+    advice = list(_advice(devices))
+    if bad:
+        kind = default_device().device_kind
+        advice.append(
+            f"Results on this machine ({kind}) cannot be relied on: {', '.join(bad)} differ from "
+            "their plain form. Reinstall jax and jaxlib, and report it with this output."
+        )
+    return {
+        "versions": {name: _version(name) for name in ("scsiameseclu-jax", *PACKAGES, *_MORE)}
+        | {"python": platform.python_version()},
+        "machine": {
+            "platform": platform.platform(),
+            "processors": os.cpu_count(),
+            "free_memory": free_memory(),
+            "programs": jax.config.jax_compilation_cache_dir,
+        },
+        "devices": devices,
+        "precision": {
+            "matrix_products": Config().scale.precision,
+            "64_bits_by_default": jax.dtypes.canonicalize_dtype(float) == np.float64,
+        },
+        "stages": stages,
+        "advice": advice,
+        "ok": not bad,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _device(device: jax.Device) -> dict[str, Any]:
+    memory = device.memory_stats() or {}
+    return {
+        "id": device.id,
+        "platform": device.platform,
+        "kind": device.device_kind,
+        "process": device.process_index,
+        "memory": memory.get("bytes_limit"),
+        "memory_in_use": memory.get("bytes_in_use"),
+    }
+
+
+def _advice(devices: list[dict[str, Any]]) -> Iterator[str]:
+    if {device["platform"] for device in devices} == {"cpu"}:
+        driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi")
+        if os.environ.get("JAX_PLATFORMS", "") == "cpu":
+            yield "JAX_PLATFORMS=cpu keeps jax from other devices; unset it to use them."
+        elif driver:
+            yield (
+                "There is an NVIDIA driver, and jax sees no GPU: install `.[cuda12]` or "
+                "`.[cuda13]`, whichever the driver supports."
+            )
+        elif Path("/dev/accel0").exists() or "TPU_NAME" in os.environ:
+            yield "There is a TPU, and jax does not see it: install `.[tpu]`. Untested on TPU."
+    if _version("jax") != _version("jaxlib"):
+        yield (
+            f"jax is {_version('jax')} and jaxlib {_version('jaxlib')}: install the same version "
+            "of both."
+        )
+    free = free_memory()
+    if free is not None and free < 2 * 2**30:
+        yield f"Only {free / 2**30:.1f} GiB of memory are free; a small fit takes about 1 GiB."
+    if sys.platform == "win32":
+        yield "jax on Windows computes on the CPU only; WSL 2 has GPUs."
+
+
+# Self-test: each stage beside its plain form, in float64 and dense.
+
+
+def _stages() -> Iterator[tuple[str, dict[str, Any]]]:
+    rng = np.random.default_rng(0)
+    z, centers = rng.normal(size=(_N, _D)), rng.normal(size=(_K, _D))
+    near = np.argsort(((z[:, None] - z) ** 2).sum(axis=2), axis=1)[:, 1:6]
+    graph = F.normalize(F.cell_graph(near.ravel(), np.repeat(np.arange(_N), 5), n_cells=_N))
+    links = np.zeros((_N, _N))
+    links[np.repeat(np.arange(_N), 5), near.ravel()] = 1
+    links = np.maximum(np.maximum(links, links.T), np.eye(_N))
+    scale = links.sum(axis=1) ** -0.5
+    links = scale[:, None] * links * scale
+    single = jnp.asarray(z, jnp.float32)
+    mask = jnp.ones(_N)
+
+    def propagation() -> tuple[Any, Any]:
+        return F.propagate(graph, single), links @ z
+
+    def diffusion() -> tuple[Any, Any]:
+        alpha = 0.2
+        series = F.pagerank_series(alpha, 1e-7)
+        plain = alpha * np.linalg.inv(np.eye(_N) - (1 - alpha) * links)
+        return F.diffuse(graph, single, series=series), (plain @ z, plain @ plain @ z)
+
+    def attention() -> tuple[Any, Any]:
+        return F.attention(single, mask), softmax(z @ z.T, axis=1) @ z
+
+    def cross_correlation() -> tuple[Any, Any]:
+        other = z + 0.1 * rng.normal(size=z.shape)
+        a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (z, other))
+        s = a @ b.T
+        off = s[~np.eye(_N, dtype=bool)]
+        plain = ((np.diag(s) - 1) ** 2).mean() + (off**2).mean()
+        return F.cell_correlation(single, jnp.asarray(other, jnp.float32), mask), plain
+
+    def adjacency() -> tuple[Any, Any]:
+        return F.adjacency_error(single, graph, mask), ((expit(z @ z.T) - links) ** 2).mean()
+
+    def counts() -> tuple[Any, Any]:
+        shape = (_N, 8)
+        x = rng.poisson(2, shape)
+        log_mean, log_theta, logit = rng.normal(size=(3, *shape))
+        given = [jnp.asarray(a, jnp.float32) for a in (log_mean, log_theta, logit)]
+        found = F.zinb_nll(jnp.asarray(x), given[0], given[1], given[2], jnp.ones(shape[1]))
+        mean, theta, zero = np.exp(log_mean), np.exp(log_theta), expit(logit)
+        log_nb = gammaln(x + theta) - gammaln(theta) - gammaln(x + 1)
+        log_nb += theta * np.log(theta / (theta + mean)) + x * np.log(mean / (theta + mean))
+        likelihood = zero * (x == 0) + (1 - zero) * np.exp(log_nb)
+        return found, -np.log(likelihood).mean(axis=1)
+
+    def assignment() -> tuple[Any, Any]:
+        squared = ((z[:, None] - centers) ** 2).sum(axis=2)
+        plain = log_softmax(-np.log1p(squared), axis=1)
+        return F.log_assignment(single, jnp.asarray(centers, jnp.float32)), plain
+
+    def transport() -> tuple[Any, Any]:
+        shares, epsilon = np.full(_K, 1 / _K), 0.5
+        log_q = -np.log1p(((z[:, None] - centers) ** 2).sum(axis=2))
+        f, g = np.zeros(_N), np.zeros(_K)
+        for _ in range(2000):
+            f = epsilon * (np.log(1 / _N) - logsumexp((log_q + g) / epsilon, axis=1))
+            g = epsilon * (np.log(shares) - logsumexp((log_q + f[:, None]) / epsilon, axis=0))
+        plain = _N * np.exp((log_q + f[:, None] + g) / epsilon)
+        plan = F.sinkhorn_target(
+            jnp.asarray(log_q, jnp.float32),
+            jnp.asarray(shares, jnp.float32),
+            mask,
+            jnp.zeros(_K),
+            epsilon=epsilon,
+            threshold=1e-6,
+        )
+        return plan.target, plain
+
+    def gradient() -> tuple[Any, Any]:
+        def loss(h: Any) -> Any:
+            return jnp.sum(F.diffuse(graph, h, series=F.pagerank_series(0.2, 1e-7))[0] ** 2)
+
+        plain = 0.2 * np.linalg.inv(np.eye(_N) - 0.8 * links)
+        return jax.grad(loss)(single), 2 * plain.T @ plain @ z
+
+    for name, stage in {
+        "propagation over the graph": propagation,
+        "diffusion": diffusion,
+        "gradient of the diffusion": gradient,
+        "attention": attention,
+        "cross-correlation": cross_correlation,
+        "reconstruction of the adjacency": adjacency,
+        "count likelihood": counts,
+        "soft assignment": assignment,
+        "optimal transport": transport,
+    }.items():
+        yield name, _compared(stage)
+    yield "training step", _compared(_step)
+
+
+def _compared(stage: Callable[[], tuple[Any, Any]]) -> dict[str, Any]:
+    """Return the largest error over the largest value, and how long it took."""
+    start = time.perf_counter()
+    found, plain = stage()
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(plain), strict=True)
+    error = 0.0
+    for one, other in pairs:
+        gap = np.abs(np.asarray(one, np.float64) - np.asarray(other))
+        error = max(error, float(np.max(gap) / np.max(np.abs(other))))
+    right = bool(np.isfinite(error) and error <= _WORST)
+    seconds = round(time.perf_counter() - start, 2)
+    return {"error": error, "seconds": seconds, "right": right}
+
+
+def _step() -> tuple[Any, Any]:
+    """Take the same step on cells in two orders: the loss is the same."""
+    cells = simulate(n_cells=_N, n_genes=40, n_clusters=3, rng=0)
+    x = np.log1p(np.asarray(cells.X.toarray(), np.float64))[:, :30]
+    x = (x - x.mean(axis=0)) / x.std()
+    near = np.argsort(((x[:, None] - x) ** 2).sum(axis=2), axis=1, kind="stable")[:, 1:6]
+    method = F.siameseclu(3, config=Config.from_dict({"augmentation": {"feature_noise": 0.0}}))
+
+    def loss(order: np.ndarray) -> Any:
+        place = np.argsort(order)
+        data = F.cell_data(x[order], None, place[near[order]])
+        state = method.start_stage(method.init(jax.random.key(0), data), "train")
+        z = method.embed(state, data)
+        state = method.start_clustering(state, data, z, z[place[:3]], np.ones(3))
+        return method.step(state, data)[1].loss
+
+    order = np.random.default_rng(1).permutation(_N)
+    return loss(order), np.asarray(loss(np.arange(_N)), np.float64)

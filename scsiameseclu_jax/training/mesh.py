@@ -1,0 +1,205 @@
+"""Cells over several devices and hosts: where each array lies. Nothing else moves data.
+
+Arrays of cells, edges and table rows are split over the devices of a mesh of one axis; parameters
+and settings are on each. The compiler puts in what has to be exchanged: sums of K and d x d numbers
+for losses, Gram matrices and Sinkhorn, and the rows of the embedding where neighbours are gathered.
+On a mesh of one device a program is what it is without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import scsiameseclu_jax.functional as F
+
+
+def cell_mesh(n_devices: int | None = None) -> Mesh:
+    """Return a mesh that cells are split over.
+
+    Parameters
+    ----------
+    n_devices
+        The first so many devices; all, also those of other processes, if not given.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many devices, or less than one is asked for.
+
+    Examples
+    --------
+    >>> import scsiameseclu_jax as scs
+    >>> scs.cell_mesh(1).size
+    1
+    """
+    devices = jax.devices()
+    if n_devices is not None and not 1 <= n_devices <= len(devices):
+        kind = f"{devices[0].platform.upper()} device{'s' if len(devices) > 1 else ''}"
+        msg = f"Expected 1 to {len(devices)} devices, found {n_devices}: jax sees "
+        raise ValueError(f"{msg}{len(devices)} {kind}.")
+    return Mesh(np.array(devices[:n_devices]), ("cells",))
+
+
+def check_mesh(mesh: Any) -> None:
+    """Check that cells can be split over a mesh.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no mesh, or has several axes; if it leaves out devices of this process's.
+    """
+    if not isinstance(mesh, Mesh):
+        msg = f"Expected `mesh` to be a jax.sharding.Mesh, found {type(mesh).__name__}; "
+        raise TypeError(msg + "`scs.cell_mesh()` makes one.")
+    if len(mesh.axis_names) != 1:
+        msg = f"Expected a mesh of one axis, found {mesh.axis_names}; `scs.cell_mesh()` makes one."
+        raise ValueError(msg)
+    if not mesh.local_mesh.size:
+        msg = "Expected a mesh with devices of this process, found none of them in it."
+        raise ValueError(msg)
+
+
+def rows_over(mesh: Mesh | None, n_rows: int) -> int:
+    """Return how many rows to pad to, so that all arrays of cells can be split evenly."""
+    if mesh is None:
+        return n_rows
+    step = 2 * mesh.size  # further rows of the table come in halves of the number of rows
+    return -(-n_rows // step) * step
+
+
+def spread_data(data: F.CellData, mesh: Mesh | None) -> F.CellData:
+    """Split cells, edges and table rows over the devices; pairs and numbers go to each."""
+    if mesh is None:
+        return data
+    split, whole = _putters(mesh)
+    return F.CellData(
+        features=split(data.features),
+        counts=split(data.counts),
+        size_factors=split(data.size_factors),
+        graph=F.CellGraph(
+            graph=data.graph.graph._replace(
+                edges=split(data.graph.weights),
+                senders=split(data.graph.senders),
+                receivers=split(data.graph.receivers),
+                n_node=whole(data.graph.graph.n_node),
+                n_edge=whole(data.graph.graph.n_edge),
+            ),
+            neighbors=split(data.graph.neighbors),
+            slots=split(data.graph.slots),
+            owners=split(data.graph.owners),
+            reverse=split(data.graph.reverse),
+        ),
+        mask=split(data.mask),
+        n_genes=whole(data.n_genes),
+        constraints=jax.tree.map(whole, data.constraints),
+    )
+
+
+def spread_state(state: F.TrainState, mesh: Mesh | None) -> F.TrainState:
+    """Put a state on every device, the arrays of its cells and edges split."""
+    if mesh is None:
+        return state
+    split, whole = _putters(mesh)
+    everywhere = jax.tree.map(
+        whole, state._replace(edge_mask=None, plan=state.plan._replace(target=None))
+    )
+    per_cell = {name: split(state.params["fusion"][name]) for name in _per_cell(state)}
+    return everywhere._replace(
+        params=everywhere.params | {"fusion": everywhere.params["fusion"] | per_cell},
+        edge_mask=split(state.edge_mask),
+        plan=everywhere.plan._replace(target=split(state.plan.target)),
+    )
+
+
+def cut(state: F.TrainState, data: F.CellData) -> F.TrainState:
+    """Return a state on the host, without what pads its cells and edges on so many devices.
+
+    Parameters
+    ----------
+    state
+        Of a fit on any number of devices.
+    data
+        Its cells, padded alike.
+    """
+    n_cells, n_edges = int(on_host(data.mask).sum()), int(on_host(data.graph.graph.n_edge)[0])
+    found = jax.tree.map(_whole, state)
+    fusion = {name: found.params["fusion"][name][:n_cells] for name in _per_cell(state)}
+    return found._replace(
+        params=found.params | {"fusion": found.params["fusion"] | fusion},
+        edge_mask=found.edge_mask[:n_edges],
+        plan=found.plan._replace(target=found.plan.target[:n_cells]),
+    )
+
+
+def fitted_to(state: F.TrainState, data: F.CellData, mesh: Mesh | None) -> F.TrainState:
+    """Pad a state that was :func:`cut` as its cells are, and put it where they are."""
+
+    def padded(array: Any, size: int, value: float) -> jax.Array:
+        more = [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1)
+        return jnp.asarray(np.pad(array, more, constant_values=value))
+
+    rows = data.mask.shape[0]
+    fusion = {name: padded(state.params["fusion"][name], rows, 0.5) for name in _per_cell(state)}
+    whole = jax.tree.map(jnp.asarray, state)._replace(
+        params=jax.tree.map(jnp.asarray, state.params)
+        | {"fusion": jax.tree.map(jnp.asarray, state.params["fusion"]) | fusion},
+        edge_mask=padded(state.edge_mask, data.graph.weights.shape[0], 1),
+        plan=jax.tree.map(jnp.asarray, state.plan)._replace(
+            target=padded(state.plan.target, rows, 0)
+        ),
+    )
+    return spread_state(whole, mesh)
+
+
+def _per_cell(state: F.TrainState) -> set[str]:
+    """Return the names of the parameters of fusion that each cell has."""
+    return {"a", "b"} & state.params["fusion"].keys()
+
+
+def on_host(array: jax.Array) -> np.ndarray:
+    """Return an array of all processes on the host."""
+    return np.asarray(_whole(array))
+
+
+def agreed(array: np.ndarray, mesh: Mesh | None) -> np.ndarray:
+    """Return the first process's array: what hosts compute apart may differ in a last bit."""
+    if mesh is None or jax.process_count() == 1:
+        return array
+    return np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
+def _whole(array: Any) -> Any:
+    """Return an array on the host, a random key on this process's default device."""
+    if not isinstance(array, jax.Array):
+        return array
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(jnp.asarray(_whole(jax.random.key_data(array))))
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    if array.is_fully_replicated:
+        return np.asarray(array.addressable_data(0))
+    return multihost_utils.process_allgather(array, tiled=True)
+
+
+def _putters(mesh: Mesh) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Return functions that split an array by its first axis, and that put it on each device."""
+    by_cell = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def put(array: Any, sharding: NamedSharding) -> Any:
+        if array is None:
+            return None
+        if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+            data = put(jax.random.key_data(array), sharding)
+            return jax.random.wrap_key_data(data)
+        host = on_host(array)
+        return jax.make_array_from_callback(host.shape, sharding, host.__getitem__)
+
+    return lambda array: put(array, by_cell), lambda array: put(array, everywhere)

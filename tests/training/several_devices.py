@@ -1,0 +1,69 @@
+"""Fit the same cells on the devices that this process, or several, have; print what was found.
+
+Run by ``test_mesh.py``, which tells jax of how many devices there are.
+"""
+
+import json
+import sys
+
+import jax
+import numpy as np
+
+import scsiameseclu_jax as scs
+import scsiameseclu_jax.functional as F
+from scsiameseclu_jax.functional import graph
+from scsiameseclu_jax.training.mesh import fitted_to, on_host, spread_data, spread_state
+
+STEPS = {"contrast_steps": 20, "feature_steps": 0, "graph_steps": 0, "joint_steps": 0, "steps": 20}
+graph._TABLE_WIDTH = 8  # less to compile
+
+
+def fit(mesh):
+    """Fit simulated cells with every term of the paper, in narrow networks."""
+    adata = scs.datasets.simulate(n_cells=690, n_genes=150, n_clusters=4, rng=0, difficulty=0.2)
+    values = scs.Config.paper().to_dict() | {"network": scs.Config().to_dict()["network"]}
+    values["training"] |= STEPS
+    model = scs.SiameseClu(4, config=scs.Config.from_dict(values))
+    model.fit(adata, mesh=mesh, progress=False)
+    history = {
+        name: values[np.isfinite(values)].tolist()
+        for name, values in model.history.items()
+        if name in {term.name for term in F.TERMS}
+    }
+    fused = model.get_latent_representation(fused=True)[::23].tolist()
+    return {"history": history, "fused": fused, "clusters": model.labels.tolist()}
+
+
+def few():
+    """Return the largest difference that eight devices make to a step of five cells."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5, 4))
+    config = scs.Config.from_dict(
+        {"network": {"n_latent": 3}, "fusion": {"global_attention": True}}
+    )
+    method = F.siameseclu(2, config=config)
+    losses = []
+    for mesh in (None, scs.cell_mesh()):
+        data = F.cell_data(x, None, np.array([[1], [2], [3], [4], [0]]), n_rows=16)
+        state = spread_state(method.init(jax.random.key(0), data), mesh)
+        cells = spread_data(data, mesh)
+        z = method.embed(state, cells)
+        state = method.start_clustering(state, cells, z, on_host(z)[:2], np.ones(2))
+        state = method.start_stage(state, "train")
+        state, info = method.fit(state, cells, n_steps=3)
+        losses.append([*np.asarray(info.loss), *on_host(fitted_to(state, data).plan.target)[0]])
+    return float(np.max(np.abs(np.subtract(*losses)) / np.abs(losses[0])))
+
+
+def main(words):
+    if len(words) > 1:
+        jax.distributed.initialize(words[1], 2, int(words[2]))
+        found = {str(jax.device_count()): fit(scs.cell_mesh())}
+    else:
+        found = {str(n): fit(scs.cell_mesh(n)) for n in (1, 8, 3)} | {"plain": fit(None)}
+        found["few"] = few()
+    sys.stdout.write(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

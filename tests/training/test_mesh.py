@@ -1,0 +1,82 @@
+"""Cells over several devices and processes give what one device gives."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import scsiameseclu_jax as scs
+from scsiameseclu_jax.training.mesh import rows_over
+
+SCRIPT = Path(__file__).with_name("several_devices.py")
+
+
+def start(*words, devices):
+    """Start the script with so many CPU devices."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, str(SCRIPT), *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=env, text=True, **pipes)
+
+
+def result(process):
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err[-3000:]
+    return json.loads(out.splitlines()[-1])
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def check(one, other):
+    """Compare every loss term of 20 steps, the embedding and the clusters."""
+    for name, values in one["history"].items():
+        np.testing.assert_allclose(other["history"][name], values, rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(other["fused"], one["fused"], atol=1e-4)
+    assert other["clusters"] == one["clusters"]
+
+
+def test_eight_devices_and_two_processes_are_one_device():
+    port = free_port()
+    alone = start("fit", devices=8)
+    pair = [start("fit", f"127.0.0.1:{port}", i, devices=2) for i in range(2)]
+    found = result(alone)
+    plain = found["plain"]
+    # terms that have values only
+    assert {"zinb", "clustering", "cell_correlation_graph", "adjacency"} <= plain["history"].keys()
+    assert len(plain["history"]["zinb"]) == 20
+    for name in ("1", "8", "3"):  # with 3 the last device has padding only in part
+        check(plain, found[name])
+    assert found["few"] < 1e-5  # fewer cells than devices
+    for process in pair:
+        check(plain, result(process)["4"])
+
+
+def test_mesh_is_checked(blobs):
+    wide = jax.make_mesh((1, 1), ("a", "b"))
+    model = scs.SiameseClu(3)
+    with pytest.raises(ValueError, match="mesh of one axis"):
+        model.fit(blobs, mesh=wide, progress=False)
+    with pytest.raises(TypeError, match=r"jax\.sharding\.Mesh, found int"):
+        model.fit(blobs, mesh=4, progress=False)
+    with pytest.raises(ValueError, match="Expected 1 to 1 devices, found 2"):
+        scs.cell_mesh(2)
+
+
+@pytest.mark.parametrize(("devices", "rows"), [(1, 704), (8, 704), (3, 708), (64, 768)])
+def test_rows_are_split_evenly(devices, rows):
+    class Mesh:
+        size = devices
+
+    assert rows_over(Mesh(), 704) == rows
+    assert rows % (2 * devices) == 0 and rows_over(None, 704) == 704
