@@ -198,16 +198,15 @@ def questions(args: argparse.Namespace) -> None:
     print(f"wrote {args.out} (questions: {len(table)})")
 
 
-def doctor(args: argparse.Namespace) -> None:
-    """Print what the machine has and lacks; fail where a stage computes wrongly."""
+def doctor(args: argparse.Namespace) -> int:
+    """Print what the machine has and lacks; return 1 where a stage computes wrongly."""
     keep_programs(None)
     found = scs.doctor(test=not args.no_test)
     if args.json:
         print(json.dumps(found, indent=1))
     else:
         print("\n".join(_doctor_lines(found)))
-    if not found["ok"]:
-        raise RuntimeError(found["advice"][-1])
+    return 0 if found["ok"] else 1
 
 
 def _doctor_lines(found: dict[str, Any]) -> Iterator[str]:
@@ -230,8 +229,8 @@ def _doctor_lines(found: dict[str, Any]) -> Iterator[str]:
     yield from (f"{'' if i else 'versions':<10}{line}" for i, line in enumerate(lines))
     for name, stage in found["stages"].items():
         word = "ok" if stage["right"] else "WRONG"
-        told = f"{name}: error {stage['error']:.0e}, {stage['seconds']:.1f} s"
-        yield f"{word:<10}{told}"
+        error = "not finite" if stage["error"] is None else f"{stage['error']:.0e}"
+        yield f"{word:<10}{name}: error {error}, {stage['seconds']:.1f} s"
     for text in found["advice"]:
         lines = textwrap.wrap(text, 69, break_on_hyphens=False)
         yield from (f"{'' if i else 'advice':<10}{line}" for i, line in enumerate(lines))

@@ -81,6 +81,9 @@ def _join(args: argparse.Namespace) -> None:
             f"{args.process_id} and {args.num_processes}."
         )
         raise ValueError(msg)
+    if not args.coordinator.rpartition(":")[2].isdigit() or ":" not in args.coordinator:
+        msg = f"Expected --coordinator to be HOST:PORT or auto, found {args.coordinator!r}."
+        raise ValueError(msg)
     jax.distributed.initialize(
         args.coordinator, args.num_processes, args.process_id, heartbeat_timeout_seconds=_SECONDS
     )
