@@ -37,7 +37,7 @@ from scsiameseclu_jax.training.checkpoint import EVERY, Checkpoint
 from scsiameseclu_jax.training.device import device_data, in_float32
 from scsiameseclu_jax.training.fingerprint import fingerprint
 from scsiameseclu_jax.training.memory import check_memory
-from scsiameseclu_jax.training.mesh import check_mesh
+from scsiameseclu_jax.training.mesh import check_mesh, on_mesh
 from scsiameseclu_jax.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -313,7 +313,10 @@ class SiameseClu:
                 k = estimate.n_clusters
                 logger.info("%d clusters: %s", k, estimate.why)
             method = self._method(k)
-            fit = stages.fit(prepared, method, seed=seed, bar=bar, checkpoint=checkpoint, mesh=mesh)
+            with on_mesh(mesh):
+                fit = stages.fit(
+                    prepared, method, seed=seed, bar=bar, checkpoint=checkpoint, mesh=mesh
+                )
             bar.stage("results")
             self._keep(method, fit, prepared, given, estimate, seed=seed, bar=bar)
         return self

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ import numpy as np
 from jax import Array
 from jax.custom_batching import sequential_vmap
 from jax.custom_derivatives import SymbolicZero
+from jax.sharding import PartitionSpec
 
 _TABLE_WIDTH = 24  # covers a typical cell of a symmetrised 15-neighbour graph
 
@@ -38,14 +40,14 @@ class CellGraph(NamedTuple):
     slots: Array
     """[n + s, w] which edge that is; unused slots point to a padding edge."""
     owners: Array
-    """[s] which cell each of the last s rows belongs to, ascending."""
+    """[s] which cell each of the last s rows belongs to, ascending; :func:`by_device` differs."""
     reverse: Array | None
     """[e] the edge in the other direction; None if new cells are linked one way."""
 
     @property
     def n_rows(self) -> int:
         """Rows of the arrays that the graph is used with, padding included."""
-        return self.neighbors.shape[0] - self.owners.shape[0]
+        return self.neighbors.shape[0] - self.owners.size
 
     @property
     def weights(self) -> Array:
@@ -191,6 +193,43 @@ def cell_graph(
 
 def _up_to(size: int, step: int) -> int:
     return -(-size // step) * step
+
+
+def by_device(graph: CellGraph, n_devices: int) -> CellGraph:
+    """Lay out the table so that each device has the rows of its own cells, those of hubs, too.
+
+    Parameters
+    ----------
+    graph
+        From :func:`cell_graph`, on the host; its rows divide evenly.
+    n_devices
+        Devices, each with a block of cells.
+
+    Returns
+    -------
+    The table as [devices x (n / devices + s)] rows, and owners [devices, s], counted from each
+    device's first cell. Works inside ``jax.set_mesh`` of a mesh of one axis with as many devices.
+    """
+    n, unused = graph.n_rows, graph.weights.shape[0] - 1
+    n_own = n // n_devices
+    neighbors, slots, owners = map(np.asarray, (graph.neighbors, graph.slots, graph.owners))
+    used = np.flatnonzero((slots[n:] != unused).any(axis=1))
+    device = owners[used] // n_own
+    rank = np.arange(len(used)) - np.searchsorted(device, device, side="left")
+    step = -(-len(owners) // n_devices)
+    n_further = _up_to(max(step, int(rank.max(initial=-1)) + 1), step)
+
+    def blocks(table: np.ndarray, unused: int) -> Array:
+        further = np.full((n_devices, n_further, table.shape[1]), unused, table.dtype)
+        further[device, rank] = table[n:][used]
+        own = table[:n].reshape(n_devices, n_own, -1)
+        return jnp.asarray(np.concatenate([own, further], axis=1).reshape(-1, table.shape[1]))
+
+    local = np.full((n_devices, n_further), n_own - 1, owners.dtype)
+    local[device, rank] = owners[used] - n_own * device
+    return graph._replace(
+        neighbors=blocks(neighbors, 0), slots=blocks(slots, unused), owners=jnp.asarray(local)
+    )
 
 
 def link_new_cells(graph: CellGraph, neighbors: Array, weights: Array) -> CellGraph:
@@ -349,25 +388,43 @@ _propagate.defvjp(_propagate_forward, _propagate_backward, symbolic_zeros=True)
 
 def _product(graph: CellGraph, weights: Array) -> Callable[[Array], Array]:
     """Return ``h -> A h`` of weights [e], with what does not depend on h computed once."""
-    n = graph.n_rows
-    table = weights[graph.slots]
-    entries, neighbors = table[:n], graph.neighbors[:n]
+    if graph.owners.ndim == 1:
+        return _sums(weights[graph.slots], graph.neighbors, graph.owners)
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        msg = "Expected `jax.set_mesh(mesh)` around what is done with a graph of several devices."
+        raise ValueError(msg)
+    (axis,) = mesh.axis_names
+    rows, each = PartitionSpec(axis), partial(jax.shard_map, out_specs=PartitionSpec(axis))
+    look_up = each(lambda weights, slots: weights[slots], in_specs=(PartitionSpec(), rows))
+    table = look_up(weights, graph.slots)
+
+    @partial(each, in_specs=rows, check_vma=False)
+    def own(table: Array, neighbors: Array, owners: Array, h: Array) -> Array:
+        # all that devices send each other: sums are of each device's own cells
+        return _sums(table, neighbors, owners[0])(jax.lax.all_gather(h, axis, tiled=True))
+
+    return partial(own, table, graph.neighbors, graph.owners)
+
+
+def _sums(table: Array, neighbors: Array, owners: Array) -> Callable[[Array], Array]:
+    """Return what sums the rows of h that the table names, with its weights, for each cell."""
+    n = table.shape[0] - owners.shape[0]
+    entries, first = table[:n], neighbors[:n]
     # of hubs, few: a loop, for which less is compiled
-    columns = table[n:].T[:, :, None], graph.neighbors[n:].T
+    columns = table[n:].T[:, :, None], neighbors[n:].T
 
     def gathers(h: Array) -> Array:
         # unrolled, all gathers of a row are fused into one pass
-        total = entries[:, :1] * h[neighbors[:, 0]]
+        total = entries[:, :1] * h[first[:, 0]]
         for column in range(1, table.shape[1]):
-            total += entries[:, column, None] * h[neighbors[:, column]]
+            total += entries[:, column, None] * h[first[:, column]]
 
         def more(sum_: Array, column: tuple[Array, Array]) -> tuple[Array, None]:
             return sum_ + column[0] * h[column[1]], None
 
-        further, _ = jax.lax.scan(
-            more, jnp.zeros((len(graph.owners), h.shape[1]), h.dtype), columns
-        )
-        return total + jraph.segment_sum(further, graph.owners, n, indices_are_sorted=True)
+        further, _ = jax.lax.scan(more, jnp.zeros((len(owners), h.shape[1]), h.dtype), columns)
+        return total + jraph.segment_sum(further, owners, n, indices_are_sorted=True)
 
     return gathers
 

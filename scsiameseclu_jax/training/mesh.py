@@ -1,14 +1,16 @@
 """Cells over several devices and hosts: where each array lies. Nothing else moves data.
 
 Arrays of cells, edges and table rows are split over the devices of a mesh of one axis; parameters
-and settings are on each. The compiler puts in what has to be exchanged: sums of K and d x d numbers
-for losses, Gram matrices and Sinkhorn, and the rows of the embedding where neighbours are gathered.
+and settings are on each. Propagation over the graph gathers all rows on each device once
+(:func:`scsiameseclu_jax.functional.propagate`); the compiler puts in what else has to be exchanged:
+sums of K and d x d numbers for losses, Gram matrices and Sinkhorn, blocks of rows for all pairs.
 On a mesh of one device a program is what it is without.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -18,6 +20,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import scsiameseclu_jax.functional as F
+from scsiameseclu_jax.functional.graph import by_device
 
 
 def cell_mesh(n_devices: int | None = None) -> Mesh:
@@ -66,6 +69,11 @@ def check_mesh(mesh: Any) -> None:
         raise ValueError(msg)
 
 
+def on_mesh(mesh: Mesh | None) -> AbstractContextManager[Any]:
+    """Return the context in which data of a mesh is worked on."""
+    return nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
 def rows_over(mesh: Mesh | None, n_rows: int) -> int:
     """Return how many rows to pad to, so that all arrays of cells can be split evenly."""
     if mesh is None:
@@ -79,6 +87,8 @@ def spread_data(data: F.CellData, mesh: Mesh | None) -> F.CellData:
     if mesh is None:
         return data
     split, whole = _putters(mesh)
+    if mesh.size > 1:
+        data = data._replace(graph=by_device(data.graph, mesh.size))
     return F.CellData(
         features=split(data.features),
         counts=split(data.counts),
