@@ -31,9 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         signals.install()
         _prepare_streams()
     try:
-        from scsiameseclu_jax.cli import parser
+        from scsiameseclu_jax.cli import devices, parser
 
-        return parser.main(argv)
+        code = parser.main(argv)
+        if argv is None and code in (1, 2):
+            devices.leave_at_once(code)
+        return code
     finally:
         if argv is None:
             _flush()
