@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.records import save
 
 OUT = Path(__file__).resolve().parent / "results" / "collectives.json"
-CELLS = 4096
+CELLS = 2048
 N_CLUSTERS, N_FEATURES, N_GENES = 10, 50, 256
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f64": 8, "s64": 8}
 KINDS = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
@@ -92,7 +92,7 @@ def step_program(names: list[str], n_devices: int, n_cells: int) -> str:
     import scsiameseclu_jax as scs
     import scsiameseclu_jax.functional as F
     from scsiameseclu_jax.functional.training import _step
-    from scsiameseclu_jax.training.mesh import spread_data, spread_state
+    from scsiameseclu_jax.training.mesh import on_mesh, spread_data, spread_state
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(n_cells, N_FEATURES))
@@ -106,11 +106,11 @@ def step_program(names: list[str], n_devices: int, n_cells: int) -> str:
     state = method.start_stage(method.init(jax.random.key(0), data), "train")
     mesh = scs.cell_mesh(n_devices)
     cells, state = spread_data(data, mesh), spread_state(state, mesh)
-    return _step.lower(method, state, cells, stage="train").compile().as_text()
+    with on_mesh(mesh):
+        return _step.lower(method, state, cells, stage="train").compile().as_text()
 
 
 def main() -> None:
-    import scsiameseclu_jax as scs
     import scsiameseclu_jax.functional as F
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -118,23 +118,14 @@ def main() -> None:
     parser.add_argument("--terms", nargs="+")
     parser.add_argument("--devices", nargs="+", type=int, default=[8])
     args = parser.parse_args()
-    runs: list[dict[str, Any]] = []
-    default = [t.name for t in F.siameseclu(N_CLUSTERS, config=scs.Config()).terms]
-    print(default, [t.name for t in F.TERMS])
     for name in args.terms or [t.name for t in F.TERMS]:
         for p in args.devices:
             a, b = (received(step_program([name], p, n), p) for n in (CELLS, 2 * CELLS))
             kinds = sorted(a.keys() | b.keys())
-            per = {k: (b.get(k, 0) - a.get(k, 0)) / CELLS / 4 / ((p - 1) / p) for k in kinds}
-            print(
-                name,
-                p,
-                "floats per cell",
-                {k: round(v, 2) for k, v in per.items()},
-                "const kB",
-                {k: round((2 * a.get(k, 0) - b.get(k, 0)) / 1e3, 1) for k in kinds},
-                flush=True,
-            )
+            share = CELLS * 4 * (p - 1) / p
+            slope = {k: round((b.get(k, 0) - a.get(k, 0)) / share, 2) for k in kinds}
+            constant = {k: round((2 * a.get(k, 0) - b.get(k, 0)) / 1e3, 1) for k in kinds}
+            print(name, p, slope, constant, flush=True)
 
 
 if __name__ == "__main__":

@@ -463,6 +463,7 @@ class SiameseClu:
         *,
         n_resamples: int = 10,
         rng: int | np.random.Generator = 0,
+        mesh: Mesh | None = None,
         progress: bool | None = None,
     ) -> Self:
         """Measure how stable the clusters are, and calibrate their confidence by that.
@@ -479,6 +480,8 @@ class SiameseClu:
             How many, at least two.
         rng
             Seed, or a generator that the seed is drawn from.
+        mesh
+            Devices, of which each of this process's makes one refit at a time.
         progress
             As in :meth:`fit`, of each refit.
 
@@ -499,6 +502,12 @@ class SiameseClu:
         known = {name: self.manifest["input"].get(name) for name in constraints.OPTIONS}
         constraints.find_constraints(adata, **known)
 
+        if mesh is not None:
+            check_mesh(mesh)
+        devices = [] if mesh is None else list(mesh.local_devices)
+        if len(devices) > 1:
+            progress = False  # several bars at once cannot be read
+
         def again(part: AnnData, seed: int) -> SiameseClu:
             config = stability.refit_config(self.config)
             other = SiameseClu(k, config=config, **self._choices)
@@ -507,7 +516,9 @@ class SiameseClu:
 
         key, layer = given.get("batch_key"), given["layer"]
         batch = None if key is None else read_batches(adata, key)[0]
-        refits = stability.refit(adata, n_resamples, again, layer=layer, batch=batch, seed=seed)
+        refits = stability.refit(
+            adata, n_resamples, again, layer=layer, batch=batch, seed=seed, devices=devices
+        )
         found, calibration = stability.compare(self.proba, self._result("votes"), refits)
         self._results |= {"stability": found, "calibration": calibration}
         done = {"n_resamples": int(n_resamples), "confidence": "calibrated by refits, too"}

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 from anndata import AnnData
 
@@ -74,6 +77,7 @@ def refit(
     layer: str | None,
     batch: np.ndarray | None = None,
     seed: int,
+    devices: Sequence[jax.Device] = (),
 ) -> np.ndarray:
     """Fit 80 % of the cells at a time and predict the others; return clusters [r, n].
 
@@ -91,10 +95,12 @@ def refit(
         [n] batch of each cell, if there are several: at least 80 % of each are fitted.
     seed
         Of which cells are left out, and of the fits.
+    devices
+        Each has a fit of its own at a time; jax's default device, if there are none.
     """
     n = adata.n_obs
-    clusters = np.empty((n_resamples, n), int)
-    for i in range(n_resamples):
+
+    def one(i: int) -> np.ndarray:
         rng = np.random.default_rng([seed, i])
         order = rng.permutation(n)
         kept = np.zeros(n, bool)
@@ -106,11 +112,29 @@ def refit(
                 kept[members[: math.ceil(_SHARE * len(members))]] = True
         seen, unseen = np.flatnonzero(kept), np.flatnonzero(~kept)
         model = fit(in_memory(adata[seen]), int(rng.integers(2**31)))
-        clusters[i, seen] = model.labels
+        clusters = np.empty(n, int)
+        clusters[seen] = model.labels
         if len(unseen):
-            clusters[i, unseen] = model.predict(in_memory(adata[unseen]), layer=layer).labels
+            clusters[unseen] = model.predict(in_memory(adata[unseen]), layer=layer).labels
         logger.info("refit %d of %d done", i + 1, n_resamples)
-    return clusters
+        return clusters
+
+    if len(devices) < 2:
+        return np.stack([one(i) for i in range(n_resamples)])
+    free = SimpleQueue[jax.Device]()
+    for device in devices:
+        free.put(device)
+
+    def on_a_free_device(i: int) -> np.ndarray:
+        device = free.get()
+        try:
+            with jax.default_device(device):
+                return one(i)
+        finally:
+            free.put(device)
+
+    with ThreadPoolExecutor(len(devices)) as pool:
+        return np.stack(list(pool.map(on_a_free_device, range(n_resamples))))
 
 
 def refit_config(config: Config) -> Config:

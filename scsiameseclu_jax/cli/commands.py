@@ -320,7 +320,8 @@ def _fit_model(
     if args.resamples:
         progress = False if args.quiet else None
         with rest.part():
-            model.assess(adata, n_resamples=args.resamples, rng=args.seed, progress=progress)
+            options = {"rng": args.seed, "mesh": args.mesh, "progress": progress}
+            model.assess(adata, n_resamples=args.resamples, **options)
     return model, time.perf_counter() - started
 
 

@@ -35,6 +35,8 @@ from scsiameseclu_jax.training.checkpoint import EVERY
 if TYPE_CHECKING:
     import os
 
+    from jax.sharding import Mesh
+
 logger = logging.getLogger(__name__)
 
 
@@ -55,6 +57,7 @@ def siameseclu(
     rng: int | np.random.Generator = 0,
     key_added: str = "siameseclu",
     config: Config | None = None,
+    mesh: Mesh | None = None,
     copy: bool = False,
     progress: bool | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -103,6 +106,9 @@ def siameseclu(
         ``"siameseclu_R"``.
     config
         All other settings.
+    mesh
+        Devices to split the cells over, and refits, from :func:`scsiameseclu_jax.cell_mesh`; see
+        :meth:`scsiameseclu_jax.SiameseClu.fit`.
     copy
         Return a changed copy and leave `adata` as it is.
     progress, checkpoint_dir, every
@@ -176,11 +182,12 @@ def siameseclu(
             if is_fitted(cells, key_added, n_clusters, model.config, rng, asked):
                 return answer(adata, answers, key=key_added, keep=False, copy=copy)
     options |= {"checkpoint_dir": checkpoint_dir, "every": every}
-    model.fit(cells, layer=layer, **options, rng=rng, progress=progress)
+    model.fit(cells, layer=layer, **options, rng=rng, mesh=mesh, progress=progress)
     if answers is not None:
         model.answer(cells, answers)
     if n_resamples:
-        model.assess(cells, n_resamples=n_resamples, rng=model.manifest["seed"], progress=progress)
+        words = {"rng": model.manifest["seed"], "mesh": mesh, "progress": progress}
+        model.assess(cells, n_resamples=n_resamples, **words)
     return write_clusters(
         adata,
         model,

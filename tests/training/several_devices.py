@@ -87,6 +87,41 @@ def few():
     return float(np.max(np.abs(np.subtract(*losses)) / np.abs(losses[0])))
 
 
+def refits():
+    """Return what refits say, made one by one and on several devices at once."""
+    adata = scs.datasets.simulate(n_cells=120, n_genes=60, n_clusters=3, rng=0)
+    model = scs.SiameseClu(3, config=scs.Config.fast()).fit(adata, progress=False)
+    found = []
+    for mesh in (None, scs.cell_mesh(2)):
+        model.assess(adata, n_resamples=3, mesh=mesh, progress=False)
+        found.append([model.confidence.tolist(), model.stability.agreement.tolist()])
+    return found
+
+
+def seeds():
+    """Return the last losses of four seeds, one after the other and over four devices."""
+    x = np.random.default_rng(0).normal(size=(40, 6))
+    near = np.argsort(((x[:, None] - x) ** 2).sum(axis=2), axis=1, kind="stable")[:, 1:4]
+    values = {"network": {"n_latent": 4}, "augmentation": {"feature_noise": 0.1}}
+    method = F.siameseclu(2, config=scs.Config.from_dict(values))
+    data = F.cell_data(x, None, near)
+    state = method.init(jax.random.key(0), data)
+    z = method.embed(state, data)
+    state = method.start_clustering(state, data, z, np.asarray(z)[:2], np.ones(2))
+    state = method.start_stage(state, "train")
+
+    def run(seed):
+        return method.fit(state._replace(key=jax.random.key(seed)), data, n_steps=3)[1].loss[-1]
+
+    split = jax.P("seeds")
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("seeds",))
+    spread = jax.shard_map(
+        jax.vmap(run), mesh=mesh, in_specs=split, out_specs=split, check_vma=False
+    )
+    all_ = jax.numpy.arange(4)
+    return [[float(run(seed)) for seed in all_], jax.jit(spread)(all_).tolist()]
+
+
 def main(words):
     run = {"fit": fit, "steps": steps}[words[0]]
     if len(words) > 1:
@@ -94,7 +129,7 @@ def main(words):
         found = {str(jax.device_count()): run(scs.cell_mesh())}
     elif run is fit:
         found = {str(n): fit(scs.cell_mesh(n)) for n in (1, 8, 3)} | {"plain": fit(None)}
-        found["few"] = few()
+        found |= {"few": few(), "refits": refits(), "seeds": seeds()}
     else:
         found = {"8": steps(scs.cell_mesh()), "plain": steps(None)}
     sys.stdout.write(json.dumps(found))

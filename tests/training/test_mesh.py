@@ -74,6 +74,11 @@ def test_a_fit_on_several_devices_and_processes_is_one_on_one_device():
     for name in ("1", "8", "3"):  # of 3 the last has few cells
         check(plain, found[name])
     assert found["few"] < 1e-5  # fewer cells than devices
+    one_by_one, at_once = found["refits"]
+    assert at_once == one_by_one
+    one_by_one, at_once = found["seeds"]
+    np.testing.assert_allclose(at_once, one_by_one, rtol=1e-6)
+    assert len(set(one_by_one)) == 4
     for process in pair:
         check(plain, result(process)["4"])
 
