@@ -9,6 +9,7 @@ On a mesh of one device a program is what it is without.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -183,6 +184,29 @@ def agreed(array: np.ndarray, mesh: Mesh | None) -> np.ndarray:
     if mesh is None or jax.process_count() == 1:
         return array
     return np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
+def check_agreed(mesh: Mesh | None, **parts: Any) -> None:
+    """Check that all processes are about to do the same.
+
+    Raises
+    ------
+    ValueError
+        If they are not, naming the parts.
+    """
+    if mesh is None or jax.process_count() == 1:
+        return
+    marks = [zlib.crc32(repr(part).encode()) for part in parts.values()]
+    found = multihost_utils.process_allgather(np.array(marks, np.uint32))
+    differ = [
+        name for name, same in zip(parts, (found == found[0]).all(axis=0), strict=True) if not same
+    ]
+    if differ:
+        msg = (
+            f"Expected the same {', '.join(differ)} in all {jax.process_count()} processes, found "
+            "others; start each with the same file, options and checkpoint."
+        )
+        raise ValueError(msg)
 
 
 def _whole(array: Any) -> Any:

@@ -28,7 +28,14 @@ from scsiameseclu_jax.training.device import (
     give_back_memory,
     in_float32,
 )
-from scsiameseclu_jax.training.mesh import agreed, cut, fitted_to, on_host, spread_state
+from scsiameseclu_jax.training.mesh import (
+    agreed,
+    check_agreed,
+    cut,
+    fitted_to,
+    on_host,
+    spread_state,
+)
 from scsiameseclu_jax.training.minibatches import MiniBatches
 from scsiameseclu_jax.training.progress import Progress
 
@@ -112,6 +119,13 @@ class _Run:
         checkpoint: Checkpoint | None = None,
         mesh: Mesh | None = None,
     ) -> None:
+        saved = Saved() if checkpoint is None else checkpoint.saved
+        check_agreed(
+            mesh,
+            cells=(prepared.features.shape, len(prepared.senders)),
+            settings=(method.n_clusters, method.config.fingerprint(), seed),
+            checkpoint=(saved.stage, saved.done),
+        )
         self.source: _Whole | MiniBatches
         if isinstance(prepared.counts, Selected) and not method.config.training.sees_counts():
             prepared = prepared.without_counts()  # which would have to be read
@@ -124,7 +138,6 @@ class _Run:
         self._mesh = mesh
         self.initial = spread_state(self.source.init(jax.random.key(seed)), mesh)
         self.checkpoint = checkpoint
-        saved = Saved() if checkpoint is None else checkpoint.saved
         self.saved = None if saved.stage is None else saved  # until it is taken up
         self.rows, self.kept = list(saved.rows), list(saved.kept)
         self.diverged: dict[str, Any] = dict(saved.diverged)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax.training.mesh import rows_over
+from scsiameseclu_jax.training import mesh as meshes
+from scsiameseclu_jax.training.mesh import check_agreed, rows_over
 
 SCRIPT = Path(__file__).with_name("several_devices.py")
 
@@ -102,3 +103,17 @@ def test_rows_are_split_evenly(devices, rows):
 
     assert rows_over(Mesh(), 704) == rows
     assert rows % (2 * devices) == 0 and rows_over(None, 704) == 704
+
+
+def test_processes_that_do_not_do_the_same_are_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    others = {"cells": (5, 3), "settings": 1}
+    monkeypatch.setattr(
+        meshes.multihost_utils,
+        "process_allgather",
+        lambda own: np.stack([own, [meshes.zlib.crc32(repr(v).encode()) for v in others.values()]]),
+    )
+    check_agreed(scs.cell_mesh(), cells=(5, 3), settings=1)
+    check_agreed(None, cells=(5, 4), settings=2)
+    with pytest.raises(ValueError, match="Expected the same settings in all 2 processes"):
+        check_agreed(scs.cell_mesh(), cells=(5, 3), settings=2)
