@@ -14,6 +14,7 @@ from scsiameseclu_jax.files import PAGES, check_output, write_text
 from scsiameseclu_jax.reporting import (
     certainty,
     clusters,
+    explorer,
     genes,
     known,
     questions,
@@ -78,7 +79,7 @@ def report(
     logger.info("report of %d clusters of %d cells", result.n_clusters, adata.n_obs)
     sections = [
         run.warnings(result),
-        clusters.clusters(result),
+        clusters.clusters(result, labels),
         clusters.number(result),
         certainty.confidence(result),
         certainty.stability(result),
@@ -101,5 +102,6 @@ def report(
         clusters.key_figures(result),
         [section for section in sections if section is not None],
         f"Made by {made_by}. One file, complete: it loads nothing from anywhere.",
+        code=explorer.code(),
     )
     write_text(path, text)

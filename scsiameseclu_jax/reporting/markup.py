@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
@@ -141,6 +144,39 @@ def bar(share: float, text: str) -> Html:
     return tag("span", tag("span", filled, class_="bar", aria_hidden="true"), text, class_="barred")
 
 
+def script(text: str) -> Html:
+    """Return a script that is the package's own, never input."""
+    return Html(f"<script>{text}</script>")
+
+
+def script_data(values: object, name: str) -> Html:
+    r"""Return what a script reads from the element of that id, whatever names are in it.
+
+    Examples
+    --------
+    >>> script_data(["</script>"], "data")
+    '<script type="application/json" id="data">["\\u003c/script\\u003e"]</script>'
+    """
+    text = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    for letter in "<>&":  # which end the element, or begin a comment
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return Html(f'<script type="application/json" id="{escape(name)}">{text}</script>')
+
+
+def _rules(code: str) -> str:
+    """Return what a browser is to allow: that script alone, and nothing from anywhere else."""
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    allowed = {
+        "default-src": "'none'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "img-src": "data:",
+        "script-src": f"'sha256-{digest}'",
+        "style-src": "'unsafe-inline'",
+    }
+    return "; ".join(f"{name} {value}" for name, value in allowed.items())
+
+
 def count(value: float) -> str:
     """Return a whole number, or a dash.
 
@@ -172,7 +208,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share else "0 %"
 
 
-def page(title: str, about: str, figures: Html, sections: Sequence[Section], foot: str) -> str:
+def page(
+    title: str, about: str, figures: Html, sections: Sequence[Section], foot: str, *, code: str
+) -> str:
     """Return the whole page: head, contents, sections, foot.
 
     Parameters
@@ -187,6 +225,8 @@ def page(title: str, about: str, figures: Html, sections: Sequence[Section], foo
         All others, in their order.
     foot
         What the page was made by.
+    code
+        The only script that may run.
     """
     style = Html(files("scsiameseclu_jax.reporting").joinpath("style.css").read_text("utf-8"))
     links = [tag("li", tag("a", part.title, href=f"#{part.name}")) for part in sections]
@@ -203,6 +243,7 @@ def page(title: str, about: str, figures: Html, sections: Sequence[Section], foo
     head = join(
         [
             tag("meta", charset="utf-8"),
+            tag("meta", http_equiv="Content-Security-Policy", content=_rules(code)),
             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
             tag("meta", name="color-scheme", content="light dark"),
             tag("title", title),
