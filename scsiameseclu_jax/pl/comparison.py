@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.pl.cells import MISSING, SHORT, palette
+from scsiameseclu_jax.pl.cells import SHORT
+from scsiameseclu_jax.pl.colors import MISSING, palette
 from scsiameseclu_jax.pl.evidence import axes
 from scsiameseclu_jax.pl.flows import Flows, arrange
 from scsiameseclu_jax.preprocessing.expression import groups
@@ -89,7 +90,7 @@ def sankey(
         side = "left" if column == 0 else "right" if column == len(names) - 1 else "middle"
         _name_nodes(ax, flows, column, own, side, _LINE / max(height, 1e-3))
     ax.set_xlim(-0.02, len(tables) + _NODE + 0.02)
-    ax.set_ylim(1.0, 0.0)
+    ax.set_ylim(1.004, -0.004)  # the lines around the outermost, too
     ax.set_xticks(np.arange(len(names)) + _NODE / 2, columns)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
@@ -147,7 +148,7 @@ def cluster_types(
     if ax is None:
         width = 2.0 + _CELL * len(types) + 0.07 * max(map(len, clusters))
         height = 1.0 + _CELL * len(clusters) + 0.07 * max(map(len, types))
-        ax = axes((width, height))
+        ax = axes((max(width, 3.4), max(height, 2.6)))
     image = ax.imshow(shares, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     ax.figure.colorbar(image, ax=ax, label="share of the cluster", shrink=0.6, aspect=25)
     for (row, column), share in np.ndenumerate(shares):

@@ -12,7 +12,6 @@ from scsiameseclu_jax.checks import sorted_names
 from scsiameseclu_jax.pl.cells import (
     LEGEND_ROWS,
     MANY,
-    MISSING,
     SHORT,
     coordinates,
     legend_width,
@@ -20,6 +19,7 @@ from scsiameseclu_jax.pl.cells import (
     places,
     span_of,
 )
+from scsiameseclu_jax.pl.colors import MISSING
 from scsiameseclu_jax.pl.evidence import axes
 from scsiameseclu_jax.preprocessing.expression import groups, log_expression
 from scsiameseclu_jax.tl.ties import tied

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from scsiameseclu_jax.checks import sorted_names
 from scsiameseclu_jax.partition.tree import Tree, leaf_clusters
-from scsiameseclu_jax.pl.cells import palette
+from scsiameseclu_jax.pl.colors import palette
 from scsiameseclu_jax.pl.evidence import axes
 from scsiameseclu_jax.preprocessing.expression import groups
 

@@ -82,12 +82,12 @@
     ink.textBaseline = "middle";
     ink.lineJoin = "round";
     ink.font = `bold ${field && field.marks.length > 15 ? 11 : 14}px system-ui, sans-serif`;
-    for (const [code, [u, v, text]] of (field ? field.marks : []).entries()) {
+    for (const [code, [u, v, text, above]] of (field ? field.marks : []).entries()) {
       if (only !== NONE && only !== code) continue;
       for (const how of ["stroke", "fill"]) {
         ink[`${how}Style`] = how === "fill" ? "#000" : "#fff";
         ink.lineWidth = 3.5;
-        ink[`${how}Text`](text, across(u), down(v));
+        ink[`${how}Text`](text, across(u), down(v) - (above ? 6 + radius : 0));
       }
     }
     paint();

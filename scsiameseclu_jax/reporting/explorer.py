@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from scsiameseclu_jax.checks import names_in
-from scsiameseclu_jax.pl.cells import MISSING, SHORT, coordinates, letters, palette, places
+from scsiameseclu_jax.pl.cells import SHORT, coordinates, covered, letters, places
+from scsiameseclu_jax.pl.colors import MISSING, palette
 from scsiameseclu_jax.reporting.markup import (
     Html,
     count,
@@ -161,8 +162,10 @@ def _field(
     codes, names = categories.codes.to_numpy(), [str(name) for name in categories.categories]
     shown = palette(len(names)) if colors is None else [colors[name] for name in names]
     marks = names if max(map(len, names), default=0) <= SHORT else letters(len(names))
-    where = [point.round(4).tolist() for point in places(points, codes, len(names))]
-    written = [[*point, mark] for point, mark in zip(where, marks, strict=True)]
+    where = places(points, codes, len(names))
+    above = covered(points, codes, where).tolist()
+    at = [point.round(4).tolist() for point in where]
+    written = [[*point, mark, up] for point, mark, up in zip(at, marks, above, strict=True)]
     if (codes < 0).any():
         codes = np.where(codes < 0, len(names), codes)
         names, shown = [*names, "missing"], [*shown, MISSING]

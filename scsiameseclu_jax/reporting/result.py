@@ -197,7 +197,7 @@ def _counts(adata: AnnData, params: dict) -> tuple[sp.csr_matrix | Blocks | None
 
 def _colors(values: pd.Series, drawn: np.ndarray) -> dict[str, str]:
     """Return the colour of each group, as in plots of the cells that are drawn; grey of others."""
-    from scsiameseclu_jax.pl.cells import MISSING, palette
+    from scsiameseclu_jax.pl.colors import MISSING, palette
 
     shown = list(values[drawn].cat.remove_unused_categories().cat.categories)
     colors = dict(zip(shown, palette(len(shown)), strict=True))

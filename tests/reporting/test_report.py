@@ -12,7 +12,7 @@ import pytest
 from anndata import AnnData
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax.pl.cells import MISSING, palette
+from scsiameseclu_jax.pl.colors import MISSING, palette
 from scsiameseclu_jax.preprocessing import expression
 from scsiameseclu_jax.preprocessing.normalization import logarithm
 from scsiameseclu_jax.reporting import explorer, figures, result
@@ -422,7 +422,7 @@ def test_what_the_map_is_given():
     assert (cluster["names"], cluster["colors"]) == (["0", "1", "Unassigned"], palette(3))
     codes = adata.obs["siameseclu"].cat.codes.to_numpy()[order]
     np.testing.assert_array_equal(numbers(cluster["codes"], np.uint8), codes)
-    assert [mark for *_, mark in cluster["marks"]] == ["A", "B", "C"]  # a name is long
+    assert [mark for _, _, mark, _ in cluster["marks"]] == ["A", "B", "C"]  # a name is long
     assert (annotation["names"], annotation["colors"][-1]) == (["B", "missing"], MISSING)
     assert len(annotation["marks"]) == 1
     assert known["title"] == "cell_type"

@@ -8,7 +8,7 @@ import pytest
 from anndata import AnnData
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax.pl.cells import palette
+from scsiameseclu_jax.pl.colors import palette
 from tests.browser import PROGRAM, Browser
 from tests.reports import assessed, clustered, marked, typed
 
