@@ -14,7 +14,6 @@ from scsiameseclu_jax.files import PAGES, check_output, write_text
 from scsiameseclu_jax.reporting import (
     certainty,
     clusters,
-    explorer,
     genes,
     known,
     questions,
@@ -102,6 +101,5 @@ def report(
         clusters.key_figures(result),
         [section for section in sections if section is not None],
         f"Made by {made_by}. One file, complete: it loads nothing from anywhere.",
-        code=explorer.code(),
     )
     write_text(path, text)

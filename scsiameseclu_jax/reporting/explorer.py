@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,6 @@ from scsiameseclu_jax.reporting.markup import (
     Html,
     count,
     details,
-    join,
-    script,
     script_data,
     small,
     tag,
@@ -37,11 +34,6 @@ _HELP = (
     "By keyboard, on the map: arrow keys go from cell to cell, Page Up and Page Down from cluster "
     "to cluster, Shift and an arrow move the map; + and - zoom, 0 resets, Escape leaves the cell."
 )
-
-
-def code() -> str:
-    """Return the script: the same for all reports."""
-    return files("scsiameseclu_jax.reporting").joinpath("explorer.js").read_text("utf-8")
 
 
 def explored(result: Result, still: Html, caption: str, labels: str | None) -> Html:
@@ -109,7 +101,7 @@ def explored(result: Result, still: Html, caption: str, labels: str | None) -> H
     given = {name: value for name, value in given.items() if name != "n"}
     # The picture is the first child, so that it is what is read where there is no script.
     whole = [tag("div", still, class_="still"), shell, script_data(given, "map-data")]
-    return join([tag("div", *whole, class_="explored"), script(code())])
+    return tag("div", *whole, class_="explored")
 
 
 def contents(result: Result, labels: str | None) -> dict[str, Any]:

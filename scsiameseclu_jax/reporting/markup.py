@@ -144,9 +144,13 @@ def bar(share: float, text: str) -> Html:
     return tag("span", tag("span", filled, class_="bar", aria_hidden="true"), text, class_="barred")
 
 
-def script(text: str) -> Html:
-    """Return a script that is the package's own, never input."""
-    return Html(f"<script>{text}</script>")
+def page_script() -> str:
+    """Return the script of the page, which is the same for all."""
+    return _file("page.js")
+
+
+def _file(name: str) -> str:
+    return files("scsiameseclu_jax.reporting").joinpath(name).read_text("utf-8")
 
 
 def script_data(values: object, name: str) -> Html:
@@ -163,9 +167,9 @@ def script_data(values: object, name: str) -> Html:
     return Html(f'<script type="application/json" id="{escape(name)}">{text}</script>')
 
 
-def _rules(code: str) -> str:
-    """Return what a browser is to allow: that script alone, and nothing from anywhere else."""
-    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+def _rules() -> str:
+    """Return what a browser is to allow: the script alone, and nothing from anywhere else."""
+    digest = base64.b64encode(hashlib.sha256(page_script().encode()).digest()).decode()
     allowed = {
         "default-src": "'none'",
         "base-uri": "'none'",
@@ -208,10 +212,8 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share else "0 %"
 
 
-def page(
-    title: str, about: str, figures: Html, sections: Sequence[Section], foot: str, *, code: str
-) -> str:
-    """Return the whole page: head, contents, sections, foot.
+def page(title: str, about: str, figures: Html, sections: Sequence[Section], foot: str) -> str:
+    """Return the whole page: head, contents, sections, foot, script.
 
     Parameters
     ----------
@@ -225,10 +227,7 @@ def page(
         All others, in their order.
     foot
         What the page was made by.
-    code
-        The only script that may run.
     """
-    style = Html(files("scsiameseclu_jax.reporting").joinpath("style.css").read_text("utf-8"))
     links = [tag("li", tag("a", part.title, href=f"#{part.name}")) for part in sections]
     body = [
         tag(
@@ -243,13 +242,13 @@ def page(
     head = join(
         [
             tag("meta", charset="utf-8"),
-            tag("meta", http_equiv="Content-Security-Policy", content=_rules(code)),
+            tag("meta", http_equiv="Content-Security-Policy", content=_rules()),
             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
             tag("meta", name="color-scheme", content="light dark"),
             tag("title", title),
             # Without one, browsers would ask for an icon.
             Html('<link rel="icon" href="data:,">'),
-            tag("style", style),
+            tag("style", Html(_file("style.css"))),
         ]
     )
     content = join(
@@ -266,6 +265,7 @@ def page(
                 class_="width columns",
             ),
             tag("footer", tag("p", foot, class_="width")),
+            tag("script", Html(page_script())),
         ]
     )
     whole = tag("html", tag("head", head), tag("body", content), lang="en")

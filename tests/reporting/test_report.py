@@ -16,6 +16,7 @@ from scsiameseclu_jax.pl.colors import MISSING, palette
 from scsiameseclu_jax.preprocessing import expression
 from scsiameseclu_jax.preprocessing.normalization import logarithm
 from scsiameseclu_jax.reporting import explorer, figures, result
+from scsiameseclu_jax.reporting.markup import page_script
 from tests.reports import Page, assessed, clustered, marked, typed
 
 HARMFUL = '</script><script>alert("x")</script><!-- & "$\\frac{1}$"'
@@ -117,10 +118,10 @@ def test_only_its_own_script_may_run(page):
     assert data == {"type": "application/json", "id": "map-data"}
     assert own == {}
     (rules,) = (a["content"] for a in page.named("meta") if "http-equiv" in a)
-    digest = base64.b64encode(hashlib.sha256(explorer.code().encode()).digest()).decode()
+    digest = base64.b64encode(hashlib.sha256(page_script().encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}';" in rules
     assert "default-src 'none';" in rules
-    assert not re.search(r"innerHTML|insertAdjacent|document.write|eval|https?:", explorer.code())
+    assert not re.search(r"innerHTML|insertAdjacent|document.write|eval|https?:", page_script())
 
 
 def test_what_the_page_says(page):

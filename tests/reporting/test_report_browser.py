@@ -246,6 +246,13 @@ def test_the_map_by_keyboard(page):
     assert page.evaluate(INK) == whole
 
 
+def test_only_boxes_that_scroll_are_stops_of_the_tab_key(page):
+    found = page.evaluate("""[...document.querySelectorAll(".scroll")].map(
+        b => [b.tabIndex, b.scrollWidth > b.clientWidth || b.scrollHeight > b.clientHeight])""")
+    assert {scrolls for _, scrolls in found} == {True, False}
+    assert all((tab == 0) == scrolls for tab, scrolls in found)
+
+
 def test_colour_by_what_else_is_known(page):
     by = "(i => { const c = document.querySelector('.map-color'); c.value = i;"
     by += "c.dispatchEvent(new Event('change')); })"

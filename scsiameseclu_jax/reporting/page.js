@@ -1,6 +1,16 @@
+"use strict";
+// Boxes that have nothing to scroll are no stops of the Tab key.
+(() => {
+  const watch = new ResizeObserver(entries => {
+    for (const {target: box} of entries) {
+      if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight) box.tabIndex = 0;
+      else if (box !== document.activeElement) box.removeAttribute("tabindex");
+    }
+  });
+  document.querySelectorAll(".scroll").forEach(box => watch.observe(box));
+})();
 // The map of the cells that can be looked into: it replaces the picture of them on a screen, if all
 // goes well. Names are only ever written as text, never as markup.
-"use strict";
 (() => {
   const root = document.getElementById("map");
   if (!root) return;
@@ -55,7 +65,7 @@
     ink.fillStyle = "#fff";
     ink.fillRect(0, 0, width, height);
     if (density) ink.drawImage(density, across(0), down(0), across(1) - across(0), down(1) - down(0));
-    const radius = clamp(150 / Math.sqrt(n), 1.3, 4) * view.zoom ** .3, side = 2 * radius + 2;
+    const radius = clamp(5 * Math.sqrt(width / n), 1.2, 4) * view.zoom ** .3, side = 2 * radius + 2;
     const dot = color => {  // each is painted once and copied
       if (!dots.has(color)) {
         const one = document.createElement("canvas");
@@ -107,9 +117,11 @@
       pen.stroke();
     }
     const {offsetWidth: wide, offsetHeight: tall} = tip;
-    const beside = left + 16 + wide < width ? left + 16 : left - 16 - wide;
-    tip.style.left = `${clamp(beside, 2, Math.max(width - wide - 2, 2))}px`;
-    tip.style.top = `${clamp(top - tall / 2, 2, Math.max(height - tall - 2, 2))}px`;
+    const right = left + 16 + wide < width, leftward = left - 16 - wide > 0;
+    const at = right ? left + 16 : leftward ? left - 16 - wide : left - wide / 2;
+    const below = top + 16 + tall < height ? top + 16 : top - 16 - tall;  // where no side has room
+    tip.style.left = `${clamp(at, 2, Math.max(width - wide - 2, 2))}px`;
+    tip.style.top = `${right || leftward ? clamp(top - tall / 2, 2, Math.max(height - tall - 2, 2)) : below}px`;
   };
   const density = data.density && (() => {
     const {columns, rows, values} = data.density, made = document.createElement("canvas");
