@@ -124,7 +124,7 @@ def cluster(args: argparse.Namespace) -> int:
                 write_whole(args.plot, lambda path: _draw(path, adata, key, args.labels))
         with rest.part():
             found = adata.obs[key]
-            more = {"answers": _answered(model), "rest": rest}
+            more: dict[str, Any] = {"answers": _answered(model), "rest": rest}
             _print_table(adata, found, _why(args), labels, seconds, **more)
     return _code(model)
 
@@ -142,7 +142,7 @@ def fit(args: argparse.Namespace) -> int:
             model.save(args.save, overwrite=args.overwrite)
         with rest.part():
             found = pd.Series(model.labels, index=adata.obs_names)
-            more = {"answers": _answered(model), "rest": rest}
+            more: dict[str, Any] = {"answers": _answered(model), "rest": rest}
             _print_table(adata, found, _why(args), labels, seconds, **more)
     return _code(model)
 

@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax.checks import check_column, sorted_names
-from scsiameseclu_jax.pl.colors import MISSING, palette
+from scsiameseclu_jax.pl.colors import MISSING, colors_of
 from scsiameseclu_jax.pl.evidence import axes
 from scsiameseclu_jax.tl.record import UNASSIGNED
 
@@ -152,16 +152,18 @@ def _scatter_categories(
     categories = values.astype("category").cat.remove_unused_categories().cat
     codes = categories.codes.to_numpy()
     names = [str(name) for name in categories.categories]
-    colors = palette(len(names))
+    colors = colors_of(names)
     ax.scatter(*points[order].T, c=[(*colors, MISSING)[code] for code in codes[order]], **options)
 
-    marks = names if max(map(len, names), default=0) <= SHORT else letters(len(names))
+    marks = marks_of(names)
     size = 10 if len(names) <= MANY else 7
     where = places(points, codes, len(names))
     small = covered(points, codes, where)
     for point, mark, above in zip(where, marks, small, strict=True):
-        write(ax, point, mark, size, above=above)
-    entries = names if marks is names else [f"{m}  {n}" for m, n in zip(marks, names, strict=True)]
+        if mark:
+            write(ax, point, mark, size, above=above)
+    pairs = zip(marks, names, strict=True)
+    entries = [name if mark in ("", name) else f"{mark}  {name}" for mark, name in pairs]
     if (codes < 0).any():
         colors, entries = [*colors, MISSING], [*entries, "missing"]
     dots = [ax.scatter([], [], c=color, s=30, linewidths=0) for color in colors]
@@ -246,6 +248,16 @@ def write(ax: Axes, point: np.ndarray, text: str, size: float, *, above: bool = 
         shift = {"y": 0.25 * size, "units": "points"}
         options["transform"] = offset_copy(ax.transData, ax.get_figure(), **shift)
     ax.text(*point, text, path_effects=halo, **options)
+
+
+def marks_of(names: list[str]) -> list[str]:
+    """Return what is written on each category: its name if all are short, a letter otherwise.
+
+    Nothing is where cells are left unassigned: they are everywhere.
+    """
+    own = [name for name in names if name != UNASSIGNED]
+    marks = iter(own if max(map(len, own), default=0) <= SHORT else letters(len(own)))
+    return ["" if name == UNASSIGNED else next(marks) for name in names]
 
 
 def letters(n: int) -> list[str]:

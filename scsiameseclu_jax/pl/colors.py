@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
+
+from scsiameseclu_jax.tl.record import UNASSIGNED
 
 # Okabe, M. & Ito, K. (2008). Color universal design. Without its yellow, which is lost on white.
 OKABE_ITO = [
@@ -65,6 +68,13 @@ def palette(n: int) -> list[str]:
     with all cones, without green ones, and without red ones.
     """
     return list(_palette(n))
+
+
+def colors_of(names: Iterable[object]) -> list[str]:
+    """Return a colour for each of some categories; cells that are left unassigned are grey."""
+    every = [str(name) for name in names]
+    pairs = zip(every, palette(len(every)), strict=True)
+    return [MISSING if name == UNASSIGNED else color for name, color in pairs]
 
 
 def seen(colors: np.ndarray) -> np.ndarray:

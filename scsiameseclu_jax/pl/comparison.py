@@ -11,11 +11,10 @@ import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax.pl.cells import SHORT
-from scsiameseclu_jax.pl.colors import MISSING, palette
+from scsiameseclu_jax.pl.colors import MISSING, colors_of
 from scsiameseclu_jax.pl.evidence import axes
 from scsiameseclu_jax.pl.flows import Flows, arrange
 from scsiameseclu_jax.preprocessing.expression import groups
-from scsiameseclu_jax.tl.record import UNASSIGNED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,10 +79,8 @@ def sankey(
     if ax is None:
         ends = 0.075 * sum(max(map(len, names[column])) for column in (0, -1))
         ax = axes((2.6 * len(tables) + 0.6 + ends, max(3.2, 1.0 + 1.15 * _LINE * most)))
-    colors = [
-        MISSING if name in (UNASSIGNED, _MISSING) else color
-        for name, color in zip(names[0], palette(len(names[0])), strict=True)
-    ]
+    pairs = zip(names[0], colors_of(names[0]), strict=True)
+    colors = [MISSING if name == _MISSING else color for name, color in pairs]
     _draw_flows(ax, flows, tables, colors)
     height = ax.figure.get_size_inches()[1] * ax.get_position().height
     for column, own in enumerate(names):

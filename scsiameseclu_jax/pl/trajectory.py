@@ -160,7 +160,7 @@ def expression_along(
     values = log_expression(adata, layer=layer, genes=genes).X.toarray()
 
     longest = max(map(len, chosen))
-    size = 2.4 + max(0.3 * len(chosen), 2.0), 1.0 + 1.15 * len(genes) + 0.08 * longest
+    size = 2.4 + max(0.3 * len(chosen), 2.0), max(1.0 + 1.15 * len(genes), 3.2) + 0.08 * longest
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(genes), 1, sharex=True, squeeze=False)[:, 0]
     at = np.arange(len(chosen))

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from scsiameseclu_jax.checks import names_in
-from scsiameseclu_jax.pl.cells import SHORT, coordinates, covered, letters, places
-from scsiameseclu_jax.pl.colors import MISSING, palette
+from scsiameseclu_jax.pl.cells import coordinates, covered, marks_of, places
+from scsiameseclu_jax.pl.colors import MISSING, colors_of
 from scsiameseclu_jax.reporting.markup import (
     Html,
     count,
@@ -152,8 +152,8 @@ def _field(
     """Return the categories of cells [n], their colours, and where each is named on the map."""
     categories = values.astype("category").cat.remove_unused_categories().cat
     codes, names = categories.codes.to_numpy(), [str(name) for name in categories.categories]
-    shown = palette(len(names)) if colors is None else [colors[name] for name in names]
-    marks = names if max(map(len, names), default=0) <= SHORT else letters(len(names))
+    shown = colors_of(names) if colors is None else [colors[name] for name in names]
+    marks = marks_of(names)
     where = places(points, codes, len(names))
     above = covered(points, codes, where).tolist()
     at = [point.round(4).tolist() for point in where]

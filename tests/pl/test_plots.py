@@ -7,7 +7,7 @@ import pytest
 from anndata import AnnData
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
@@ -155,6 +155,17 @@ def test_legends_are_inside_the_figure(n_clusters, letters):
     assert 0 <= box.x0 < box.x1 <= width
     assert 0 <= box.y0 < box.y1 <= height
     assert ax.get_window_extent().width > 300
+
+
+def test_cells_left_unassigned_are_grey_and_bear_no_mark():
+    adata = result(3)
+    adata.obs["siameseclu"] = adata.obs["siameseclu"].cat.rename_categories({"1": "Unassigned"})
+    ax = scs.pl.embedding(adata, "siameseclu", color="siameseclu")
+    marks, legend = draw(ax)
+    assert marks == ["0", "2"]
+    assert [text.get_text() for text in legend.get_texts()] == ["0", "Unassigned", "2"]
+    faces = [to_hex(handle.get_facecolors()[0]).upper() for handle in legend.legend_handles]
+    assert faces == [palette(3)[0], MISSING, palette(3)[2]]
 
 
 def test_history_of_nothing_that_was_trained():

@@ -420,10 +420,11 @@ def test_what_the_map_is_given():
     np.testing.assert_allclose(low[0] + x * (high - low)[0], umap[:, 0], atol=1e-3)
     np.testing.assert_allclose(high[1] - y * (high - low)[1], umap[:, 1], atol=1e-3)
     cluster, annotation, known = given["fields"]
-    assert (cluster["names"], cluster["colors"]) == (["0", "1", "Unassigned"], palette(3))
+    assert cluster["names"] == ["0", "1", "Unassigned"]
+    assert cluster["colors"] == [*palette(2), MISSING]
     codes = adata.obs["siameseclu"].cat.codes.to_numpy()[order]
     np.testing.assert_array_equal(numbers(cluster["codes"], np.uint8), codes)
-    assert [mark for _, _, mark, _ in cluster["marks"]] == ["A", "B", "C"]  # a name is long
+    assert [mark for _, _, mark, _ in cluster["marks"]] == ["0", "1", ""]
     assert (annotation["names"], annotation["colors"][-1]) == (["B", "missing"], MISSING)
     assert len(annotation["marks"]) == 1
     assert known["title"] == "cell_type"
