@@ -131,7 +131,7 @@ class Page(HTMLParser):
     def handle_data(self, data):
         ids = [a["id"] for name, a in self.open if name == "section"]
         places = [name for name, _ in self.open]
-        place = "title" if "title" in places else "style" if "style" in places else None
+        place = next((name for name in ("title", "style", "script") if name in places), None)
         for where in (place or (ids[-1] if ids else "top"), *(("all",) if place is None else ())):
             self.words[where] = self.words.get(where, "") + " " + data
 

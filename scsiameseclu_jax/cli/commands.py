@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 import pandas as pd
 
 import scsiameseclu_jax as scs
@@ -20,6 +21,7 @@ from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.checks import check_key, check_share
 from scsiameseclu_jax.cli import asking, reading
 from scsiameseclu_jax.cli.cache import keep_programs
+from scsiameseclu_jax.cli.completion import script
 from scsiameseclu_jax.cli.devices import leave_to_the_first, on_several
 from scsiameseclu_jax.cli.rest import Rest
 from scsiameseclu_jax.files import (
@@ -65,15 +67,19 @@ def demo(args: argparse.Namespace) -> None:
         scs.tl.annotate_markers(adata, "blood")
         scs.tl.umap(adata)
         question = scs.tl.questions(adata, 1)
-    with Rest() as rest:
+    with Rest(as_json=args.json) as rest:
         with rest.part():
-            _print_table(adata, adata.obs["siameseclu"], _why(args), labels, seconds)
+            found = adata.obs["siameseclu"]
+            _print_table(adata, found, _why(args), labels, seconds, rest=rest)
         with rest.part(out, lambda: adata.obs[["siameseclu", "siameseclu_confidence"]]):
             write_anndata(out, adata)
         with rest.part(plot):
             write_whole(plot, lambda path: _draw(path, adata, "siameseclu", "cell_type"))
         with rest.part(page):
             scs.report(adata, page, labels="cell_type", overwrite=True)
+        rest.facts["question"] = _question(question)
+    if args.json:
+        return
     print()
     if not len(question):
         print(asking.NONE_LEFT)
@@ -100,7 +106,7 @@ def cluster(args: argparse.Namespace) -> int:
     if wrong:
         msg = f"Expected --levels between 2 and n_obs - 1 ({adata.n_obs - 1}), found {wrong[0]}."
         raise ValueError(msg)
-    with Rest() as rest:
+    with Rest(as_json=args.json) as rest:
         with _put_aside(adata, args.labels) as labels:
             model, seconds = _fit_model(adata, args, config, rest)
         if args.save is not None:
@@ -118,7 +124,8 @@ def cluster(args: argparse.Namespace) -> int:
                 write_whole(args.plot, lambda path: _draw(path, adata, key, args.labels))
         with rest.part():
             found = adata.obs[key]
-            _print_table(adata, found, _why(args), labels, seconds, answers=_answered(model))
+            more: dict[str, Any] = {"answers": _answered(model), "rest": rest}
+            _print_table(adata, found, _why(args), labels, seconds, **more)
     return _code(model)
 
 
@@ -128,14 +135,15 @@ def fit(args: argparse.Namespace) -> int:
     _check_words(args, [])
     config = _config(args)
     adata = _read(args, config)
-    with Rest() as rest:
+    with Rest(as_json=args.json) as rest:
         with _put_aside(adata, args.labels) as labels:
             model, seconds = _fit_model(adata, args, config, rest)
         with rest.part(args.save, lambda: _table(model, adata)):
             model.save(args.save, overwrite=args.overwrite)
         with rest.part():
             found = pd.Series(model.labels, index=adata.obs_names)
-            _print_table(adata, found, _why(args), labels, seconds, answers=_answered(model))
+            more: dict[str, Any] = {"answers": _answered(model), "rest": rest}
+            _print_table(adata, found, _why(args), labels, seconds, **more)
     return _code(model)
 
 
@@ -158,14 +166,15 @@ def predict(args: argparse.Namespace) -> None:
             key_added=key,
         )
     seconds = time.perf_counter() - started
-    with Rest() as rest:
+    with Rest(as_json=args.json) as rest:
         with rest.part(args.out, lambda: adata.obs[[key, f"{key}_confidence", f"{key}_is_novel"]]):
             reading.write(args, adata)
         with rest.part():
             n_novel = int(adata.obs[f"{key}_is_novel"].sum())
             more = [("novel", f"{n_novel} unlike the cells of the fit: their clusters say little")]
             why = f"of the model's {model.proba.shape[1]}"
-            _print_table(adata, adata.obs[key], why, labels, seconds, more)
+            rest.facts["novel"] = n_novel
+            _print_table(adata, adata.obs[key], why, labels, seconds, more, rest=rest)
 
 
 def report(args: argparse.Namespace) -> None:
@@ -183,7 +192,11 @@ def report(args: argparse.Namespace) -> None:
         markers=not args.no_markers,
         overwrite=args.overwrite,
     )
-    print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
+    size = args.out.stat().st_size
+    if args.json:
+        print(json.dumps({"bytes": size, "wrote": [str(args.out)]}, indent=1))
+    else:
+        print(f"wrote {args.out} ({size / 1e6:.2f} MB)")
 
 
 def questions(args: argparse.Namespace) -> None:
@@ -193,9 +206,17 @@ def questions(args: argparse.Namespace) -> None:
 
     table = scs.tl.questions(reading.read(args), args.n, key=args.key)
     asking.write_questions(args.out, table)
+    if args.json:
+        print(json.dumps({"questions": len(table), "wrote": [str(args.out)]}, indent=1))
+        return
     if not len(table):
         print(asking.NONE_LEFT)
     print(f"wrote {args.out} (questions: {len(table)})")
+
+
+def completion(args: argparse.Namespace) -> None:
+    """Print a script that completes commands and options in a shell."""
+    print(script(args.shell, args.parser))
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -365,6 +386,14 @@ def _put_aside(adata: AnnData, column: str | None) -> Iterator[pd.Series | None]
     adata.obs.insert(min(place, adata.obs.shape[1]), column, labels)
 
 
+def _question(table: pd.DataFrame) -> dict[str, Any] | None:
+    """Return the first of some questions for programs, without the names of its cells."""
+    if not len(table):
+        return None
+    row = table.iloc[0].drop([name for name in table if name.startswith("cells_")])
+    return {str(k): v.item() if isinstance(v, np.generic) else v for k, v in row.items()}
+
+
 def _print_table(
     adata: AnnData,
     found: pd.Series,
@@ -374,8 +403,13 @@ def _print_table(
     more: Sequence[tuple[str, str]] = (),
     *,
     answers: str | None = None,
+    rest: Rest | None = None,
 ) -> None:
+    """Print what was found, or hand it to `rest` if that prints for programs."""
     left = int((found == UNASSIGNED).sum())
+    facts: dict[str, Any] = {"cells": adata.n_obs, "genes": adata.n_vars}
+    facts["clusters"] = int(found[found != UNASSIGNED].nunique())
+    facts |= {"how": why, "unassigned": left, "answers": answers, "scores": None}
     rows = [
         ("cells", f"{adata.n_obs}"),
         ("genes", f"{adata.n_vars}"),
@@ -391,12 +425,16 @@ def _print_table(
         if (known & sure).any():
             values = scs.metrics.scores(labels[known & sure], found[known & sure])
             rows += [(name, f"{100 * values[name]:.2f} %") for name in ("ACC", "NMI", "ARI")]
+            facts["scores"] = {name: float(value) for name, value in values.items()}
         if not known.all():
             note += f", without {int((~known).sum())} cells that have none"
         if not sure.all():
             note += f", without {int((known & ~sure).sum())} that are {UNASSIGNED}"
         rows.append(("scored", note))
     rows.append(("seconds", f"{seconds:.1f}"))
+    if rest is not None and rest.as_json:
+        rest.facts |= facts | {"seconds": round(seconds, 3)}
+        return
     print("\n".join(f"{name:<10}{value}" for name, value in rows))
 
 

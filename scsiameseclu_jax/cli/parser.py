@@ -1,8 +1,9 @@
 """The command line: ``scsiameseclu`` and what each of its commands takes.
 
-Results go to standard output, everything else to standard error. Exit codes: 0 for success, 1 for a
-failure while running, 2 for wrong usage or input, 3 if training diverged and ended before its time
-(results are written then, as of before), 130 if interrupted, 143 if terminated.
+Results go to standard output, with ``--json`` as one object, everything else to standard error.
+Exit codes: 0 for success, 1 for a failure while running, 2 for wrong usage or input, 3 if training
+diverged and ended before its time (results are written then, as of before), 130 if interrupted,
+143 if terminated.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import argparse
 import logging
 import os
 import sys
+import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from scsiameseclu_jax.cli import checking, commands, signals
+from scsiameseclu_jax.cli.completion import SHELLS
 from scsiameseclu_jax.cli.devices import add_devices
 from scsiameseclu_jax.cli.failures import describe
 from scsiameseclu_jax.cli.reading import add_lazy
@@ -29,10 +32,34 @@ from scsiameseclu_jax.training.checkpoint import EVERY
 __all__ = ["main"]
 
 _NAME = "scsiameseclu"
-_CODES = (
-    "Exit codes: 0 success; 1 failure while running; 2 wrong usage or input; 3 training diverged "
-    "and ended before its time: results are written, of the last good state; 130 interrupted."
-)
+_WIDTH = 79  # of a line
+_CODES = {
+    0: "success",
+    1: "failure while running",
+    2: "wrong usage or input",
+    3: "training diverged and ended before its time: results are of the last good state",
+    130: "interrupted",
+    143: "terminated",
+}
+_EXAMPLES = {
+    "demo": "demo --out first",
+    "check": "check counts.h5ad --batch-key donor",
+    "cluster": """\
+cluster counts.h5ad clustered.h5ad
+  cluster counts.h5ad clustered.h5ad --n-clusters 8 --labels cell_type --plot clusters.png
+  cluster counts.h5ad clustered.h5ad --resamples 10 --min-confidence 0.7 --save model""",
+    "fit": "fit reference.h5ad --save model",
+    "predict": "predict model new.h5ad clustered.h5ad",
+    "questions": """\
+questions clustered.h5ad questions.csv
+  cluster counts.h5ad again.h5ad --answers questions.csv""",
+    "report": "report clustered.h5ad report.html --labels cell_type",
+    "doctor": "doctor --json > doctor.json",
+    "completion": """\
+completion bash > ~/.local/share/bash-completion/completions/scsiameseclu
+  completion zsh > "${fpath[1]}/_scsiameseclu"
+  completion fish > ~/.config/fish/completions/scsiameseclu.fish""",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_NAME,
         description="Cluster single cells from raw counts, without labels.",
-        epilog=_CODES,
+        epilog=_end(_CODES, "demo", "cluster", "report"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--version", action="version", version=f"%(prog)s {version('scsiameseclu-jax')}"
@@ -110,12 +138,37 @@ def _parser() -> argparse.ArgumentParser:
     _add_questions(parsers)
     _add_report(parsers)
     _add_doctor(parsers)
+    _add_completion(parsers, parser)
     return parser
+
+
+def _add(parsers: Any, name: str, text: str, codes: Mapping[int, str]) -> argparse.ArgumentParser:
+    """Add a command, whose help ends with examples and what its exit codes mean."""
+    return parsers.add_parser(
+        name,
+        help=text,
+        description=textwrap.fill(text, _WIDTH),
+        epilog=_end(codes, name),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _end(codes: Mapping[int, str], *names: str) -> str:
+    """Return the end of a help text: examples, and exit codes."""
+    lines = [line for name in names for line in _EXAMPLES[name].splitlines()]
+    examples = [f"  {_NAME} {line.strip()}" for line in lines]
+    meanings = "; ".join(f"{code} {meaning}" for code, meaning in codes.items())
+    ends = textwrap.fill(f"Exit codes: {meanings}.", _WIDTH, break_on_hyphens=False)
+    return "\n".join(["examples:", *examples, "", ends])
+
+
+def _of(*codes: int) -> dict[int, str]:
+    return {code: _CODES[code] for code in codes}
 
 
 def _add_demo(parsers: Any) -> None:
     text = "Cluster 700 bundled blood cells; needs no download."
-    demo = parsers.add_parser("demo", help=text, description=text)
+    demo = _add(parsers, "demo", text, _of(0, 1, 2, 130, 143))
     demo.set_defaults(command=commands.demo)
     demo.add_argument(
         "--out",
@@ -126,25 +179,26 @@ def _add_demo(parsers: Any) -> None:
     )
     _add_n_clusters(demo.add_argument)
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    _add_json(demo.add_argument)
     _add_cache(demo)
 
 
 def _add_check(parsers: Any) -> None:
     text = "Say what a file holds, and what a fit would refuse or stumble over, and how to mend it."
-    more = f"{text} Exit code 0 if a fit would start, 2 if not."
-    check = parsers.add_parser("check", help=text, description=more)
+    codes = {0: "a fit would start", 1: "failure while reading", 2: "a fit would not start"}
+    check = _add(parsers, "check", text, codes)
     check.set_defaults(command=checking.check)
     _add_source(check)
     _add_layer(check)
     _add_representation(check.add_argument)
     check.add_argument("--neighbors-key", metavar="KEY", help="neighbour graph in uns to look at")
     check.add_argument("--config", type=Path, metavar="FILE.toml", help="settings of the fit")
-    check.add_argument("--json", action="store_true", help="print for programs, as JSON")
+    _add_json(check.add_argument)
 
 
 def _add_cluster(parsers: Any) -> None:
     text = "Cluster the cells of a file of raw counts and write them with their clusters."
-    cluster = parsers.add_parser("cluster", help=text, description=text, epilog=_CODES)
+    cluster = _add(parsers, "cluster", text, _CODES)
     cluster.set_defaults(command=commands.cluster)
     _add_input(cluster)
     _add_output(cluster)
@@ -171,7 +225,7 @@ def _add_cluster(parsers: Any) -> None:
 
 def _add_fit(parsers: Any) -> None:
     text = "Fit a model to the cells of a file of raw counts and keep it for `predict`."
-    fit = parsers.add_parser("fit", help=text, description=text, epilog=_CODES)
+    fit = _add(parsers, "fit", text, _CODES)
     fit.set_defaults(command=commands.fit)
     _add_input(fit)
     fit.add_argument("--save", type=Path, required=True, metavar="DIR", help="folder to make")
@@ -181,7 +235,7 @@ def _add_fit(parsers: Any) -> None:
 
 def _add_predict(parsers: Any) -> None:
     text = "Cluster cells that a model has not seen and write them with their clusters."
-    predict = parsers.add_parser("predict", help=text, description=text)
+    predict = _add(parsers, "predict", text, _of(0, 1, 2, 130, 143))
     predict.set_defaults(command=commands.predict)
     predict.add_argument("model", type=Path, metavar="DIR", help="what `fit --save` wrote")
     _add_input(predict)
@@ -198,7 +252,7 @@ def _add_predict(parsers: Any) -> None:
 
 def _add_questions(parsers: Any) -> None:
     text = "Write a table of questions about what `cluster` wrote, to be answered (--answers)."
-    questions = parsers.add_parser("questions", help=text, description=text)
+    questions = _add(parsers, "questions", text, _of(0, 1, 2, 130, 143))
     questions.set_defaults(command=commands.questions)
     _add_clustering(questions, ".csv")
     questions.add_argument(
@@ -208,7 +262,7 @@ def _add_questions(parsers: Any) -> None:
 
 def _add_report(parsers: Any) -> None:
     text = "Write a web page, in one file, about what `cluster` or `predict` wrote."
-    report = parsers.add_parser("report", help=text, description=text)
+    report = _add(parsers, "report", text, _of(0, 1, 2, 130, 143))
     report.set_defaults(command=commands.report)
     _add_clustering(report, ".html")
     report.add_argument(
@@ -224,10 +278,21 @@ def _add_report(parsers: Any) -> None:
 
 def _add_doctor(parsers: Any) -> None:
     text = "Say what this machine has and lacks, and test whether each stage computes rightly."
-    doctor = parsers.add_parser("doctor", help=text, description=text)
+    doctor = _add(parsers, "doctor", text, {0: "all is right", 1: "a stage computes wrongly"})
     doctor.set_defaults(command=commands.doctor)
-    doctor.add_argument("--json", action="store_true", help="for machines, and for bug reports")
+    _add_json(doctor.add_argument)
     doctor.add_argument("--no-test", action="store_true", help="leave out the self-test (seconds)")
+
+
+def _add_completion(parsers: Any, parser: argparse.ArgumentParser) -> None:
+    text = "Print a script by which a shell completes commands, options and files."
+    completion = _add(parsers, "completion", text, _of(0, 2))
+    completion.add_argument("shell", choices=SHELLS, help="to save where the shell looks for it")
+    completion.set_defaults(command=commands.completion, parser=parser)
+
+
+def _add_json(add: Any) -> None:
+    add("--json", action="store_true", help="print for programs: one JSON object, nothing else")
 
 
 def _add_clustering(command: Any, suffix: str) -> None:
@@ -243,6 +308,7 @@ def _add_clustering(command: Any, suffix: str) -> None:
         help="the --key-added of the clustering (default: %(default)s)",
     )
     add("--overwrite", action="store_true", help="replace OUT, if there already")
+    _add_json(add)
     add("--quiet", action="store_true", help="no log, only warnings and results")
 
 
@@ -363,6 +429,7 @@ def _add_common(command: Any, overwrite: str) -> None:
     add = command.add_argument
     _add_cache(command)
     add("--overwrite", action="store_true", help=overwrite)
+    _add_json(add)
     add("--quiet", action="store_true", help="neither progress nor log, only warnings and results")
 
 

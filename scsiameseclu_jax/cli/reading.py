@@ -47,7 +47,8 @@ def read(args: Namespace, config: Config | None = None) -> AnnData:
         See :func:`scsiameseclu_jax.datasets.read` and :func:`scsiameseclu_jax.datasets.read_lazy`.
     """
     args.lazily, why = _decide(args.source, args.lazy, config or Config())
-    logger.info("counts are read %s: %s", "in blocks" if args.lazily else "into memory", why)
+    level = logging.INFO if args.source.exists() else logging.DEBUG  # else the error says it all
+    logger.log(level, "counts are read %s: %s", "in blocks" if args.lazily else "into memory", why)
     return datasets.read_lazy(args.source) if args.lazily else datasets.read(args.source)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pandas as pd
 
@@ -17,9 +18,17 @@ logger = logging.getLogger(__name__)
 
 
 class Rest:
-    """A context of parts: at its end it prints what was written, then raises the first failure."""
+    """A context of parts: at its end it prints what was written, then raises the first failure.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    as_json
+        Print for programs: one object, of the facts and the files that were written.
+    """
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.facts: dict[str, Any] = {}
         self._failures: list[Exception] = []
         self._written: list[Path] = []
 
@@ -32,7 +41,10 @@ class Rest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for path in self._written:
+        if self.as_json:
+            facts = self.facts | {"wrote": [str(path) for path in self._written]}
+            print(json.dumps(facts, indent=1))
+        for path in [] if self.as_json else self._written:
             print(f"wrote {path}")
         raised = self._failures[0] if self._failures and error is None else None
         for failure in self._failures:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import colorsys
 import string
+import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax.checks import check_column, sorted_names
-from scsiameseclu_jax.pl.evidence import OKABE_ITO, axes
+from scsiameseclu_jax.pl.colors import MISSING, colors_of
+from scsiameseclu_jax.pl.evidence import axes
 from scsiameseclu_jax.tl.record import UNASSIGNED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MISSING = "#D3D3D3"
 # Names up to this length are written on the plot as they are, longer ones as letters.
 SHORT = 3
 LEGEND_ROWS = 20
 # Distance between two such marks, as a share of the plot.
 _APART = 0.05
+# Half the size of a mark, as a share of the plot.
+_MARK = 0.018
 # More categories than this are written smaller.
 MANY = 15
 
@@ -61,7 +63,10 @@ def embedding(
     if color is not None:
         check_column("color", color, adata)
     points = coordinates(adata, basis)
-    ax = axes((6.4, 4.8)) if ax is None else ax
+    numbers = color is None or _is_measured(adata.obs[color])
+    if ax is None:
+        beside = 1.0 if numbers else legend_width(adata.obs[color].dropna())
+        ax = axes((max(6.4, 5.2 + beside), 4.8))
     here = np.isfinite(points).all(axis=1)
     points, values = points[here], None if color is None else adata.obs[color][here]
     # In random order, so that no category hides the others.
@@ -69,7 +74,7 @@ def embedding(
     options = {"s": float(np.clip(2e4 / adata.n_obs, 2, 30)), "linewidths": 0, "rasterized": True}
     if values is None:
         ax.scatter(*points.T, c=MISSING, **options)
-    elif pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+    elif numbers:
         shown = values.to_numpy(np.float64, na_value=np.nan)
         dots = ax.scatter(*points[order].T, c=shown[order], cmap="cividis", **options)
         ax.figure.colorbar(dots, ax=ax, shrink=0.7)
@@ -137,20 +142,28 @@ def coordinates(adata: AnnData, basis: str) -> np.ndarray:
     return points[:, :2]
 
 
+def _is_measured(values: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+
+
 def _scatter_categories(
     ax: Axes, points: np.ndarray, values: pd.Series, order: np.ndarray, options: dict
 ) -> None:
     categories = values.astype("category").cat.remove_unused_categories().cat
     codes = categories.codes.to_numpy()
     names = [str(name) for name in categories.categories]
-    colors = palette(len(names))
+    colors = colors_of(names)
     ax.scatter(*points[order].T, c=[(*colors, MISSING)[code] for code in codes[order]], **options)
 
-    marks = names if max(map(len, names), default=0) <= SHORT else letters(len(names))
+    marks = marks_of(names)
     size = 10 if len(names) <= MANY else 7
-    for point, mark in zip(places(points, codes, len(names)), marks, strict=True):
-        write(ax, point, mark, size)
-    entries = names if marks is names else [f"{m}  {n}" for m, n in zip(marks, names, strict=True)]
+    where = places(points, codes, len(names))
+    small = covered(points, codes, where)
+    for point, mark, above in zip(where, marks, small, strict=True):
+        if mark:
+            write(ax, point, mark, size, above=above)
+    pairs = zip(marks, names, strict=True)
+    entries = [name if mark in ("", name) else f"{mark}  {name}" for mark, name in pairs]
     if (codes < 0).any():
         colors, entries = [*colors, MISSING], [*entries, "missing"]
     dots = [ax.scatter([], [], c=color, s=30, linewidths=0) for color in colors]
@@ -192,20 +205,59 @@ def places(points: np.ndarray, codes: np.ndarray, n: int) -> list[np.ndarray]:
     return [found[code] for code in range(n)]
 
 
+def covered(points: np.ndarray, codes: np.ndarray, where: list[np.ndarray]) -> np.ndarray:
+    """Return of which categories [n] a mark on them would hide most cells."""
+    scale = span_of(points)
+    found = []
+    for code, place in enumerate(where):
+        far = np.abs((points[codes == code] - place) / scale).max(axis=1)
+        found.append(float(np.quantile(far, 0.75)) < _MARK)
+    return np.array(found, bool)
+
+
 def legend_width(values: Iterable[str]) -> float:
-    """Return about the width in inches of a legend of names, counted once each."""
+    """Return the width in inches of a legend of names, counted once each, with its dots."""
     names = set(map(str, values))
-    longest = max(map(len, names), default=0)
-    return -(-(len(names) + 1) // LEGEND_ROWS) * (0.5 + 0.085 * longest)
+    longest = max((text_width(name) for name in names), default=0.0)
+    return -(-(len(names) + 1) // LEGEND_ROWS) * (0.55 + longest)
 
 
-def write(ax: Axes, point: np.ndarray, text: str, size: float) -> None:
-    """Write a mark that can be read on dots of any colour."""
+def text_width(text: str) -> float:
+    """Return the width in inches of a text in the small size."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    with warnings.catch_warnings():
+        # Of letters that the font does not have: it is said where they are drawn.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        width, _, _ = text_to_path.get_text_width_height_descent(
+            text, FontProperties(size="small"), ismath=False
+        )
+    return width / 72
+
+
+def write(ax: Axes, point: np.ndarray, text: str, size: float, *, above: bool = False) -> None:
+    """Write a mark that can be read on dots of any colour: on a point, or just above it."""
     from matplotlib.patheffects import withStroke
+    from matplotlib.transforms import offset_copy
 
     halo = [withStroke(linewidth=size / 4, foreground="white")]
-    options = {"ha": "center", "va": "center", "fontsize": size, "fontweight": "bold"}
+    options: dict[str, Any] = {"ha": "center", "fontsize": size, "fontweight": "bold"}
+    options["va"] = "bottom" if above else "center"
+    if above:
+        shift = {"y": 0.25 * size, "units": "points"}
+        options["transform"] = offset_copy(ax.transData, ax.get_figure(), **shift)
     ax.text(*point, text, path_effects=halo, **options)
+
+
+def marks_of(names: list[str]) -> list[str]:
+    """Return what is written on each category: its name if all are short, a letter otherwise.
+
+    Nothing is where cells are left unassigned: they are everywhere.
+    """
+    own = [name for name in names if name != UNASSIGNED]
+    marks = iter(own if max(map(len, own), default=0) <= SHORT else letters(len(own)))
+    return ["" if name == UNASSIGNED else next(marks) for name in names]
 
 
 def letters(n: int) -> list[str]:
@@ -213,21 +265,3 @@ def letters(n: int) -> list[str]:
     single = string.ascii_uppercase
     double = [a + b for a in single for b in single]
     return [*single, *double, *map(str, range(n))][:n]
-
-
-def palette(n: int) -> list[str]:
-    """Return n colours: safe for the colour-blind up to 8, as distinct as can be beyond."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    if n <= len(OKABE_ITO):
-        return OKABE_ITO[:n]
-    if n <= 20:
-        tab = colormaps["tab20"].colors
-        return [to_hex(color) for color in (*tab[::2], *tab[1::2])][:n]
-    # Even hues; lightness and strength alternate, so that neighbours in hue differ in both.
-    lightness = (0.35, 0.52, 0.7)
-    rgb = [colorsys.hls_to_rgb(i / n, lightness[i % 3], 0.9 - 0.3 * (i % 2)) for i in range(n)]
-    # A stride through the hues, so that neighbours in number differ in hue.
-    stride = next(s for s in range(round(0.38 * n), n) if np.gcd(s, n) == 1)
-    return [to_hex(rgb[i * stride % n]) for i in range(n)]

@@ -10,7 +10,9 @@ from anndata import AnnData
 
 from scsiameseclu_jax import metrics
 from scsiameseclu_jax.checks import check_column
-from scsiameseclu_jax.pl.evidence import OKABE_ITO, axes
+from scsiameseclu_jax.pl.cells import SHORT
+from scsiameseclu_jax.pl.colors import OKABE_ITO
+from scsiameseclu_jax.pl.evidence import axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +75,8 @@ def confusion(
             if n:
                 color = "white" if shares[i, j] > 0.3 else "black"
                 ax.text(j, i, f"{n:,}", ha="center", va="center", fontsize="small", color=color)
-    ax.set_xticks(np.arange(n_columns), columns, rotation=90, fontsize="small")
+    upright = max(map(len, columns), default=0) > SHORT
+    ax.set_xticks(np.arange(n_columns), columns, rotation=90 if upright else 0, fontsize="small")
     ax.set_yticks(np.arange(n_rows), rows, fontsize="small")
     # Lines between the squares: eyes lose a row among forty.
     ax.set_xticks(np.arange(n_columns + 1) - 0.5, minor=True)

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scsiameseclu_jax.pl.cells import MISSING, SHORT, palette
+from scsiameseclu_jax.pl.cells import SHORT
+from scsiameseclu_jax.pl.colors import MISSING, colors_of
 from scsiameseclu_jax.pl.evidence import axes
 from scsiameseclu_jax.pl.flows import Flows, arrange
 from scsiameseclu_jax.preprocessing.expression import groups
-from scsiameseclu_jax.tl.record import UNASSIGNED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,17 +79,15 @@ def sankey(
     if ax is None:
         ends = 0.075 * sum(max(map(len, names[column])) for column in (0, -1))
         ax = axes((2.6 * len(tables) + 0.6 + ends, max(3.2, 1.0 + 1.15 * _LINE * most)))
-    colors = [
-        MISSING if name in (UNASSIGNED, _MISSING) else color
-        for name, color in zip(names[0], palette(len(names[0])), strict=True)
-    ]
+    pairs = zip(names[0], colors_of(names[0]), strict=True)
+    colors = [MISSING if name == _MISSING else color for name, color in pairs]
     _draw_flows(ax, flows, tables, colors)
     height = ax.figure.get_size_inches()[1] * ax.get_position().height
     for column, own in enumerate(names):
         side = "left" if column == 0 else "right" if column == len(names) - 1 else "middle"
         _name_nodes(ax, flows, column, own, side, _LINE / max(height, 1e-3))
     ax.set_xlim(-0.02, len(tables) + _NODE + 0.02)
-    ax.set_ylim(1.0, 0.0)
+    ax.set_ylim(1.004, -0.004)  # the lines around the outermost, too
     ax.set_xticks(np.arange(len(names)) + _NODE / 2, columns)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
@@ -147,7 +145,7 @@ def cluster_types(
     if ax is None:
         width = 2.0 + _CELL * len(types) + 0.07 * max(map(len, clusters))
         height = 1.0 + _CELL * len(clusters) + 0.07 * max(map(len, types))
-        ax = axes((width, height))
+        ax = axes((max(width, 3.4), max(height, 2.6)))
     image = ax.imshow(shares, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     ax.figure.colorbar(image, ax=ax, label="share of the cluster", shrink=0.6, aspect=25)
     for (row, column), share in np.ndenumerate(shares):

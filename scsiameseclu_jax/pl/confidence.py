@@ -139,7 +139,9 @@ def _draw_reliability(
     cells = np.bincount(bins)[filled]
     ax.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1)
     ax.plot(x, y, "k-", linewidth=1)
-    ax.scatter(x, y, s=15 + 200 * cells / cells.max(), c="white", edgecolors="k", zorder=3)
+    ax.scatter(
+        x, y, s=15 + 200 * cells / cells.max(), c="white", edgecolors="k", zorder=3, clip_on=False
+    )
     ax.set(
         xlim=(0, 1.03),
         ylim=(0, 1.03),

@@ -10,23 +10,13 @@ from anndata import AnnData
 
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.checks import sorted_names
+from scsiameseclu_jax.pl.colors import palette
 from scsiameseclu_jax.preprocessing.expression import groups
 from scsiameseclu_jax.tl.ties import origin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe, M. & Ito, K. (2008). Color universal design. Yellow last: it is the faintest on white.
-OKABE_ITO = [
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#56B4E9",
-    "#CC79A7",
-    "#000000",
-    "#F0E442",
-]
 _MARKS = "os^Dv<>PX*"
 _SHORT = 3  # longer names of clusters are written upright
 
@@ -51,9 +41,12 @@ def history(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None) 
     Raises
     ------
     KeyError
-        If there is no such history.
+        If there is no such history, or nothing was trained (``Config.fast()``).
     """
-    if "history" not in _record(adata, key):
+    if "loss" not in _record(adata, key).get("history", {}):
+        if "history" in _record(adata, key):
+            msg = f"Expected losses in uns[{key!r}]['history'], found none: nothing was trained."
+            raise KeyError(msg)
         msg = (
             f"Expected uns[{key!r}]['history'], found uns keys {sorted_names(adata.uns)}; run "
             f"`scs.tl.siameseclu(adata, ..., key_added={key!r})` first."
@@ -187,7 +180,7 @@ def _record(adata: AnnData, key: str) -> Mapping[str, Any]:
 
 def _style(i: int, steps: np.ndarray) -> dict[str, Any]:
     """Return how the i-th line is drawn: in grey, its marks tell it from others. Black is free."""
-    colors = [color for color in OKABE_ITO if color != "#000000"]
+    colors = [color for color in palette(len(_MARKS) + 1) if color != "#000000"]
     every = max(len(steps) // 14, 1)
     return {
         "color": colors[i % len(colors)],

@@ -12,7 +12,6 @@ from scsiameseclu_jax.checks import sorted_names
 from scsiameseclu_jax.pl.cells import (
     LEGEND_ROWS,
     MANY,
-    MISSING,
     SHORT,
     coordinates,
     legend_width,
@@ -20,6 +19,7 @@ from scsiameseclu_jax.pl.cells import (
     places,
     span_of,
 )
+from scsiameseclu_jax.pl.colors import MISSING
 from scsiameseclu_jax.pl.evidence import axes
 from scsiameseclu_jax.preprocessing.expression import groups, log_expression
 from scsiameseclu_jax.tl.ties import tied
@@ -160,7 +160,7 @@ def expression_along(
     values = log_expression(adata, layer=layer, genes=genes).X.toarray()
 
     longest = max(map(len, chosen))
-    size = 2.4 + max(0.3 * len(chosen), 2.0), 1.0 + 1.15 * len(genes) + 0.08 * longest
+    size = 2.4 + max(0.3 * len(chosen), 2.0), max(1.0 + 1.15 * len(genes), 3.2) + 0.08 * longest
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(genes), 1, sharex=True, squeeze=False)[:, 0]
     at = np.arange(len(chosen))

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from scsiameseclu_jax.checks import sorted_names
 from scsiameseclu_jax.partition.tree import Tree, leaf_clusters
-from scsiameseclu_jax.pl.cells import palette
+from scsiameseclu_jax.pl.colors import colors_of
 from scsiameseclu_jax.pl.evidence import axes
 from scsiameseclu_jax.preprocessing.expression import groups
 
@@ -111,7 +111,7 @@ def _stored(adata: AnnData, key: str) -> tuple[Tree, pd.Categorical, dict[str, s
     drawn = here if embedding is None else np.isfinite(np.asarray(embedding)).all(axis=1)
     tree = Tree(leaves[here], np.asarray(record["linkage"]), int(record["n_clusters"]))
     shown = clusters[drawn].remove_unused_categories().categories
-    colors = dict(zip(map(str, shown), palette(len(shown)), strict=True))
+    colors = dict(zip(map(str, shown), colors_of(shown), strict=True))
     return tree, clusters[here], colors, [int(level) for level in record["levels"]]
 
 

@@ -78,7 +78,7 @@ def report(
     logger.info("report of %d clusters of %d cells", result.n_clusters, adata.n_obs)
     sections = [
         run.warnings(result),
-        clusters.clusters(result),
+        clusters.clusters(result, labels),
         clusters.number(result),
         certainty.confidence(result),
         certainty.stability(result),

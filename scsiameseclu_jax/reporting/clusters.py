@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from scsiameseclu_jax import pl, tl
 from scsiameseclu_jax.checks import names_in
+from scsiameseclu_jax.reporting.explorer import explored
 from scsiameseclu_jax.reporting.figures import figure
 from scsiameseclu_jax.reporting.markup import (
     Column,
@@ -89,7 +90,7 @@ def data(result: Result) -> Section:
     return Section("data", "Data", join([text, pairs(rows)]))
 
 
-def clusters(result: Result) -> Section:
+def clusters(result: Result, labels: str | None) -> Section:
     """Show the cells by cluster, and how many there are of each."""
     parts: list[object] = []
     restriction = restriction_of(result.params)
@@ -105,7 +106,7 @@ def clusters(result: Result) -> Section:
             "Each dot is a cell. UMAP of the embedding that the cells were clustered in: "
             "neighbours are alike; distances between clusters, and their areas, mean little."
         )
-        parts.append(figure(drawn, text, caption))
+        parts.append(explored(result, figure(drawn, text, caption), caption, labels))
     parts.append(_sizes(result))
     return Section("clusters", "Clusters", join(parts))
 

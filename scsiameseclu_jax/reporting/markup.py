@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
@@ -141,6 +144,43 @@ def bar(share: float, text: str) -> Html:
     return tag("span", tag("span", filled, class_="bar", aria_hidden="true"), text, class_="barred")
 
 
+def page_script() -> str:
+    """Return the script of the page, which is the same for all."""
+    return _file("page.js")
+
+
+def _file(name: str) -> str:
+    return files("scsiameseclu_jax.reporting").joinpath(name).read_text("utf-8")
+
+
+def script_data(values: object, name: str) -> Html:
+    r"""Return what a script reads from the element of that id, whatever names are in it.
+
+    Examples
+    --------
+    >>> script_data(["</script>"], "data")
+    '<script type="application/json" id="data">["\\u003c/script\\u003e"]</script>'
+    """
+    text = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    for letter in "<>&":  # which end the element, or begin a comment
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return Html(f'<script type="application/json" id="{escape(name)}">{text}</script>')
+
+
+def _rules() -> str:
+    """Return what a browser is to allow: the script alone, and nothing from anywhere else."""
+    digest = base64.b64encode(hashlib.sha256(page_script().encode()).digest()).decode()
+    allowed = {
+        "default-src": "'none'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "img-src": "data:",
+        "script-src": f"'sha256-{digest}'",
+        "style-src": "'unsafe-inline'",
+    }
+    return "; ".join(f"{name} {value}" for name, value in allowed.items())
+
+
 def count(value: float) -> str:
     """Return a whole number, or a dash.
 
@@ -173,7 +213,7 @@ def percent(share: float) -> str:
 
 
 def page(title: str, about: str, figures: Html, sections: Sequence[Section], foot: str) -> str:
-    """Return the whole page: head, contents, sections, foot.
+    """Return the whole page: head, contents, sections, foot, script.
 
     Parameters
     ----------
@@ -188,7 +228,6 @@ def page(title: str, about: str, figures: Html, sections: Sequence[Section], foo
     foot
         What the page was made by.
     """
-    style = Html(files("scsiameseclu_jax.reporting").joinpath("style.css").read_text("utf-8"))
     links = [tag("li", tag("a", part.title, href=f"#{part.name}")) for part in sections]
     body = [
         tag(
@@ -203,12 +242,13 @@ def page(title: str, about: str, figures: Html, sections: Sequence[Section], foo
     head = join(
         [
             tag("meta", charset="utf-8"),
+            tag("meta", http_equiv="Content-Security-Policy", content=_rules()),
             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
             tag("meta", name="color-scheme", content="light dark"),
             tag("title", title),
             # Without one, browsers would ask for an icon.
             Html('<link rel="icon" href="data:,">'),
-            tag("style", style),
+            tag("style", Html(_file("style.css"))),
         ]
     )
     content = join(
@@ -225,6 +265,7 @@ def page(title: str, about: str, figures: Html, sections: Sequence[Section], foo
                 class_="width columns",
             ),
             tag("footer", tag("p", foot, class_="width")),
+            tag("script", Html(page_script())),
         ]
     )
     whole = tag("html", tag("head", head), tag("body", content), lang="en")

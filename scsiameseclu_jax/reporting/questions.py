@@ -9,8 +9,8 @@ import pandas as pd
 
 from scsiameseclu_jax import tl
 from scsiameseclu_jax.partition.questions import Question, ask, choose, kept
-from scsiameseclu_jax.pl.cells import MISSING, coordinates
-from scsiameseclu_jax.pl.evidence import OKABE_ITO
+from scsiameseclu_jax.pl.cells import coordinates
+from scsiameseclu_jax.pl.colors import MISSING, OKABE_ITO
 from scsiameseclu_jax.preprocessing.constraints import (
     NO,
     UNSURE,

@@ -197,10 +197,10 @@ def _counts(adata: AnnData, params: dict) -> tuple[sp.csr_matrix | Blocks | None
 
 def _colors(values: pd.Series, drawn: np.ndarray) -> dict[str, str]:
     """Return the colour of each group, as in plots of the cells that are drawn; grey of others."""
-    from scsiameseclu_jax.pl.cells import MISSING, palette
+    from scsiameseclu_jax.pl.colors import MISSING, colors_of
 
     shown = list(values[drawn].cat.remove_unused_categories().cat.categories)
-    colors = dict(zip(shown, palette(len(shown)), strict=True))
+    colors = dict(zip(shown, colors_of(shown), strict=True))
     return {group: colors.get(group, MISSING) for group in values.cat.categories}
 
 

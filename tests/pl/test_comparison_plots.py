@@ -59,7 +59,7 @@ def result(k=4, n=240, *, long=False, missing=False, calibrated=False):
 def drawn(made):
     """Draw for real, so that nothing is left to go wrong later; return all texts."""
     figure = (made[0] if isinstance(made, list) else made).figure
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     return [text.get_text() for text in figure.findobj(mpl.text.Text) if text.get_text()]
 
 

@@ -7,10 +7,13 @@ import pytest
 from anndata import AnnData
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
 import scsiameseclu_jax as scs
+from scsiameseclu_jax.pl.cells import covered, places
+from scsiameseclu_jax.pl.colors import MISSING, apart, palette, seen
 
 
 def result(n_clusters, n_cells=120, key="siameseclu"):
@@ -43,7 +46,7 @@ def projected():
 
 def draw(ax):
     """Draw for real, so that nothing is left to go wrong later."""
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
     return [text.get_text() for text in ax.texts], ax.get_legend()
 
 
@@ -112,6 +115,66 @@ def test_embedding_of_forty_clusters_has_forty_colors():
         assert len(legend.get_texts()) == 40
 
 
+@pytest.mark.parametrize(("n", "least"), [(7, 0.15), (20, 0.1), (40, 0.08)])
+def test_colors_are_told_apart_by_the_colour_blind_too(n, least):
+    """Distances in Oklab: to each other, to white, and to the grey of missing values."""
+    colors = np.array([to_rgb(color) for color in (*palette(n), MISSING, "white")])
+    far = apart(seen(colors), seen(colors)) + np.eye(n + 2)
+    far[-2:, -2:] = 1
+    assert far.min() > least
+    assert palette(n) == palette(60)[:n]
+
+
+def test_marks_stand_above_clusters_that_they_would_hide():
+    points = np.concatenate([np.random.default_rng(0).uniform(size=(200, 2)), np.full((3, 2), 0.5)])
+    codes = np.repeat([0, 1], [200, 3])
+    where = places(points, codes, 2)
+    assert covered(points, codes, where).tolist() == [False, True]
+    adata = result(2, n_cells=203)
+    adata.obsm["X_siameseclu_umap"] = points
+    adata.obs["siameseclu"] = pd.Categorical(codes.astype(str))
+    ax = scs.pl.embedding(adata, "siameseclu_umap", color="siameseclu")
+    draw(ax)
+    on, above = ax.texts
+    at = [ax.transData.transform(text.get_position())[1] for text in (on, above)]
+    boxes = [text.get_window_extent() for text in (on, above)]
+    assert boxes[0].y0 < at[0] < boxes[0].y1
+    assert at[1] < boxes[1].y0 < at[1] + 10
+
+
+@pytest.mark.parametrize("letters", [1, 60])
+@pytest.mark.parametrize("n_clusters", [2, 40])
+def test_legends_are_inside_the_figure(n_clusters, letters):
+    adata = result(n_clusters)
+    names = {name: f"{name:>{letters}}".replace(" ", "n") for name in adata.obs["siameseclu"]}
+    adata.obs["siameseclu"] = adata.obs["siameseclu"].cat.rename_categories(names)
+    ax = scs.pl.embedding(adata, "siameseclu", color="siameseclu")
+    _, legend = draw(ax)
+    width, height = ax.figure.canvas.get_width_height()
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= width
+    assert 0 <= box.y0 < box.y1 <= height
+    assert ax.get_window_extent().width > 300
+
+
+def test_cells_left_unassigned_are_grey_and_bear_no_mark():
+    adata = result(3)
+    adata.obs["siameseclu"] = adata.obs["siameseclu"].cat.rename_categories({"1": "Unassigned"})
+    ax = scs.pl.embedding(adata, "siameseclu", color="siameseclu")
+    marks, legend = draw(ax)
+    assert marks == ["0", "2"]
+    assert [text.get_text() for text in legend.get_texts()] == ["0", "Unassigned", "2"]
+    faces = [to_hex(handle.get_facecolors()[0]).upper() for handle in legend.legend_handles]
+    assert faces == [palette(3)[0], MISSING, palette(3)[2]]
+
+
+def test_history_of_nothing_that_was_trained():
+    adata = result(2)
+    adata.uns["siameseclu"]["history"] = {"stage": np.array([])}
+    with pytest.raises(KeyError, match="nothing was trained"):
+        scs.pl.history(adata)
+
+
 @pytest.mark.parametrize("n_clusters", [2, 8, 9, 20, 21, 60])
 def test_colors_differ(n_clusters):
     adata = result(n_clusters)
@@ -176,7 +239,7 @@ def test_overview(projected):
     alone = scs.pl.overview(projected)
     beside = scs.pl.overview(projected, labels="cell_type")
     assert [len(panels) for panels in (alone, beside)] == [1, 2]
-    beside[0].figure.canvas.draw()
+    beside[0].figure.draw_without_rendering()
     assert beside[0].get_title() == "3 clusters"
     unsure = projected.copy()
     unsure.obs["siameseclu"] = pd.Categorical(["Unassigned", *unsure.obs["siameseclu"][1:]])

@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax.pl.cells import palette
+from scsiameseclu_jax.pl.colors import palette
 from tests.pl.test_plots import result
 
 
@@ -32,7 +32,7 @@ def named(ax):
 @pytest.mark.parametrize("k", [2, 3, 10, 30])
 def test_a_line_crosses_a_branch_of_each_cluster(k):
     ax = scs.pl.cluster_tree(treed(k))
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
     dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
     assert [line.get_xdata()[0] for line in dashed] == [k]
     segments, colors = branches(ax)

@@ -1,7 +1,9 @@
 """The report: what the page is made of, what it says, and what cannot harm it."""
 
 import base64
+import hashlib
 import itertools
+import json
 import re
 
 import numpy as np
@@ -10,13 +12,14 @@ import pytest
 from anndata import AnnData
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax.pl.cells import MISSING, palette
+from scsiameseclu_jax.pl.colors import MISSING, palette
 from scsiameseclu_jax.preprocessing import expression
 from scsiameseclu_jax.preprocessing.normalization import logarithm
-from scsiameseclu_jax.reporting import figures, result
+from scsiameseclu_jax.reporting import explorer, figures, result
+from scsiameseclu_jax.reporting.markup import page_script
 from tests.reports import Page, assessed, clustered, marked, typed
 
-HARMFUL = '<script>alert("x")</script> & "$\\frac{1}$"'
+HARMFUL = '</script><script>alert("x")</script><!-- & "$\\frac{1}$"'
 
 
 def read(adata, folder, *args, **options):
@@ -102,12 +105,23 @@ def test_pictures_are_the_same_each_time_and_names_no_formulas():
 
 def test_nothing_is_loaded(page):
     for name, attributes in page.elements:
-        assert name not in ("script", "iframe", "object", "embed", "base")
+        assert name not in ("iframe", "object", "embed", "base", "form")
         for key, value in attributes.items():
             assert not key.startswith("on")
             if key in ("src", "href", "srcset", "action", "poster", "data"):
                 assert value.startswith(("data:", "#")), value
     assert not re.search(r"url\(|@import|https?:", page.text("style"))
+
+
+def test_only_its_own_script_may_run(page):
+    data, own = page.named("script")
+    assert data == {"type": "application/json", "id": "map-data"}
+    assert own == {}
+    (rules,) = (a["content"] for a in page.named("meta") if "http-equiv" in a)
+    digest = base64.b64encode(hashlib.sha256(page_script().encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in rules
+    assert "default-src 'none';" in rules
+    assert not re.search(r"innerHTML|insertAdjacent|document.write|eval|https?:", page_script())
 
 
 def test_what_the_page_says(page):
@@ -185,7 +199,14 @@ def test_names_can_not_harm(tmp_path):
     adata.var_names = [f"<i>{name}" for name in adata.var_names]
     adata.uns["siameseclu"]["manifest"] |= {"warnings": np.array([HARMFUL]), "device": "<u>"}
     page = read(adata, tmp_path, labels=HARMFUL, title=HARMFUL)
-    assert not {"script", "b", "i", "u"} & {name for name, _ in page.elements}
+    assert not {"b", "i", "u"} & {name for name, _ in page.elements}
+    assert len(page.named("script")) == 2
+    text = (tmp_path / "report.html").read_text("utf-8")
+    data = text.partition('id="map-data">')[2].partition("</script>")[0]
+    assert not set("<>&") & set(data)
+    fields = json.loads(data)["fields"]
+    assert [field["title"] for field in fields] == ["Cluster", HARMFUL]
+    assert [HARMFUL in field["names"] for field in fields] == [True, True]
     assert page.text("title") == HARMFUL
     for where in ("clusters", "confidence", "known", "warnings"):
         assert HARMFUL in page.text(where), where
@@ -381,3 +402,59 @@ def test_size_with_many_cells(k, markers, tmp_path):
     options = {"labels": "cell_type", "markers": False}
     scs.report(adata, tmp_path / "report.html", **options)
     assert (tmp_path / "report.html").stat().st_size < 5e6
+
+
+def numbers(text, kind):
+    return np.frombuffer(base64.b64decode(text), kind)
+
+
+def test_what_the_map_is_given():
+    adata = clustered(names=["0", "1", "Unassigned"])
+    adata.obs.loc[adata.obs_names[:3], "siameseclu_confidence"] = np.nan
+    adata.obs["siameseclu_annotation"] = pd.Categorical(["B"] * 40 + [None] * 50)
+    given = explorer.contents(result.find(adata, "siameseclu"), "cell_type")
+    order = np.random.default_rng(0).permutation(90)
+    umap = adata.obsm["X_siameseclu_umap"][order]
+    low, high = umap.min(axis=0), umap.max(axis=0)
+    x, y = (numbers(given[axis], "<u2") / 65535 for axis in "xy")
+    np.testing.assert_allclose(low[0] + x * (high - low)[0], umap[:, 0], atol=1e-3)
+    np.testing.assert_allclose(high[1] - y * (high - low)[1], umap[:, 1], atol=1e-3)
+    cluster, annotation, known = given["fields"]
+    assert cluster["names"] == ["0", "1", "Unassigned"]
+    assert cluster["colors"] == [*palette(2), MISSING]
+    codes = adata.obs["siameseclu"].cat.codes.to_numpy()[order]
+    np.testing.assert_array_equal(numbers(cluster["codes"], np.uint8), codes)
+    assert [mark for _, _, mark, _ in cluster["marks"]] == ["0", "1", ""]
+    assert (annotation["names"], annotation["colors"][-1]) == (["B", "missing"], MISSING)
+    assert len(annotation["marks"]) == 1
+    assert known["title"] == "cell_type"
+    sure = numbers(given["confidence"]["values"], np.uint8)
+    assert (sure == 255).sum() == 3
+    stored = adata.obs["siameseclu_confidence"].to_numpy()[order]
+    np.testing.assert_allclose(sure[sure < 255] / 254, stored[sure < 255], atol=0.003)
+    assert given["confidence"]["title"] == "Confidence, not calibrated"
+    assert given["density"] is None
+
+
+def test_more_cells_than_can_be_drawn_are_a_sample_over_their_density(monkeypatch):
+    monkeypatch.setattr(explorer, "_MOST", 60)
+    monkeypatch.setattr(explorer, "_LEAST", 10)
+    adata = clustered(300, 300)  # clusters of more than a byte can number
+    given = explorer.contents(result.find(adata, "siameseclu"), None)
+    assert given["fields"][0]["wide"]
+    codes = numbers(given["fields"][0]["codes"], "<u2")
+    assert given["n"] == len(codes) == 300  # of each cluster some
+    adata = clustered(300)
+    given = explorer.contents(result.find(adata, "siameseclu"), None)
+    assert 60 <= given["n"] < 90
+    density = numbers(given["density"]["values"], np.uint8)
+    assert len(density) == given["density"]["columns"] * given["density"]["rows"]
+    assert density.max() == 255
+    assert 100 < (density > 0).sum() <= 300
+
+
+def test_clusters_that_were_replaced_have_no_confidence_on_the_map():
+    adata = clustered()
+    rng = np.random.default_rng(0)
+    adata.obs["siameseclu"] = pd.Categorical(rng.permutation(adata.obs["siameseclu"].astype(str)))
+    assert explorer.contents(result.find(adata, "siameseclu"), None)["confidence"] is None
