@@ -1,13 +1,14 @@
 """What do this library and others cost before they compute: ``python -m benchmarks.peers``.
 
 Each is installed alone, by pip, into a fresh environment that is removed afterwards: bytes of all
-that came with it, and wall-clock seconds of its import in a new process, the median after one that
-is not counted. What pip cannot install where this is run is said to be so. Needs a package index.
+that came with it, and the CPU seconds of its import in a new process, the least of some: other work
+on the machine changes these less than the time on the clock. What pip cannot install where this is
+run is said to be so. Needs a package index.
 """
 
 import argparse
 import os
-import statistics
+import resource
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,12 @@ TOOLS = {
 def size(folder: Path) -> int:
     """Return the bytes of all files in a folder."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+
+
+def cpu_seconds() -> float:
+    """Return what processes that this one started, and that have ended, took of a CPU."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def measure(name: str, rounds: int) -> dict[str, Any]:
@@ -57,18 +64,18 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         found = {"tool": name, "version": version, "packages": len(packages)}
         found["bytes"] = size(Path(folder)) - empty
         seconds = []
-        for _ in range(rounds + 1):
-            start = time.perf_counter()
+        for _ in range(rounds):
+            start = cpu_seconds()
             done = subprocess.run([str(python), "-c", statement], **options, text=True, check=False)
-            seconds.append(time.perf_counter() - start)
+            seconds.append(cpu_seconds() - start)
             if done.returncode:
                 return found | {"error": (done.stderr.strip().splitlines() or ["?"])[-1]}
-        return found | {"import": statistics.median(seconds[1:]), "load": os.getloadavg()[0]}
+        return found | {"import": min(seconds), "load": os.getloadavg()[0]}
 
 
 def table(runs: list[dict[str, Any]]) -> str:
     """Return a row for each tool."""
-    lines = ["| tool | version | packages | installed, MiB | import, s | load |"]
+    lines = ["| tool | version | packages | installed, MiB | import, CPU s | load |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
     for run in runs:
         if "error" in run:
@@ -80,7 +87,7 @@ def table(runs: list[dict[str, Any]]) -> str:
         lines.append(f"| {run['tool']} | {run['version']} | {numbers} | {run['load']:.1f} |")
     lines += ["", "Each alone in a fresh environment, with all that it depends on by default; pip"]
     lines += [
-        "itself is not counted. Import: a new process, files read before. Load: what else ran."
+        "itself is not counted. Import: user and system, the least of some. Load: what else ran."
     ]
     return "\n".join(lines) + "\n"
 

@@ -34,7 +34,7 @@ exclude_patterns = ["_build", "**/.ipynb_checkpoints", "**/jupyter_execute"]
 templates_path = ["_templates"]
 
 # Pages. A notebook that fails, or writes to standard error, stops the build.
-myst_enable_extensions = ["attrs_block", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["attrs_block", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(BUILD / "notebooks")
