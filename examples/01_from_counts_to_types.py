@@ -10,11 +10,10 @@ import scsiameseclu_jax as scs
 
 adata = scs.datasets.read(sys.argv[1]) if sys.argv[1:] else scs.datasets.pbmc68k_reduced()
 markers = sys.argv[2] if sys.argv[2:] else "blood"
-config = scs.Config.short()  # leave it out in earnest
 
 # Clusters from one half of the counts, p-values from the other: they are not inflated.
 scs.pp.split_counts(adata)
-scs.tl.siameseclu(adata, layer="counts_fit", config=config)
+scs.tl.siameseclu(adata, layer="counts_fit")
 scs.tl.markers(adata, layer="counts_test")
 print(adata.uns["siameseclu_top_markers"].groupby("cluster", observed=True).head(2))
 

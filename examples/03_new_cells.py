@@ -8,9 +8,8 @@ from scsiameseclu_jax.metrics import scores
 
 adata = scs.datasets.pbmc68k_reduced()
 types = adata.obs.pop("cell_type")
-config = scs.Config.short()  # leave it out in earnest
 
-model = scs.SiameseClu(n_clusters=10, config=config).fit(adata[:500].copy(), rng=0)
+model = scs.SiameseClu(n_clusters=10).fit(adata[:500].copy(), rng=0)
 with tempfile.TemporaryDirectory() as folder:
     model.save(Path(folder) / "model")
     model = scs.SiameseClu.load(Path(folder) / "model")

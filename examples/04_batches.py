@@ -13,10 +13,9 @@ counts = adata.X.toarray()
 counts[treated] = rng.poisson(counts[treated] * np.exp(rng.normal(0, 1.5, adata.n_vars)))
 adata.X = sp.csr_matrix(counts)
 adata.obs["batch"] = np.where(treated, "treated", "control")
-config = scs.Config.short()  # leave it out in earnest
 
-scs.tl.siameseclu(adata, 4, key_added="plain", config=config)
-scs.tl.siameseclu(adata, 4, batch_key="batch", key_added="batches_ignored", config=config)
+scs.tl.siameseclu(adata, 4, key_added="plain")
+scs.tl.siameseclu(adata, 4, batch_key="batch", key_added="batches_ignored")
 # An embedding of Harmony or scVI in obsm serves as well: use_rep="X_pca_harmony".
 for key in ("plain", "batches_ignored"):
     of_types, of_batches = (

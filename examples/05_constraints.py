@@ -12,10 +12,9 @@ one, two = np.array([rng.choice(50, 2, replace=False) for _ in range(100)]).T
 same = types[one] == types[two]
 names = np.column_stack([adata.obs_names[one], adata.obs_names[two]])
 known = {"must_link": names[same], "cannot_link": names[~same]}
-config = scs.Config.short()  # leave it out in earnest
 
-scs.tl.siameseclu(adata, 5, key_added="plain", config=config)
-scs.tl.siameseclu(adata, 5, key_added="with_pairs", config=config, **known)
+scs.tl.siameseclu(adata, 5, key_added="plain")
+scs.tl.siameseclu(adata, 5, key_added="with_pairs", **known)
 for key in ("plain", "with_pairs"):
     score = adjusted_rand_score(types[50:], adata.obs[key].iloc[50:])
     print(f"{key}: ARI {score:.2f} of the cells that nothing is known of")

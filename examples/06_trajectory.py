@@ -5,8 +5,7 @@ import scsiameseclu_jax as scs
 adata = scs.datasets.pbmc68k_reduced()
 # T and NK cells, from naive to cytotoxic ones; cells of other kinds would be no part of that.
 adata = adata[adata.obs["cell_type"].str.contains("CD4|CD8|CD56")].copy()
-config = scs.Config.short()  # leave it out in earnest
-scs.tl.siameseclu(adata, 4, config=config)
+scs.tl.siameseclu(adata, 4)
 
 # Where to begin is for you to say: a cell (root="..."), a cluster (root_cluster="3"), or genes.
 scs.tl.trajectory(adata, root_genes=["CCR7", "MAL"])
