@@ -1,5 +1,7 @@
 """Checks on the way in, and what preprocessing makes of counts."""
 
+import sys
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -229,7 +231,8 @@ def test_nearest_neighbors_are_exact():
         assert set(found[cells == i]) == set(np.argsort(-similarity[i])[:7])
 
 
-def test_backed_data_is_refused_with_a_remedy(adata, tmp_path):
+def test_backed_data_without_dask_is_refused_with_a_remedy(adata, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask.array", None)
     adata.write_h5ad(tmp_path / "a.h5ad")
     backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
     with pytest.raises(TypeError, match="to_memory"):
