@@ -283,6 +283,7 @@ def test_batches_that_became_numbers_with_a_point(adata):
     assert batch_effects.read_batches(made, "batch")[1] == [str(i) for i in range(len(names))]
 
 
+@pytest.mark.slow
 def test_anndata_and_command_line(adata, tmp_path, monkeypatch):
     seen = {}
     fit = scs.SiameseClu.fit

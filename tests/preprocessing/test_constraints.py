@@ -88,6 +88,7 @@ def test_a_state_without_pairs_knows_nothing_of_them(adata, model):
     assert np.isfinite(held).all()
 
 
+@pytest.mark.slow
 def test_the_loss_is_lower_after_steps_with_it(adata, known):
     training = {"steps": 40, "rate": 1e-2}
     values = CONFIG.to_dict() | {"training": CONFIG.to_dict()["training"] | training}
@@ -209,6 +210,7 @@ def test_names_have_to_be_unique():
     assert pairs.find_constraints(cells, [], None) is None
 
 
+@pytest.mark.slow
 def test_refits_and_saved_models_know_the_pairs(adata, known, model, tmp_path, monkeypatch):
     model.save(tmp_path / "model")
     loaded = scs.SiameseClu.load(tmp_path / "model")

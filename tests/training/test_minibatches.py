@@ -205,6 +205,7 @@ def test_settled(changed, patience, settled):
     assert stages._settled(rows, patience) == settled
 
 
+@pytest.mark.slow
 def test_training_stops_early():
     adata = scs.datasets.simulate(n_cells=200, n_genes=80, n_clusters=3, difficulty=0.1, rng=0)
     steps = {"contrast_steps": 0, "feature_steps": 4, "steps": 200, "patience": 20}
