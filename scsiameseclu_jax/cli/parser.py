@@ -3,7 +3,7 @@
 Results go to standard output, with ``--json`` as one object, everything else to standard error.
 Exit codes: 0 for success, 1 for a failure while running, 2 for wrong usage or input, 3 if training
 diverged and ended before its time (results are written then, as of before), 130 if interrupted,
-143 if terminated.
+143 if terminated, 129 if hung up; 134 if jax ended it, because another process was lost.
 """
 
 from __future__ import annotations
