@@ -144,6 +144,8 @@ def table(runs: list[Run]) -> str:
     """Return a Markdown table: points of ARI lost or won by leaving a part out."""
     sets = list(dict.fromkeys(r["set"] for r in runs))
     base = [r["ari"] for r in runs if r["variant"] == BASE]
+    if not base:  # variants of contrast alone
+        return "\n".join(learned(runs)).lstrip() + "\n"
     lines = [
         f"All terms: mean ARI {100 * np.mean(base):.1f} over {len(sets)} sets. Below, the change "
         "in points of ARI when a part is left out (below 0: the part helps), ± its standard "
