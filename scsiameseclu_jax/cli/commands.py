@@ -252,7 +252,7 @@ def _doctor_lines(found: dict[str, Any]) -> Iterator[str]:
         word = "ok" if stage["right"] else "WRONG"
         error = "not finite" if stage["error"] is None else f"{stage['error']:.0e}"
         yield f"{word:<10}{name}: error {error}, {stage['seconds']:.1f} s"
-    for text in found["advice"]:
+    for text in found["advice"] or ["nothing is missing"]:
         lines = textwrap.wrap(text, 69, break_on_hyphens=False)
         yield from (f"{'' if i else 'advice':<10}{line}" for i, line in enumerate(lines))
 

@@ -83,6 +83,12 @@ def in_place(args: Namespace) -> bool:
 
 def _decide(source: Path, lazy: str, config: Config) -> tuple[bool, str]:
     """Return whether to read in blocks, and why."""
+    if lazy == "always" and find_spec("dask") is None:
+        msg = (
+            "Expected Dask for --lazy always, found none; `pip install 'scsiameseclu-jax[dask]'`, "
+            "or '.[dask]' in a clone."
+        )
+        raise ValueError(msg)
     if lazy != "auto":
         return lazy == "always", f"--lazy {lazy}"
     size = size_of(source)
@@ -91,8 +97,8 @@ def _decide(source: Path, lazy: str, config: Config) -> tuple[bool, str]:
     need = estimate_memory(size.n_cells, size.n_genes, config, n_values=size.n_values).total
     free = free_memory()
     if free is None or need <= free:
-        return False, f"they need about {_gib(need)}, {_gib(free)} are free"
-    why = f"they would need about {_gib(need)} in memory, {_gib(free)} are free"
+        return False, f"a fit takes about {_gib(need)}, {_gib(free)} are free"
+    why = f"a fit would take about {_gib(need)} in memory, {_gib(free)} are free"
     if find_spec("dask") is None:
         logger.warning("%s; `pip install 'scsiameseclu-jax[dask]'` to read them in blocks", why)
         return False, "Dask is not installed"

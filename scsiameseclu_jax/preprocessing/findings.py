@@ -96,7 +96,7 @@ def check(
         found += _of_counts(adata, raw, used, name)
         found += _of_cells(adata, raw, name)
     for place, line in other_counts(adata, used).items():
-        found.append(Finding("note", "counts", f"{place} holds counts, too; it is not used.", line))
+        found.append(Finding("note", "counts", f"{place} holds counts; it is not used.", line))
     found += _of_names(adata)
     if batch_key is not None and "batch_key" not in errors:
         found.append(_of_batches(adata, batch_key))

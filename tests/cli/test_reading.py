@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax.cli import reading
+from scsiameseclu_jax.cli import main, reading
 from scsiameseclu_jax.preprocessing import blocks
 
 
@@ -23,8 +23,8 @@ def test_auto_decides_by_the_memory_that_is_free(source, tmp_path, monkeypatch):
         monkeypatch.setattr(reading, "free_memory", lambda: free)
         return reading._decide(path, lazy, scs.Config())
 
-    assert decide(2**40) == (False, "they need about 1.4 GiB, 1024.0 GiB are free")
-    assert decide(2**29) == (True, "they would need about 1.4 GiB in memory, 0.5 GiB are free")
+    assert decide(2**40) == (False, "a fit takes about 1.4 GiB, 1024.0 GiB are free")
+    assert decide(2**29) == (True, "a fit would take about 1.4 GiB in memory, 0.5 GiB are free")
     assert not decide(None)[0]
     assert decide(2**29, "never") == (False, "--lazy never")
     assert decide(2**40, "always") == (True, "--lazy always")
@@ -46,3 +46,11 @@ def test_what_is_decided_is_done(source, monkeypatch):
     found = reading.read(args).X
     assert not blocks.is_lazy(found)
     assert isinstance(found.data, np.ndarray)
+
+
+def test_blocks_without_dask_are_refused_before_reading(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reading, "find_spec", lambda _: None)
+    words = ["cluster", str(tmp_path / "a.zarr"), str(tmp_path / "b.zarr"), "--lazy", "always"]
+    (tmp_path / "a.zarr").mkdir()
+    assert main(words) == 2
+    assert "Expected Dask for --lazy always, found none; `pip install" in capsys.readouterr().err

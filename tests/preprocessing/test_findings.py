@@ -133,7 +133,7 @@ def test_counts_elsewhere_are_named_and_not_used(adata, whole):
     assert (counts != raw.X).nnz == 0
     assert not of(adata, layer="mine")
     notes = [f.found for f in of(adata, "note", layer="mine") if "not used" in f.found]
-    assert notes == [".raw holds counts, too; it is not used."]
+    assert notes == [".raw holds counts; it is not used."]
 
 
 def rsem(x):
