@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import scsiameseclu_jax as scs
-from scsiameseclu_jax.cli import reading
+from scsiameseclu_jax.cli import main, reading
 from scsiameseclu_jax.preprocessing import blocks
 
 
@@ -46,3 +46,13 @@ def test_what_is_decided_is_done(source, monkeypatch):
     found = reading.read(args).X
     assert not blocks.is_lazy(found)
     assert isinstance(found.data, np.ndarray)
+
+
+def test_a_file_that_is_read_only_is_refused_before_anything_long(source, monkeypatch, capsys):
+    access = reading.os.access
+    monkeypatch.setattr(
+        reading.os, "access", lambda path, mode: path != source and access(path, mode)
+    )
+    words = [str(source), str(source), "--lazy", "always", "--overwrite", "--no-cache"]
+    assert main(["cluster", *words]) == 2
+    assert "to be writable, to put results into it" in capsys.readouterr().err
