@@ -30,7 +30,6 @@ _WORST = 1e-4  # relative error that a stage may have in float32
 _N, _D, _K = 60, 5, 4  # cells, dimensions and clusters of the self-test
 
 
-@in_float32
 def doctor(*, test: bool = True) -> dict[str, Any]:
     """Look at this machine: versions, devices, memory, and whether each stage computes rightly.
 
@@ -67,7 +66,7 @@ def doctor(*, test: bool = True) -> dict[str, Any]:
     ['advice', 'devices', 'machine', 'ok', 'precision', 'stages', 'versions']
     """
     devices = [_device(device) for device in jax.devices()]
-    stages = dict(_stages()) if test else {}
+    stages = in_float32(lambda: dict(_stages()))() if test else {}
     bad = [name for name, found in stages.items() if not found["right"]]
     advice = list(_advice(devices))
     if bad:

@@ -74,3 +74,9 @@ def test_says_what_to_install(monkeypatch, tmp_path):
     assert any("Only 1.0 GiB of memory are free" in text for text in machine._advice([cpu]))
     monkeypatch.setattr(machine, "_version", lambda name: {"jax": "0.11"}.get(name, "0.10"))
     assert any("install the same version" in text for text in machine._advice([cpu]))
+
+
+def test_the_precision_is_that_of_the_caller():
+    for wide in (False, True):
+        with jax.enable_x64(new_val=wide):
+            assert scs.doctor(test=False)["precision"]["64_bits_by_default"] == wide

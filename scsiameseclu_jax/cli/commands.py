@@ -260,7 +260,9 @@ def _doctor_lines(found: dict[str, Any]) -> Iterator[str]:
 def _check_words(args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[str, ...]]]) -> None:
     for target, suffixes in targets:
         check_output(target, suffixes, overwrite=args.overwrite)
-        if not (target == getattr(args, "out", None) and reading.in_place(args)):
+        if target == getattr(args, "out", None) and reading.in_place(args):
+            reading.check_writable(args)
+        else:
             check_apart(args.source, target)
     if getattr(args, "save", None) is not None:
         check_model_folder(args.save, overwrite=args.overwrite)

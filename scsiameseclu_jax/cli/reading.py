@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,6 +51,20 @@ def read(args: Namespace, config: Config | None = None) -> AnnData:
     level = logging.INFO if args.source.exists() else logging.DEBUG  # else the error says it all
     logger.log(level, "counts are read %s: %s", "in blocks" if args.lazily else "into memory", why)
     return datasets.read_lazy(args.source) if args.lazily else datasets.read(args.source)
+
+
+def check_writable(args: Namespace) -> None:
+    """Check that results can be put into the file that is read, if they are to be.
+
+    Raises
+    ------
+    PermissionError
+        If not.
+    """
+    if in_place(args) and not os.access(args.source, os.W_OK):
+        name = str(args.source)
+        msg = f"Expected {name!r} to be writable, to put results into it, found it read-only; "
+        raise PermissionError(msg + "give another output.")
 
 
 def check_copy(args: Namespace) -> None:

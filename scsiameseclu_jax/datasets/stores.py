@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import h5py
 from anndata import AnnData
 
+from scsiameseclu_jax.datasets.safety import check_hdf5, check_links, check_zarr
+
 __all__ = ["Size", "read_lazy", "size_of"]
 
 _SMALL = ("obs", "var", "uns", "obsm", "varm")
@@ -31,7 +33,13 @@ class Size(NamedTuple):
 
 def size_of(path: str | os.PathLike[str]) -> Size | None:
     """Return the size of an AnnData file without reading a matrix; None of any other file."""
-    path = Path(path)
+    try:
+        return _size_of(Path(path))
+    except (OSError, KeyError, TypeError, ValueError):  # damaged: who reads it says how
+        return None
+
+
+def _size_of(path: Path) -> Size | None:
     if not _is_store(path):
         return None
     with _opened(path) as store:
@@ -62,7 +70,8 @@ def read_lazy(path: str | os.PathLike[str]) -> AnnData:
     FileNotFoundError
         If there is nothing at `path`.
     ValueError
-        If it is no AnnData file, or one of before anndata 0.8.
+        If it is no AnnData file, or one of before anndata 0.8; if parts of it lie elsewhere, or it
+        declares much more than it holds.
     ImportError
         Without Dask: ``pip install 'scsiameseclu-jax[dask]'``.
     """
@@ -79,6 +88,12 @@ def read_lazy(path: str | os.PathLike[str]) -> AnnData:
             "it in blocks, found something else; read it into memory and write it anew."
         )
         raise ValueError(msg)
+    if path.is_dir():
+        check_zarr(path, to_memory=False)
+    else:
+        with h5py.File(path, "r") as file:
+            check_links(file)
+            check_hdf5(file, to_memory=False)
 
     def matrix(item: Any) -> Any:
         return read_elem_lazy(item) if _kind(item) in _KINDS else read_elem(item)

@@ -56,7 +56,7 @@ def write_whole(path: Path, writer: Callable[[Path], object]) -> None:
         target = path.resolve()
         with beside(target) as new:
             writer(new)
-            _to_disk(new)
+            to_disk(new)
             _give_name(new, target)
     except Exception as error:
         msg = f"Could not write {str(path)!r}: {message(error)}"
@@ -97,18 +97,25 @@ def beside(target: Path) -> Iterator[Path]:
 
 def _give_name(new: Path, target: Path) -> None:
     """Put the new one in its place: old or new is there at every moment, if the system can."""
+    with naming():
+        if not target.is_dir():
+            new.replace(target)
+        elif not exchange(new, target):
+            _replace_folder(new, target)
+    if os.name != "nt":
+        _sync(target.parent)
+
+
+@contextmanager
+def naming() -> Iterator[None]:
+    """Let what takes a moment be done before a signal ends the process."""
     global _names
     _names = True
     try:
         with _naming:
-            if not target.is_dir():
-                new.replace(target)
-            elif not exchange(new, target):
-                _replace_folder(new, target)
+            yield
     finally:
         _names = False
-    if os.name != "nt":
-        _sync(target.parent)
 
 
 def _replace_folder(new: Path, target: Path) -> None:
@@ -124,7 +131,7 @@ def _replace_folder(new: Path, target: Path) -> None:
         raise
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
     """Wait until a file, or all of a folder, is on the disk, where its new name must come last."""
     parts = [path, *path.rglob("*")]
     if os.name == "nt":  # there a folder cannot be opened

@@ -6,6 +6,7 @@ Each task reads a block and returns something small, so that one that is lost ca
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -15,6 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
+from scsiameseclu_jax.inputs import check_sparse
 from scsiameseclu_jax.preprocessing.counts import (
     canonical,
     check_counts,
@@ -85,10 +87,24 @@ class Blocks:
     def __init__(self, matrix: Any, name: str) -> None:
         check_numbers(matrix, name)
         array = _as_dask(matrix, name)
+        if isinstance(array._meta, np.ma.MaskedArray):
+            msg = (
+                f"Expected {name} to be of numpy arrays or scipy sparse matrices, found "
+                "MaskedArray; fill what is masked (`dask.array.ma.filled(x, 0)`, if that is no "
+                "counts)."
+            )
+            raise TypeError(msg)
+        import dask
+
         self.shape = int(array.shape[0]), int(array.shape[1])
         self.dtype = array.dtype
         self._blocks, self._parts = _blocks_of(array)
-        cells, genes, largest, irregular = zip(*self.map(_measure), strict=True)
+        cells, genes, largest, irregular, marks = zip(*self.map(_measure), strict=True)
+        # a store that is changed meanwhile would be another one to each pass; of zarr what is
+        # gone reads as zeros
+        unchanged = dask.delayed(_unchanged, pure=False)
+        pairs = zip(self._blocks, marks, strict=True)
+        self._blocks = [unchanged(block, mark, name) for block, mark in pairs]
         self._cells = [np.concatenate(arrays) for arrays in zip(*cells, strict=True)]
         self._genes = [np.sum(arrays, axis=0) for arrays in zip(*genes, strict=True)]
         self.nnz = int(self.getnnz(axis=1).sum())
@@ -215,7 +231,9 @@ class Selected:
         self.source, self.genes, self.order = source, genes, order
         self._coming: tuple[np.ndarray, Future[sp.csr_matrix]] | None = None
         self.shape = len(order), genes.shape[-1]
-        self.dtype = np.promote_types(np.uint16, np.min_scalar_type(int(source.largest)))
+        together = genes.sum(axis=0).max() if sp.issparse(genes) else 1  # in one column
+        most = int(source.largest * max(together, 1))
+        self.dtype = np.promote_types(np.uint16, np.min_scalar_type(most))
 
     def __getitem__(self, rows: np.ndarray | slice) -> sp.csr_matrix:
         """Return the counts [m, g] of cells."""
@@ -320,7 +338,8 @@ def _blocks_of(array: Any) -> tuple[list[Any], list[slice]]:
     n, n_genes = array.shape
     wanted = int(np.clip(_ENTRIES // n_genes, 1, _MOST_ROWS))
     if max(array.chunks[0]) > 2 * wanted:
-        array = array.rechunk({0: wanted, 1: -1})
+        checked = array.map_blocks(_checked, dtype=array.dtype, meta=array._meta)
+        array = checked.rechunk({0: wanted, 1: -1})
     chunks = array.to_delayed()
     task, tasks, parts = dask.delayed(_read, pure=False), [], []
     start, end, held = 0, 0, []
@@ -339,8 +358,16 @@ def _blocks_of(array: Any) -> tuple[list[Any], list[slice]]:
 
 def _read(chunks: list[list[Any]]) -> sp.csr_matrix:
     """Return chunks, beside and below each other, as one matrix as it has to be."""
-    rows = [canonical(row[0] if len(row) == 1 else _beside(row)) for row in chunks]
+    checked = [[_checked(chunk) for chunk in row] for row in chunks]
+    rows = [canonical(row[0] if len(row) == 1 else _beside(row)) for row in checked]
     return rows[0] if len(rows) == 1 else sp.vstack(rows, format="csr")
+
+
+def _checked(chunk: Any) -> Any:
+    """Return a chunk whose parts fit together, before compiled code that trusts them cuts it."""
+    if sp.issparse(chunk):
+        check_sparse(chunk, "the matrix")
+    return chunk
 
 
 def _beside(chunks: list[Any]) -> sp.csr_matrix:
@@ -348,10 +375,28 @@ def _beside(chunks: list[Any]) -> sp.csr_matrix:
 
 
 def _measure(block: sp.csr_matrix) -> tuple[Any, ...]:
-    """Return totals and entries of rows, those of columns, the largest count, what is irregular."""
+    """Return totals and entries of rows, those of columns, the largest, the irregular, a mark."""
     cells = totals(block), block.getnnz(axis=1)
     columns = np.bincount(block.indices, weights=block.data, minlength=block.shape[1])
-    return cells, (columns, block.getnnz(axis=0)), block.data.max(initial=0), irregular(block)
+    genes, largest = (columns, block.getnnz(axis=0)), block.data.max(initial=0)
+    return cells, genes, largest, irregular(block), _mark(block)
+
+
+def _mark(block: sp.csr_matrix) -> tuple[int, ...]:
+    """Return what tells a block from others."""
+    parts = block.data, block.indices, block.indptr
+    return (*block.shape, *(zlib.crc32(part) for part in parts))
+
+
+def _unchanged(block: sp.csr_matrix, mark: tuple[int, ...], name: str) -> sp.csr_matrix:
+    """Return a block that is as it was when it was first read."""
+    if _mark(block) != mark:
+        msg = (
+            f"Expected {name} to be as it was when it was first read, found other counts: the file "
+            "was changed or removed meanwhile; begin anew."
+        )
+        raise ValueError(msg)
+    return block
 
 
 def _rows(block: sp.csr_matrix, rows: np.ndarray, genes: np.ndarray | None) -> sp.csr_matrix:

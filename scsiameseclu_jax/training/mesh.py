@@ -118,12 +118,9 @@ def spread_state(state: F.TrainState, mesh: Mesh | None) -> F.TrainState:
     if mesh is None:
         return state
     split, whole = _putters(mesh)
-    everywhere = jax.tree.map(
-        whole, state._replace(edge_mask=None, plan=state.plan._replace(target=None))
-    )
-    per_cell = {name: split(state.params["fusion"][name]) for name in _per_cell(state)}
+    apart = state._replace(edge_mask=None, plan=state.plan._replace(target=None))
+    everywhere = _mapped(apart, whole, split)
     return everywhere._replace(
-        params=everywhere.params | {"fusion": everywhere.params["fusion"] | per_cell},
         edge_mask=split(state.edge_mask),
         plan=everywhere.plan._replace(target=split(state.plan.target)),
     )
@@ -140,10 +137,9 @@ def cut(state: F.TrainState, data: F.CellData) -> F.TrainState:
         Its cells, padded alike.
     """
     n_cells, n_edges = int(on_host(data.mask).sum()), int(on_host(data.graph.graph.n_edge)[0])
-    found = jax.tree.map(_whole, state)
-    fusion = {name: found.params["fusion"][name][:n_cells] for name in _per_cell(state)}
+    whole = jax.tree.map(_whole, state)
+    found = _mapped(whole, _as_it_is, lambda leaf: leaf[:n_cells], whole.params)
     return found._replace(
-        params=found.params | {"fusion": found.params["fusion"] | fusion},
         edge_mask=found.edge_mask[:n_edges],
         plan=found.plan._replace(target=found.plan.target[:n_cells]),
     )
@@ -157,21 +153,47 @@ def fitted_to(state: F.TrainState, data: F.CellData, mesh: Mesh | None) -> F.Tra
         return jnp.asarray(np.pad(array, more, constant_values=value))
 
     rows = data.mask.shape[0]
-    fusion = {name: padded(state.params["fusion"][name], rows, 0.5) for name in _per_cell(state)}
-    whole = jax.tree.map(jnp.asarray, state)._replace(
-        params=jax.tree.map(jnp.asarray, state.params)
-        | {"fusion": jax.tree.map(jnp.asarray, state.params["fusion"]) | fusion},
+    rest, kept = state._replace(params={}), state.params
+    whole = _mapped(rest, jnp.asarray, lambda leaf: padded(leaf, rows, 0), kept)
+    whole = whole._replace(
+        params=_mapped(state.params, jnp.asarray, lambda leaf: padded(leaf, rows, 0.5)),
         edge_mask=padded(state.edge_mask, data.graph.weights.shape[0], 1),
-        plan=jax.tree.map(jnp.asarray, state.plan)._replace(
-            target=padded(state.plan.target, rows, 0)
-        ),
+        plan=whole.plan._replace(target=padded(state.plan.target, rows, 0)),
     )
     return spread_state(whole, mesh)
 
 
-def _per_cell(state: F.TrainState) -> set[str]:
-    """Return the names of the parameters of fusion that each cell has."""
-    return {"a", "b"} & state.params["fusion"].keys()
+def _mapped(
+    tree: Any, usual: Callable[[Any], Any], of_cells: Callable[[Any], Any], params: Any = None
+) -> Any:
+    """Change the leaves of a tree: those of parameters that each cell has in a way of their own.
+
+    So are those that an optimiser keeps of such parameters; of all `params` in one vector, too.
+    """
+    parts, structure = jax.tree.flatten(params)
+    size = sum(part.size for part in parts) if {"a", "b"} & _fusion(params) else 0
+
+    def change(path: tuple[Any, ...], leaf: Any) -> Any:
+        names = [getattr(key, "key", None) for key in path[-2:]]
+        if names in (["fusion", "a"], ["fusion", "b"]):
+            return of_cells(leaf)
+        if not size or leaf.shape != (size,):
+            return usual(leaf)
+        ends = np.cumsum([part.size for part in parts])[:-1]
+        pieces = zip(np.split(np.asarray(leaf), ends), parts, strict=True)
+        each = structure.unflatten([piece.reshape(part.shape) for piece, part in pieces])
+        changed = jax.tree.leaves(_mapped(each, np.asarray, of_cells))
+        return usual(np.concatenate([np.ravel(piece) for piece in changed]))
+
+    return jax.tree_util.tree_map_with_path(change, tree)
+
+
+def _as_it_is(leaf: Any) -> Any:
+    return leaf
+
+
+def _fusion(params: Any) -> set[str]:
+    return set() if params is None else set(params["fusion"])
 
 
 def on_host(array: jax.Array) -> np.ndarray:

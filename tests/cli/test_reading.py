@@ -54,3 +54,13 @@ def test_blocks_without_dask_are_refused_before_reading(tmp_path, monkeypatch, c
     (tmp_path / "a.zarr").mkdir()
     assert main(words) == 2
     assert "Expected Dask for --lazy always, found none; `pip install" in capsys.readouterr().err
+
+
+def test_a_file_that_is_read_only_is_refused_before_anything_long(source, monkeypatch, capsys):
+    access = reading.os.access
+    monkeypatch.setattr(
+        reading.os, "access", lambda path, mode: path != source and access(path, mode)
+    )
+    words = [str(source), str(source), "--lazy", "always", "--overwrite", "--no-cache"]
+    assert main(["cluster", *words]) == 2
+    assert "to be writable, to put results into it" in capsys.readouterr().err

@@ -1,6 +1,9 @@
 """Files that stay on disk: their size, what is read of them, results put into them."""
 
+import errno
+
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,8 +116,9 @@ def test_results_are_put_into_a_file(tmp_path, suffix, version):
     adata.obsm["X_new"] = np.full((30, 2), 7.0)
     del adata.obsm["X_gone"], adata.uns["kept"]
     adata.uns["result"] = {"params": {"k": 2}}
-    with writing._to_change(path) as store:
-        store.create_group("__new__")  # of a run that was killed
+    if suffix == ".h5ad":
+        with writing._to_change(path) as store:
+            store.create_group("__new__")  # of a run that was killed
     for _ in range(2):  # and again
         writing.write_results(path, adata)
         found = (ad.read_zarr if suffix == ".zarr" else ad.read_h5ad)(path)
@@ -139,3 +143,113 @@ def test_a_copy_has_the_same_counts_and_the_source_is_as_it_was(tmp_path, suffix
     assert bytes_of(target, "X") == bytes_of(source, "X")
     assert "new" in scs.datasets.read(target).obs
     assert "new" not in scs.datasets.read(source).obs
+
+
+def changed(path):
+    """Results to put into a file, larger than what is there."""
+    adata = scs.datasets.read_lazy(path)
+    adata.obs["new"] = pd.Categorical(["a", "b"] * 15)
+    adata.obsm["X_new"] = np.random.default_rng(0).normal(size=(30, 500))
+    return adata
+
+
+def read_again(path):
+    return (ad.read_zarr if path.suffix == ".zarr" else ad.read_h5ad)(path)
+
+
+@pytest.mark.parametrize("room", [0, 5_000, 60_000])
+def test_a_disk_that_fills_leaves_the_file_as_it_was(tmp_path, monkeypatch, room):
+    pytest.importorskip("dask.array")
+    path = written(tmp_path / "cells.h5ad", cells())
+    before, adata, write = path.read_bytes(), changed(path), writing._Held.write
+
+    def full(self, data):
+        if self._place > len(before) + room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, data)
+
+    monkeypatch.setattr(writing._Held, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        writing.write_results(path, adata)
+    assert path.read_bytes() == before
+
+
+def test_a_file_is_whole_until_all_that_is_new_is_on_the_disk(tmp_path, monkeypatch):
+    pytest.importorskip("dask.array")
+    path = written(tmp_path / "cells.h5ad", cells())
+    adata, settle = changed(path), writing._Held.settle
+    monkeypatch.setattr(writing._Held, "settle", lambda self: None)  # killed before
+    writing.write_results(path, adata)
+    assert set(read_again(path).obsm) == {"X_old", "X_gone"}
+    monkeypatch.setattr(writing._Held, "settle", settle)
+    writing.write_results(path, adata)
+    found = read_again(path)
+    np.testing.assert_array_equal(found.obsm["X_new"], adata.obsm["X_new"])
+    assert (found.X != cells().X).nnz == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "at", "atomic"), [(2, "obs", True), (3, "uns", True), (3, "obsm", False)]
+)
+def test_a_store_is_whole_at_every_moment(tmp_path, monkeypatch, version, at, atomic):
+    pytest.importorskip("dask.array")
+    with ad.settings.override(zarr_write_format=version):
+        path = written(tmp_path / "cells.zarr", cells())
+    adata, take_place = changed(path), writing._take_place
+    if not atomic:
+        monkeypatch.setattr(writing, "exchange", lambda one, other: False)
+
+    def cut_off(new, target):
+        if target.name == at:
+            raise OSError("cut off")
+        take_place(new, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "_take_place", cut_off)
+        with pytest.raises(OSError, match="cut off"):
+            writing.write_results(path, adata)
+    found = read_again(path)
+    assert ("new" in found.obs) == (at != "obs")
+    assert ("X_new" in found.obsm) == (at == "uns")
+    writing.write_results(path, adata)
+    assert {"X_old", "X_new"} <= set(read_again(path).obsm)
+    assert [part.name for part in tmp_path.iterdir()] == ["cells.zarr"]
+
+
+def test_a_copy_of_a_read_only_store_can_be_written(tmp_path):
+    pytest.importorskip("dask.array")
+    source, target = written(tmp_path / "in.zarr", cells()), tmp_path / "out.zarr"
+    adata = changed(source)
+    for part in [source, *source.rglob("*")]:
+        part.chmod(0o555 if part.is_dir() else 0o444)
+    try:
+        writing.copy_with_results(source, target, adata)
+        assert all(part.stat().st_mode & 0o200 for part in [target, *target.rglob("*")])
+    finally:
+        for part in [source, *source.rglob("*")]:
+            part.chmod(0o755 if part.is_dir() else 0o644)
+    assert "X_new" in read_again(target).obsm
+
+
+def test_a_file_that_leads_elsewhere_is_not_read_in_blocks(tmp_path):
+    pytest.importorskip("dask.array")
+    path, other = (written(tmp_path / f"{name}.h5ad", cells()) for name in ("a", "b"))
+    with h5py.File(path, "r+") as file:
+        del file["X"]
+        file["X"] = h5py.ExternalLink(str(other), "/X")
+    with pytest.raises(ValueError, match="a link to another file at '/X'"):
+        scs.datasets.read_lazy(path)
+    store = written(tmp_path / "c.zarr", cells())
+    (store / "uns").rename(tmp_path / "elsewhere")
+    (store / "uns").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="found a link, pipe or device at 'uns'"):
+        scs.datasets.read_lazy(store)
+
+
+def test_a_damaged_file_has_no_size(tmp_path):
+    path = written(tmp_path / "cells.h5ad", cells())
+    with h5py.File(path, "r+") as file:
+        del file["X/data"]
+    assert stores.size_of(path) is None
+    path.write_bytes(path.read_bytes()[:3000])
+    assert stores.size_of(path) is None

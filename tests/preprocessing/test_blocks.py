@@ -10,6 +10,7 @@ import scsiameseclu_jax as scs
 from scsiameseclu_jax.preprocessing import blocks
 from scsiameseclu_jax.preprocessing.prepare import identify, prepare
 
+dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
 
 CONFIG = scs.Config.from_dict({"preprocessing": {"n_top_genes": 120, "n_components": 10}})
@@ -223,3 +224,47 @@ def test_cells_that_are_all_alike_are_refused():
     cells = ad.AnnData(da.from_array(values, chunks=(50, 30)))
     with pytest.raises(ValueError, match="all 200 alike"):
         prepared_of(cells)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("part", ["indptr", "indices"])
+def test_damaged_chunks_end_in_a_sentence(adata, part, turned):
+    def damage(block):
+        block = (block.tocsc() if turned else block).copy()
+        getattr(block, part)[3] = 10**6
+        return block
+
+    meta = sparse.csr_matrix((0, 0), dtype=adata.X.dtype)
+    for size in (50, 400):  # as they are, and cut
+        whole = da.from_array(adata.X, chunks=(size, 200), asarray=False)
+        cells = ad.AnnData(whole.map_blocks(damage, dtype=whole.dtype, meta=meta))
+        with pytest.raises(ValueError, match="to be a whole sparse matrix"):
+            blocks.read_counts(cells, layer=None)
+
+
+def test_masked_counts_are_refused_as_in_memory(adata):
+    masked = np.ma.masked_array(adata.X.toarray(), adata.X.toarray() == 3)
+    for x in (masked, da.from_array(masked, chunks=(50, 200), asarray=False)):
+        with pytest.raises(TypeError, match="found MaskedArray; fill what is masked"):
+            blocks.read_counts(ad.AnnData(x), layer=None)
+
+
+def test_a_file_that_changes_meanwhile_is_noticed(adata):
+    values = adata.X.toarray()
+    raw = blocks.read_counts(ad.AnnData(da.from_delayed(*later(values))), layer=None)
+    assert raw[np.arange(3)].shape == (3, 200)
+    values[5, 3] += 1
+    with pytest.raises(ValueError, match="found other counts: the file was changed"):
+        raw[np.arange(3)]
+
+
+def later(values):
+    return dask.delayed(lambda: values.copy(), pure=False)(), values.shape, values.dtype
+
+
+def test_counts_of_a_gene_that_is_there_twice_are_added_in_a_type_that_holds_them():
+    values = np.full((200, 4), 60_000, np.uint16)
+    raw = blocks.read_counts(ad.AnnData(da.from_array(values, chunks=(50, 4))), layer=None)
+    where = sparse.csr_matrix((np.ones(4), (np.arange(4), [0, 0, 1, 1])))
+    found = blocks.Selected(raw, where, np.arange(200))
+    assert (found.tocsr().toarray() == 120_000).all()

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 import scsiameseclu_jax as scs
+import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.training import mesh as meshes
-from scsiameseclu_jax.training.mesh import check_agreed, rows_over
+from scsiameseclu_jax.training.checkpoint import leaves_of, with_leaves
+from scsiameseclu_jax.training.mesh import check_agreed, cut, fitted_to, rows_over
 
 SCRIPT = Path(__file__).with_name("several_devices.py")
 
@@ -117,3 +119,22 @@ def test_processes_that_do_not_do_the_same_are_refused(monkeypatch):
     check_agreed(None, cells=(5, 4), settings=2)
     with pytest.raises(ValueError, match="Expected the same settings in all 2 processes"):
         check_agreed(scs.cell_mesh(), cells=(5, 3), settings=2)
+
+
+def test_what_an_optimiser_keeps_of_each_cell_is_padded_anew():
+    x = np.random.default_rng(0).normal(size=(10, 4))
+    near = (np.arange(10)[:, None] + 1) % 10
+    values = {"network": {"n_latent": 3}, "fusion": {"gate": "per_cell"}}
+    method = F.siameseclu(2, config=scs.Config.from_dict(values))
+    few, many = (F.cell_data(x, None, near, n_rows=n) for n in (16, 24))
+    states = [
+        method.start_stage(method.init(jax.random.key(0), data), "train") for data in (few, many)
+    ]
+    small, like = (cut(state, data) for state, data in zip(states, (few, many), strict=True))
+    found = fitted_to(with_leaves(like, leaves_of(small)), many, None)
+    shapes = [[leaf.shape for leaf in jax.tree.leaves(state)] for state in (found, states[1])]
+    assert shapes[0] == shapes[1]
+    for state, data in ((found, many), (fitted_to(small, few, scs.cell_mesh(1)), few)):
+        again = cut(state, data)
+        for one, other in zip(leaves_of(again), leaves_of(small), strict=True):
+            np.testing.assert_array_equal(one, other)
