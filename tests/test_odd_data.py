@@ -48,14 +48,17 @@ def test_cells_may_be_in_any_form():
         sp.csc_array(dense),
     ):
         np.testing.assert_array_equal(fitted(ad.AnnData(x), 3).labels, expected)
-    whole = ad.concat([adata, adata[:20]])
-    whole.obs_names_make_unique()
+    whole = ad.concat([adata, adata[:20]], index_unique="-")
     view = whole[:150][np.arange(150)]
     np.testing.assert_array_equal(fitted(view, 3).labels, expected)
 
 
 @pytest.mark.parametrize(
-    ("sizes", "k"), [([6, 6], 2), ([25, 25], 2), ([20, 17, 13], 3)], ids=["12", "50", "50 in 3"]
+    ("sizes", "k"),
+    [
+        pytest.param([6, 6], 2, id="12"),
+        pytest.param([20, 17, 13], 3, id="50", marks=pytest.mark.slow),
+    ],
 )
 def test_few_cells(sizes, k):
     adata, member = types(sizes)
@@ -65,10 +68,10 @@ def test_few_cells(sizes, k):
     assert scs.metrics.scores(member, model.labels)["ARI"] > 0.8
 
 
+@pytest.mark.slow
 def test_duplicate_cells_and_graphs_of_parts():
     adata, member = types([50, 50], seed=1)
-    adata = ad.concat([adata, adata, adata])
-    adata.obs_names_make_unique()
+    adata = ad.concat([adata, adata, adata], index_unique="-")
     model = fitted(adata, 2)
     assert scs.metrics.scores(np.tile(member, 3), model.labels)["ARI"] > 0.95
     # twins are in one cluster

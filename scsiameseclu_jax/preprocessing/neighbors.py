@@ -17,7 +17,7 @@ def nearest_neighbors(features: np.ndarray, n_neighbors: int) -> tuple[np.ndarra
     features
         [n, p] features.
     n_neighbors
-        Neighbours of each cell, itself not counted; fewer if there are fewer cells.
+        Neighbours of each cell, itself not counted; at most a quarter of the others, but three.
 
     Returns
     -------
@@ -28,7 +28,8 @@ def nearest_neighbors(features: np.ndarray, n_neighbors: int) -> tuple[np.ndarra
     Dong et al., WWW 2011, as implemented in pynndescent.
     """
     n = features.shape[0]
-    k = min(n_neighbors, n - 1)
+    # linked to most others, all cells look alike
+    k = min(n_neighbors, max((n - 1) // 4, 3), n - 1)
     unit = unit_rows(features).astype(np.float32)
     search = _exact if search_of(n) == "exact" else _approximate
     return search(unit, k).ravel(), np.repeat(np.arange(n), k)

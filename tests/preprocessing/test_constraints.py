@@ -116,6 +116,7 @@ def test_pairs_hold(adata, known, model):
     np.testing.assert_allclose(model.proba.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_mini_batches_leave_out_the_loss_but_keep_the_pairs(adata, known):
     values = CONFIG.to_dict() | {"scale": {"full_cells": 100, "batch_cells": 64}}
     config = scs.Config.from_dict(values)
