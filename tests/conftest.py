@@ -49,7 +49,7 @@ def _set_default(kind, name, value):
 
 # Files whose few tests take long: begun last, they would leave one process alone at the end.
 LONG = {"test_constraints.py", "test_examples.py", "test_minibatches.py", "test_model.py"}
-LONG |= {"test_predict.py", "test_training.py"}
+LONG |= {"test_mesh.py", "test_predict.py", "test_training.py"}
 
 
 def pytest_collection_modifyitems(items):

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from scsiameseclu_jax.preprocessing.batches import balanced_neighbors
-from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors, unit_rows
+from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors, suited, unit_rows
 
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans
@@ -62,7 +62,7 @@ def representation(
     Over batches [n], if there are several, the neighbours are balanced.
     """
     neighbors, cells = (
-        nearest_neighbors(features, n_neighbors)
+        nearest_neighbors(features, suited(n_neighbors, len(features)))
         if batch is None
         else balanced_neighbors(features, n_neighbors, batch)
     )

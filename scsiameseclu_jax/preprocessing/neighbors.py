@@ -7,6 +7,11 @@ import numpy as np
 EXACT_CELLS = 100_000  # a search through all pairs of more takes minutes
 
 
+def suited(n_neighbors: int, n_cells: int) -> int:
+    """Return how many neighbours to link few cells to: linked to most others, all look alike."""
+    return min(n_neighbors, max((n_cells - 1) // 4, 3))
+
+
 def nearest_neighbors(features: np.ndarray, n_neighbors: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the links [m] from every cell to its nearest neighbours by cosine.
 
@@ -17,7 +22,7 @@ def nearest_neighbors(features: np.ndarray, n_neighbors: int) -> tuple[np.ndarra
     features
         [n, p] features.
     n_neighbors
-        Neighbours of each cell, itself not counted; at most a quarter of the others, but three.
+        Neighbours of each cell, itself not counted; fewer if there are fewer cells.
 
     Returns
     -------
@@ -28,8 +33,7 @@ def nearest_neighbors(features: np.ndarray, n_neighbors: int) -> tuple[np.ndarra
     Dong et al., WWW 2011, as implemented in pynndescent.
     """
     n = features.shape[0]
-    # linked to most others, all cells look alike
-    k = min(n_neighbors, max((n - 1) // 4, 3), n - 1)
+    k = min(n_neighbors, n - 1)
     unit = unit_rows(features).astype(np.float32)
     search = _exact if search_of(n) == "exact" else _approximate
     return search(unit, k).ravel(), np.repeat(np.arange(n), k)

@@ -22,7 +22,7 @@ from scsiameseclu_jax.preprocessing.constraints import (
 )
 from scsiameseclu_jax.preprocessing.counts import check_cell_names, check_gene_names
 from scsiameseclu_jax.preprocessing.measures import canonical_order, measure
-from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors, search_of
+from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors, search_of, suited
 from scsiameseclu_jax.preprocessing.normalization import Projection
 
 logger = logging.getLogger(__name__)
@@ -255,7 +255,7 @@ def prepare(
     if links is None:
         n_neighbors = config.preprocessing.n_neighbors
         senders, receivers = (
-            nearest_neighbors(x, n_neighbors)
+            nearest_neighbors(x, suited(n_neighbors, len(x)))
             if batch is None
             else balanced_neighbors(x, n_neighbors, batch)
         )
