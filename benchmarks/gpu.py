@@ -109,7 +109,7 @@ def least_work(n: int, config: Any) -> dict[str, float]:
     forward and once backward; pairwise parts are the attention's and the adjacency's, if they are
     on, in the forward and the reverse pass.
     """
-    from scsiameseclu_jax.functional.graph import pagerank_series
+    from scsiameseclu_jax.functional.propagation import pagerank_series
 
     losses = weights(config)
     network, d, p = config.network, config.network.n_latent, N_FEATURES

@@ -21,9 +21,9 @@ from scipy.special import expit, gammaln, log_softmax, logsumexp, softmax
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.checks import default_device
 from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.inputs import free_memory
 from scsiameseclu_jax.manifest import PACKAGES
 from scsiameseclu_jax.training.device import in_float32
-from scsiameseclu_jax.training.memory import free_memory
 
 _MORE = ("scipy", "scikit-learn", "pandas", "igraph", "pynndescent", "zarr", "dask", "distributed")
 _WORST = 1e-4  # relative error that a stage may have in float32

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -217,44 +216,6 @@ def questions(args: argparse.Namespace) -> None:
 def completion(args: argparse.Namespace) -> None:
     """Print a script that completes commands and options in a shell."""
     print(script(args.shell, args.parser))
-
-
-def doctor(args: argparse.Namespace) -> int:
-    """Print what the machine has and lacks; return 1 where a stage computes wrongly."""
-    keep_programs(None)
-    found = scs.doctor(test=not args.no_test)
-    if args.json:
-        print(json.dumps(found, indent=1))
-    else:
-        print("\n".join(_doctor_lines(found)))
-    return 0 if found["ok"] else 1
-
-
-def _doctor_lines(found: dict[str, Any]) -> Iterator[str]:
-    def size(n_bytes: int | None) -> str:
-        return "memory unknown" if n_bytes is None else f"{n_bytes / 2**30:.1f} GiB"
-
-    machine, versions = found["machine"], found["versions"]
-    free = size(machine["free_memory"])
-    yield f"machine   {machine['platform']}, {machine['processors']} processors, {free} free"
-    for device in found["devices"]:
-        yield f"device    {device['platform']} {device['id']}: {device['kind']}" + (
-            "" if device["memory"] is None else f", {size(device['memory'])}"
-        )
-    wide = "64" if found["precision"]["64_bits_by_default"] else "32"
-    products = found["precision"]["matrix_products"]
-    yield f"precision {wide} bits by default, fits in 32; matrix products {products!r}"
-    yield f"programs  kept in {machine['programs'] or 'no folder'}"
-    words = [f"{name} {number}" for name, number in versions.items() if number]
-    lines = textwrap.wrap(", ".join(words), 69, break_on_hyphens=False)
-    yield from (f"{'' if i else 'versions':<10}{line}" for i, line in enumerate(lines))
-    for name, stage in found["stages"].items():
-        word = "ok" if stage["right"] else "WRONG"
-        error = "not finite" if stage["error"] is None else f"{stage['error']:.0e}"
-        yield f"{word:<10}{name}: error {error}, {stage['seconds']:.1f} s"
-    for text in found["advice"] or ["nothing is missing"]:
-        lines = textwrap.wrap(text, 69, break_on_hyphens=False)
-        yield from (f"{'' if i else 'advice':<10}{line}" for i, line in enumerate(lines))
 
 
 def _check_words(args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[str, ...]]]) -> None:

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scsiameseclu_jax.cli import checking, commands, signals
+from scsiameseclu_jax.cli import checking, commands, doctoring, signals
 from scsiameseclu_jax.cli.completion import SHELLS
 from scsiameseclu_jax.cli.devices import add_devices
 from scsiameseclu_jax.cli.failures import describe
@@ -279,7 +279,7 @@ def _add_report(parsers: Any) -> None:
 def _add_doctor(parsers: Any) -> None:
     text = "Say what this machine has and lacks, and test whether each stage computes rightly."
     doctor = _add(parsers, "doctor", text, {0: "all is right", 1: "a stage computes wrongly"})
-    doctor.set_defaults(command=commands.doctor)
+    doctor.set_defaults(command=doctoring.doctor)
     _add_json(doctor.add_argument)
     doctor.add_argument("--no-test", action="store_true", help="leave out the self-test (seconds)")
 

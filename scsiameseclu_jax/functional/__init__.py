@@ -21,14 +21,10 @@ from scsiameseclu_jax.functional.encoders import (
 from scsiameseclu_jax.functional.fusion import embed, fuse, gate, normalize_rows
 from scsiameseclu_jax.functional.graph import (
     CellGraph,
-    ViewGraph,
     bucket,
     cell_graph,
-    diffuse,
     draw_neighbors,
     normalize,
-    pagerank_series,
-    propagate,
 )
 from scsiameseclu_jax.functional.losses import (
     adjacency_error,
@@ -51,6 +47,7 @@ from scsiameseclu_jax.functional.objective import (
     silhouette,
 )
 from scsiameseclu_jax.functional.prediction import append_cells
+from scsiameseclu_jax.functional.propagation import ViewGraph, diffuse, pagerank_series, propagate
 from scsiameseclu_jax.functional.settings import Structure, structure_of, values_of
 from scsiameseclu_jax.functional.training import (
     CHUNK,

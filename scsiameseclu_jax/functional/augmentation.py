@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scsiameseclu_jax.functional.graph import CellGraph, ViewGraph, normalize
+from scsiameseclu_jax.functional.graph import CellGraph, normalize
+from scsiameseclu_jax.functional.propagation import ViewGraph
 from scsiameseclu_jax.functional.settings import Structure
 from scsiameseclu_jax.functional.types import CellData, TrainState, Views
 

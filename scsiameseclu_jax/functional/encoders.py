@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from scsiameseclu_jax.config import Network
-from scsiameseclu_jax.functional.graph import CellGraph, ViewGraph, propagate
+from scsiameseclu_jax.functional.graph import CellGraph
+from scsiameseclu_jax.functional.propagation import ViewGraph, propagate
 from scsiameseclu_jax.functional.settings import Structure
 from scsiameseclu_jax.functional.types import Params
 

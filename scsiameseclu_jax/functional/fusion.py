@@ -17,7 +17,7 @@ from scsiameseclu_jax.functional.attention import (
     map_rows,
 )
 from scsiameseclu_jax.functional.encoders import Encoder, encode_features
-from scsiameseclu_jax.functional.graph import ViewGraph
+from scsiameseclu_jax.functional.propagation import ViewGraph
 from scsiameseclu_jax.functional.settings import Structure
 from scsiameseclu_jax.functional.types import Embeddings, Params, Views
 

@@ -9,7 +9,8 @@ from jax import Array
 from jax.custom_batching import sequential_vmap
 
 from scsiameseclu_jax.functional.attention import landmark_weights, map_rows
-from scsiameseclu_jax.functional.graph import CellGraph, propagate
+from scsiameseclu_jax.functional.graph import CellGraph
+from scsiameseclu_jax.functional.propagation import propagate
 from scsiameseclu_jax.functional.types import Constraints
 
 _HIGHEST = jax.lax.Precision.HIGHEST  # tf32 loses what the sums of squares are about

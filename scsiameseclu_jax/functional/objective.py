@@ -14,7 +14,8 @@ from jax import Array
 
 from scsiameseclu_jax.functional import encoders, losses
 from scsiameseclu_jax.functional.attention import DENSE_ROWS, landmarks, map_rows
-from scsiameseclu_jax.functional.graph import CellGraph, propagate
+from scsiameseclu_jax.functional.graph import CellGraph
+from scsiameseclu_jax.functional.propagation import propagate
 from scsiameseclu_jax.functional.settings import Structure
 from scsiameseclu_jax.functional.transport import squared_distances
 from scsiameseclu_jax.functional.types import CellData, Embeddings, Params, Views

@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from scsiameseclu_jax.config import Config, Fusion, Network
-from scsiameseclu_jax.functional.graph import pagerank_series
+from scsiameseclu_jax.functional.propagation import pagerank_series
 
 Values = dict[str, Array]
 """Numbers that steps use, by name; see :func:`values_of`."""

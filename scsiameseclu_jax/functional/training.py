@@ -28,7 +28,7 @@ from scsiameseclu_jax.functional.encoders import (
     project,
 )
 from scsiameseclu_jax.functional.fusion import embed, fuse
-from scsiameseclu_jax.functional.graph import ViewGraph, draw_neighbors, normalize
+from scsiameseclu_jax.functional.graph import draw_neighbors, normalize
 from scsiameseclu_jax.functional.objective import (
     STAGES,
     TERMS,
@@ -41,6 +41,7 @@ from scsiameseclu_jax.functional.objective import (
     silhouette,
 )
 from scsiameseclu_jax.functional.prediction import append_cells
+from scsiameseclu_jax.functional.propagation import ViewGraph
 from scsiameseclu_jax.functional.settings import Structure, structure_of, values_of
 from scsiameseclu_jax.functional.types import (
     Assignment,

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from scsiameseclu_jax.functional.graph import CellGraph, ViewGraph
+from scsiameseclu_jax.functional.graph import CellGraph
+from scsiameseclu_jax.functional.propagation import ViewGraph
 
 Params = dict[str, Any]
 """Nested dict of arrays."""

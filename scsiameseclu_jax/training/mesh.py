@@ -1,4 +1,4 @@
-"""Cells over several devices and hosts: where each array lies. Nothing else moves data.
+"""Cells over several devices and hosts: where each array lies.
 
 Arrays of cells, edges and table rows are split over the devices of a mesh of one axis; parameters
 and settings are on each. Propagation over the graph gathers all rows on each device once
@@ -57,7 +57,7 @@ def check_mesh(mesh: Any) -> None:
     Raises
     ------
     TypeError, ValueError
-        If it is no mesh, or has several axes; if it leaves out devices of this process's.
+        If it is no mesh, or has several axes; if no device of this process is in it.
     """
     if not isinstance(mesh, Mesh):
         msg = f"Expected `mesh` to be a jax.sharding.Mesh, found {type(mesh).__name__}; "

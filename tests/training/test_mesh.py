@@ -52,38 +52,36 @@ def check(one, other):
     assert other["clusters"] == one["clusters"]
 
 
-def test_a_step_on_eight_devices_and_two_processes_is_one_on_one_device():
+def on_devices(what):
+    """Return what one process with eight devices found; two with two each found the same."""
     port = free_port()
-    alone = start("steps", devices=8)
-    pair = [start("steps", f"127.0.0.1:{port}", i, devices=2) for i in range(2)]
+    alone = start(what, devices=8)
+    pair = [start(what, f"127.0.0.1:{port}", i, devices=2) for i in range(2)]
     found = result(alone)
     plain = found["plain"]
     assert {"zinb", "clustering", "cell_correlation_graph", "adjacency"} <= plain["history"].keys()
     assert len(plain["history"]["zinb"]) == 20
-    check(plain, found["8"])  # the last device has padding, too
     for process in pair:
         check(plain, result(process)["4"])
+    return found
+
+
+def test_a_step_on_eight_devices_and_two_processes_is_one_on_one_device():
+    found = on_devices("steps")
+    check(found["plain"], found["8"])  # the last device has padding, too
 
 
 @pytest.mark.slow
 def test_a_fit_on_several_devices_and_processes_is_one_on_one_device():
-    port = free_port()
-    alone = start("fit", devices=8)
-    pair = [start("fit", f"127.0.0.1:{port}", i, devices=2) for i in range(2)]
-    found = result(alone)
-    plain = found["plain"]
-    assert {"zinb", "clustering", "cell_correlation_graph", "adjacency"} <= plain["history"].keys()
-    assert len(plain["history"]["zinb"]) == 20
+    found = on_devices("fit")
     for name in ("1", "8", "3"):  # of 3 the last has few cells
-        check(plain, found[name])
+        check(found["plain"], found[name])
     assert found["few"] < 1e-5  # fewer cells than devices
     one_by_one, at_once = found["refits"]
     assert at_once == one_by_one
     one_by_one, at_once = found["seeds"]
     np.testing.assert_allclose(at_once, one_by_one, rtol=1e-6)
     assert len(set(one_by_one)) == 4
-    for process in pair:
-        check(plain, result(process)["4"])
 
 
 def test_mesh_is_checked():
