@@ -284,6 +284,11 @@ def draw_neighbors(key: Array, graph: CellGraph, cells: Array) -> Array:
     return graph.senders[place]
 
 
+def segment_sum(values: Array, cells: Array, n_cells: int) -> Array:
+    """Return the sum [n, ...] of values [m, ...] of each cell; `cells` [m] ascend."""
+    return jraph.segment_sum(values, cells, n_cells, indices_are_sorted=True)
+
+
 def normalize(graph: CellGraph, edge_mask: Array | None = None) -> CellGraph:
     """Scale raw weights by the degrees of both ends: ``D^-1/2 A D^-1/2``.
 
@@ -297,7 +302,7 @@ def normalize(graph: CellGraph, edge_mask: Array | None = None) -> CellGraph:
     """
     weights = graph.weights if edge_mask is None else graph.weights * edge_mask
     n, senders, receivers = graph.n_rows, graph.senders, graph.receivers
-    degree = jraph.segment_sum(weights, receivers, n, indices_are_sorted=True)
+    degree = segment_sum(weights, receivers, n)
     scale = jnp.where(degree > 0, jax.lax.rsqrt(jnp.where(degree > 0, degree, 1)), 0)
     # the product of both scales first: the same bits in both directions of a link
     return graph.with_weights(weights * (scale[receivers] * scale[senders]))

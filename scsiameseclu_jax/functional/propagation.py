@@ -14,14 +14,13 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jraph
 import numpy as np
 from jax import Array
 from jax.custom_batching import sequential_vmap
 from jax.custom_derivatives import SymbolicZero
 from jax.sharding import PartitionSpec
 
-from scsiameseclu_jax.functional.graph import CellGraph
+from scsiameseclu_jax.functional.graph import CellGraph, segment_sum
 
 
 class ViewGraph(NamedTuple):
@@ -66,7 +65,7 @@ def propagate(graph: CellGraph, h: Array, *, path: Literal["table", "jraph"] = "
     """
     if path == "jraph":
         edges = h[graph.senders] * graph.weights[:, None]
-        return jraph.segment_sum(edges, graph.receivers, graph.n_rows, indices_are_sorted=True)
+        return segment_sum(edges, graph.receivers, graph.n_rows)
     if graph.reverse is None:
         return _product(graph, graph.weights)(h)
     return _propagate(graph.weights, h, graph)
@@ -137,7 +136,7 @@ def _sums(table: Array, neighbors: Array, owners: Array) -> Callable[[Array], Ar
             return sum_ + column[0] * h[column[1]], None
 
         further, _ = jax.lax.scan(more, jnp.zeros((len(owners), h.shape[1]), h.dtype), columns)
-        return total + jraph.segment_sum(further, owners, n, indices_are_sorted=True)
+        return total + segment_sum(further, owners, n)
 
     return gathers
 
