@@ -106,15 +106,16 @@ def _product(graph: CellGraph, weights: Array) -> Callable[[Array], Array]:
     if mesh.empty:
         msg = "Expected `jax.set_mesh(mesh)` around what is done with a graph of several devices."
         raise ValueError(msg)
-    (axis,) = mesh.axis_names
-    rows, each = PartitionSpec(axis), partial(jax.shard_map, out_specs=PartitionSpec(axis))
-    look_up = each(lambda weights, slots: weights[slots], in_specs=(PartitionSpec(), rows))
+    rows, everywhere = PartitionSpec(*mesh.axis_names), PartitionSpec()
+    each = partial(jax.shard_map, out_specs=rows)
+    look_up = each(lambda weights, slots: weights[slots], in_specs=(everywhere, rows))
     table = look_up(weights, graph.slots)
 
-    @partial(each, in_specs=rows, check_vma=False)
+    # all that devices send each other are rows of h, which each needs; it sums for its own cells.
+    # The compiler gathers them: gathers written here would share a channel, and could be mixed up
+    @partial(each, in_specs=(rows, rows, rows, everywhere), check_vma=False)
     def own(table: Array, neighbors: Array, owners: Array, h: Array) -> Array:
-        # all that devices send each other: sums are of each device's own cells
-        return _sums(table, neighbors, owners[0])(jax.lax.all_gather(h, axis, tiled=True))
+        return _sums(table, neighbors, owners[0])(h)
 
     return partial(own, table, graph.neighbors, graph.owners)
 

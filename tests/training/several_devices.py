@@ -4,6 +4,7 @@ Run by ``test_mesh.py``, which tells jax of how many devices there are.
 """
 
 import json
+import re
 import sys
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.functional import graph
+from scsiameseclu_jax.functional.training import _step
 from scsiameseclu_jax.training.mesh import fitted_to, on_host, on_mesh, spread_data, spread_state
 
 STEPS = {"contrast_steps": 20, "feature_steps": 0, "graph_steps": 0, "joint_steps": 0, "steps": 20}
@@ -83,6 +85,20 @@ def few():
     return float(np.max(np.abs(np.subtract(*losses)) / np.abs(losses[0])))
 
 
+def channels():
+    """Return the channel of each collective of a step: two of one channel could be mixed up."""
+    x = np.random.default_rng(0).normal(size=(40, 6))
+    near = np.argsort(((x[:, None] - x) ** 2).sum(axis=2), axis=1, kind="stable")[:, 1:4]
+    method = F.siameseclu(2, config=scs.Config.from_dict({"network": {"n_latent": 4}}))
+    data = F.cell_data(x, None, near, n_rows=48)
+    mesh = scs.cell_mesh(3)
+    state = method.start_stage(method.init(jax.random.key(0), data), "train")
+    with on_mesh(mesh):
+        words = method, spread_state(state, mesh), spread_data(data, mesh)
+        program = _step.lower(*words, stage="train").compile().as_text()
+    return re.findall(r"channel_id=(\d+)", program)
+
+
 def refits():
     """Return what refits say, made one by one and on several devices at once."""
     adata = scs.datasets.simulate(n_cells=120, n_genes=60, n_clusters=3, rng=0)
@@ -125,7 +141,7 @@ def main(words):
         found = {str(jax.device_count()): run(scs.cell_mesh())}
     elif run is fit:
         found = {str(n): fit(scs.cell_mesh(n)) for n in (1, 8, 3)} | {"plain": fit(None)}
-        found |= {"few": few(), "refits": refits(), "seeds": seeds()}
+        found |= {"few": few(), "refits": refits(), "seeds": seeds(), "channels": channels()}
     else:
         found = {"8": steps(scs.cell_mesh()), "plain": steps(None)}
     sys.stdout.write(json.dumps(found))

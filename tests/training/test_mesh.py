@@ -77,6 +77,7 @@ def test_a_fit_on_several_devices_and_processes_is_one_on_one_device():
     for name in ("1", "8", "3"):  # of 3 the last has few cells
         check(found["plain"], found[name])
     assert found["few"] < 1e-5  # fewer cells than devices
+    assert found["channels"] and len(set(found["channels"])) == len(found["channels"])
     one_by_one, at_once = found["refits"]
     assert at_once == one_by_one
     one_by_one, at_once = found["seeds"]
