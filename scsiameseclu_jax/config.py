@@ -18,6 +18,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Self
 
+CHECKPOINT_EVERY = 100
+"""Steps of training between two checkpoints."""
 # More would take years, or does not fit into the 32 bits that arrays count in.
 _STEPS = 1_000_000
 _WIDTH = 65_536

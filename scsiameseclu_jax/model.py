@@ -20,7 +20,7 @@ from scsiameseclu_jax.certainty.calibration import calibrate, confidence
 from scsiameseclu_jax.certainty.questions import question_table
 from scsiameseclu_jax.certainty.stability import Stability
 from scsiameseclu_jax.checks import as_seed, check_n_clusters
-from scsiameseclu_jax.config import Config, Weights
+from scsiameseclu_jax.config import CHECKPOINT_EVERY, Config, Weights
 from scsiameseclu_jax.manifest import as_given, check_cells, manifest
 from scsiameseclu_jax.partition import n_clusters as estimation
 from scsiameseclu_jax.partition.n_clusters import K_MAX, Estimate, k_range
@@ -33,7 +33,7 @@ from scsiameseclu_jax.preprocessing.constraints import ConstraintsLike
 from scsiameseclu_jax.preprocessing.prepare import Prepared, check, prepare
 from scsiameseclu_jax.reference import Predicted, Reference
 from scsiameseclu_jax.training import stages
-from scsiameseclu_jax.training.checkpoint import EVERY, Checkpoint
+from scsiameseclu_jax.training.checkpoint import Checkpoint
 from scsiameseclu_jax.training.device import device_data, in_float32
 from scsiameseclu_jax.training.fingerprint import fingerprint
 from scsiameseclu_jax.training.memory import check_memory
@@ -230,7 +230,7 @@ class SiameseClu:
         mesh: Mesh | None = None,
         progress: bool | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
-        every: int = EVERY,
+        every: int = CHECKPOINT_EVERY,
     ) -> Self:
         """Cluster the cells. `adata` is read, never changed; of ``obs`` only `batch_key` is seen.
 

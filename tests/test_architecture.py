@@ -191,7 +191,7 @@ def test_importing_is_free():
         "import jax\n"
         "before = dict(jax.config.values)\n"
         "from scsiameseclu_jax import *\n"
-        "import scsiameseclu_jax.cli.parser\n"
+        "import scsiameseclu_jax.cli.commands\n"
         "from jax._src import xla_bridge\n"
         "changed = {k: v for k, v in jax.config.values.items() if before.get(k, v) != v}\n"
         "print(changed, xla_bridge.backends_are_initialized(), len(jax.live_arrays()))\n"
@@ -207,8 +207,9 @@ def test_importing_loads_what_is_needed_at_once_only():
     assert python(f"from scsiameseclu_jax import *\n{code}").strip() == "[]"
 
 
-def test_the_command_heeds_signals_before_it_imports_anything():
-    code = "import sys, scsiameseclu_jax.cli.signals\nprint([*sys.modules])"
+@pytest.mark.parametrize("room", ["signals", "parser"])
+def test_the_command_heeds_signals_and_helps_before_it_imports_anything(room):
+    code = f"import sys, scsiameseclu_jax.cli.{room}\nprint([*sys.modules])"
     found = ast.literal_eval(python(code))
     assert not [m for m in ("jax", "numpy", "pandas", "anndata", "h5py", *HEAVY) if m in found]
 

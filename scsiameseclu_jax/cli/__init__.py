@@ -31,10 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         signals.install()
         _prepare_streams()
     try:
-        from scsiameseclu_jax.cli import devices, parser
+        from scsiameseclu_jax.cli import parser
 
         code = parser.main(argv)
         if argv is None and code in (1, 2):
+            from scsiameseclu_jax.cli import devices
+
             devices.leave_at_once(code)
         return code
     finally:

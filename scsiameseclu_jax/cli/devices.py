@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
-from typing import Any
 
 import jax
 
@@ -24,20 +23,6 @@ _LOST = ("Gloo", "NCCL", "oordination service", "heartbeat", "closed by peer")
 
 class Helped(Exception):  # noqa: N818
     """A process that is not the first has done its part: the first one writes."""
-
-
-def add_devices(command: Any) -> None:
-    """Add the words for several devices and processes."""
-    add = command.add_argument_group("several devices and hosts").add_argument
-    add("--devices", type=int, metavar="N", help="split the cells over the first N devices")
-    add(
-        "--coordinator",
-        metavar="HOST:PORT",
-        help="start the same command on each host: where process 0 listens; or auto, as the "
-        "scheduler's environment (Slurm, Open MPI, Kubernetes, cloud TPU) says. Process 0 writes",
-    )
-    add("--process-id", type=int, metavar="I", help="which process this is, from 0")
-    add("--num-processes", type=int, metavar="M", help="how many there are")
 
 
 def on_several(command: Callable[[argparse.Namespace], int]) -> Callable[..., int]:

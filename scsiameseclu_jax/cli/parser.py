@@ -16,18 +16,14 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scsiameseclu_jax.cli import checking, commands, doctoring, signals
+from scsiameseclu_jax.cli import signals
 from scsiameseclu_jax.cli.completion import SHELLS
-from scsiameseclu_jax.cli.devices import add_devices
-from scsiameseclu_jax.cli.failures import describe
-from scsiameseclu_jax.cli.reading import add_lazy
-from scsiameseclu_jax.files import BAD_INPUT, FAILURES, WriteError, message
-from scsiameseclu_jax.files.whole import discard_unfinished, is_naming
-from scsiameseclu_jax.training.checkpoint import EVERY
+from scsiameseclu_jax.config import CHECKPOINT_EVERY
 
 __all__ = ["main"]
 
@@ -75,15 +71,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         Of code 2 for wrong usage, 0 after ``--help`` and ``--version``.
     """
-    signals.clean_up_by(discard_unfinished, is_naming)
     args = _parser().parse_args(argv)
+
+    # What takes seconds to import is not for those who ask for help or mistype a word.
+    from scsiameseclu_jax.cli.failures import describe
+    from scsiameseclu_jax.files import BAD_INPUT, FAILURES, WriteError
+    from scsiameseclu_jax.files.whole import discard_unfinished, is_naming
+
+    signals.clean_up_by(discard_unfinished, is_naming)
+    room, name = args.command.split(".")
+    command = getattr(import_module(f"scsiameseclu_jax.cli.{room}"), name)
     try:
         with _logging(quiet=getattr(args, "quiet", False)), warnings.catch_warnings():
             # What dependencies tell developers is not for those who run a program.
             for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
                 warnings.simplefilter("ignore", category)
             warnings.filterwarnings("ignore", "Writing zarr v2", UserWarning)
-            code = args.command(args)
+            code = command(args)
             _flush()
     except KeyboardInterrupt:
         code = _complain("interrupted", 130)
@@ -110,6 +114,8 @@ def _flush() -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
+        from scsiameseclu_jax.files import WriteError, message
+
         msg = f"Could not write to standard output: {message(error)}"
         raise WriteError(msg) from error
 
@@ -169,7 +175,7 @@ def _of(*codes: int) -> dict[int, str]:
 def _add_demo(parsers: Any) -> None:
     text = "Cluster 700 bundled blood cells; needs no download."
     demo = _add(parsers, "demo", text, _of(0, 1, 2, 130, 143))
-    demo.set_defaults(command=commands.demo)
+    demo.set_defaults(command="commands.demo")
     demo.add_argument(
         "--out",
         type=Path,
@@ -187,7 +193,7 @@ def _add_check(parsers: Any) -> None:
     text = "Say what a file holds, and what a fit would refuse or stumble over, and how to mend it."
     codes = {0: "a fit would start", 1: "failure while reading", 2: "a fit would not start"}
     check = _add(parsers, "check", text, codes)
-    check.set_defaults(command=checking.check)
+    check.set_defaults(command="checking.check")
     _add_source(check)
     _add_layer(check)
     _add_representation(check.add_argument)
@@ -199,7 +205,7 @@ def _add_check(parsers: Any) -> None:
 def _add_cluster(parsers: Any) -> None:
     text = "Cluster the cells of a file of raw counts and write them with their clusters."
     cluster = _add(parsers, "cluster", text, _CODES)
-    cluster.set_defaults(command=commands.cluster)
+    cluster.set_defaults(command="commands.cluster")
     _add_input(cluster)
     _add_output(cluster)
     _add_fitting(cluster)
@@ -226,7 +232,7 @@ def _add_cluster(parsers: Any) -> None:
 def _add_fit(parsers: Any) -> None:
     text = "Fit a model to the cells of a file of raw counts and keep it for `predict`."
     fit = _add(parsers, "fit", text, _CODES)
-    fit.set_defaults(command=commands.fit)
+    fit.set_defaults(command="commands.fit")
     _add_input(fit)
     fit.add_argument("--save", type=Path, required=True, metavar="DIR", help="folder to make")
     _add_fitting(fit)
@@ -236,7 +242,7 @@ def _add_fit(parsers: Any) -> None:
 def _add_predict(parsers: Any) -> None:
     text = "Cluster cells that a model has not seen and write them with their clusters."
     predict = _add(parsers, "predict", text, _of(0, 1, 2, 130, 143))
-    predict.set_defaults(command=commands.predict)
+    predict.set_defaults(command="commands.predict")
     predict.add_argument("model", type=Path, metavar="DIR", help="what `fit --save` wrote")
     _add_input(predict)
     _add_output(predict)
@@ -253,7 +259,7 @@ def _add_predict(parsers: Any) -> None:
 def _add_questions(parsers: Any) -> None:
     text = "Write a table of questions about what `cluster` wrote, to be answered (--answers)."
     questions = _add(parsers, "questions", text, _of(0, 1, 2, 130, 143))
-    questions.set_defaults(command=commands.questions)
+    questions.set_defaults(command="commands.questions")
     _add_clustering(questions, ".csv")
     questions.add_argument(
         "-n", type=int, default=5, metavar="N", help="how many (default: %(default)s)"
@@ -263,7 +269,7 @@ def _add_questions(parsers: Any) -> None:
 def _add_report(parsers: Any) -> None:
     text = "Write a web page, in one file, about what `cluster` or `predict` wrote."
     report = _add(parsers, "report", text, _of(0, 1, 2, 130, 143))
-    report.set_defaults(command=commands.report)
+    report.set_defaults(command="commands.report")
     _add_clustering(report, ".html")
     report.add_argument(
         "--labels", metavar="COLUMN", help="known types in obs to compare the clusters with"
@@ -279,7 +285,7 @@ def _add_report(parsers: Any) -> None:
 def _add_doctor(parsers: Any) -> None:
     text = "Say what this machine has and lacks, and test whether each stage computes rightly."
     doctor = _add(parsers, "doctor", text, {0: "all is right", 1: "a stage computes wrongly"})
-    doctor.set_defaults(command=doctoring.doctor)
+    doctor.set_defaults(command="doctoring.doctor")
     _add_json(doctor.add_argument)
     doctor.add_argument("--no-test", action="store_true", help="leave out the self-test (seconds)")
 
@@ -288,7 +294,7 @@ def _add_completion(parsers: Any, parser: argparse.ArgumentParser) -> None:
     text = "Print a script by which a shell completes commands, options and files."
     completion = _add(parsers, "completion", text, _of(0, 2))
     completion.add_argument("shell", choices=SHELLS, help="to save where the shell looks for it")
-    completion.set_defaults(command=commands.completion, parser=parser)
+    completion.set_defaults(command="commands.completion", parser=parser)
 
 
 def _add_json(add: Any) -> None:
@@ -300,7 +306,7 @@ def _add_clustering(command: Any, suffix: str) -> None:
     add = command.add_argument
     add("source", type=Path, metavar="IN", help=".h5ad or .zarr with clusters")
     add("out", type=Path, metavar="OUT", help=suffix)
-    add_lazy(add)
+    _add_lazy(add)
     add(
         "--key",
         default="siameseclu",
@@ -317,6 +323,18 @@ def _add_source(command: Any) -> None:
     command.add_argument("source", type=Path, metavar="IN", help=formats)
 
 
+def _add_lazy(add: Any) -> None:
+    add(
+        "--lazy",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="read counts in blocks of cells as they are needed, for files larger than memory: "
+        "needs `pip install 'scsiameseclu-jax[dask]'` and an .h5ad or zarr file; auto does so if "
+        "the counts would not fit (default: %(default)s). With always, OUT may be IN: results are "
+        "then put into that file",
+    )
+
+
 def _add_layer(command: Any) -> None:
     command.add_argument(
         "--layer",
@@ -328,7 +346,7 @@ def _add_layer(command: Any) -> None:
 
 def _add_input(command: Any) -> None:
     _add_source(command)
-    add_lazy(command.add_argument)
+    _add_lazy(command.add_argument)
     _add_layer(command)
     command.add_argument(
         "--labels",
@@ -385,11 +403,24 @@ def _add_fitting(command: Any) -> None:
     add(
         "--checkpoint-every",
         type=int,
-        default=EVERY,
+        default=CHECKPOINT_EVERY,
         metavar="N",
         help="steps of training between two checkpoints (default: %(default)s)",
     )
-    add_devices(command)
+    _add_devices(command)
+
+
+def _add_devices(command: Any) -> None:
+    add = command.add_argument_group("several devices and hosts").add_argument
+    add("--devices", type=int, metavar="N", help="split the cells over the first N devices")
+    add(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="start the same command on each host: where process 0 listens; or auto, as the "
+        "scheduler's environment (Slurm, Open MPI, Kubernetes, cloud TPU) says. Process 0 writes",
+    )
+    add("--process-id", type=int, metavar="I", help="which process this is, from 0")
+    add("--num-processes", type=int, metavar="M", help="how many there are")
 
 
 def _add_representation(add: Any) -> None:

@@ -7,7 +7,7 @@ import os
 from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scsiameseclu_jax import datasets
 from scsiameseclu_jax.config import Config
@@ -22,21 +22,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 logger = logging.getLogger(__name__)
-
-LAZY = ("auto", "always", "never")
-
-
-def add_lazy(add: Any) -> None:
-    """Add the option that says how to read."""
-    add(
-        "--lazy",
-        choices=LAZY,
-        default="auto",
-        help="read counts in blocks of cells as they are needed, for files larger than memory: "
-        "needs `pip install 'scsiameseclu-jax[dask]'` and an .h5ad or zarr file; auto does so if "
-        "the counts would not fit (default: %(default)s). With always, OUT may be IN: results are "
-        "then put into that file",
-    )
 
 
 def read(args: Namespace, config: Config | None = None) -> AnnData:

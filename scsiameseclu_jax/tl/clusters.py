@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from scsiameseclu_jax.certainty import stability
 from scsiameseclu_jax.checks import check_key, check_share
-from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.config import CHECKPOINT_EVERY, Config
 from scsiameseclu_jax.model import SiameseClu
 from scsiameseclu_jax.preprocessing.blocks import settled
 from scsiameseclu_jax.preprocessing.constraints import OPTIONS, ConstraintsLike, find_answers
@@ -30,7 +30,6 @@ from scsiameseclu_jax.tl.record import (
     writable,
 )
 from scsiameseclu_jax.tl.ties import stored_restriction
-from scsiameseclu_jax.training.checkpoint import EVERY
 
 if TYPE_CHECKING:
     import os
@@ -61,7 +60,7 @@ def siameseclu(
     copy: bool = False,
     progress: bool | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
-    every: int = EVERY,
+    every: int = CHECKPOINT_EVERY,
 ) -> AnnData | None:
     """Cluster cells from raw counts.
 

@@ -24,7 +24,6 @@ from scsiameseclu_jax.training.fingerprint import plain
 
 logger = logging.getLogger(__name__)
 
-EVERY = 100  # steps between two saves
 _FILE = "fit.checkpoint"
 
 

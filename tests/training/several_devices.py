@@ -15,7 +15,7 @@ import scsiameseclu_jax as scs
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.functional import graph
 from scsiameseclu_jax.functional.training import _step
-from scsiameseclu_jax.training.mesh import fitted_to, on_host, on_mesh, spread_data, spread_state
+from scsiameseclu_jax.training.mesh import on_host, on_mesh, spread_data, spread_state
 
 STEPS = {"contrast_steps": 20, "feature_steps": 0, "graph_steps": 0, "joint_steps": 0, "steps": 20}
 graph._TABLE_WIDTH = 2  # less to compile, and many hubs
@@ -81,7 +81,7 @@ def few():
             state = method.start_clustering(state, cells, z, on_host(z)[:2], np.ones(2))
             state = method.start_stage(state, "train")
             state, info = method.fit(state, cells, n_steps=3)
-        losses.append([*np.asarray(info.loss), *on_host(fitted_to(state, data).plan.target)[0]])
+        losses.append([*np.asarray(info.loss), *on_host(state.plan.target)[0]])
     return float(np.max(np.abs(np.subtract(*losses)) / np.abs(losses[0])))
 
 

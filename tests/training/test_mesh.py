@@ -57,12 +57,17 @@ def on_devices(what):
     port = free_port()
     alone = start(what, devices=8)
     pair = [start(what, f"127.0.0.1:{port}", i, devices=2) for i in range(2)]
-    found = result(alone)
-    plain = found["plain"]
-    assert {"zinb", "clustering", "cell_correlation_graph", "adjacency"} <= plain["history"].keys()
-    assert len(plain["history"]["zinb"]) == 20
-    for process in pair:
-        check(plain, result(process)["4"])
+    try:
+        found = result(alone)
+        plain = found["plain"]
+        terms = {"zinb", "clustering", "cell_correlation_graph", "adjacency"}
+        assert terms <= plain["history"].keys()
+        assert len(plain["history"]["zinb"]) == 20
+        for process in pair:
+            check(plain, result(process)["4"])
+    finally:
+        for process in pair:
+            process.kill()
     return found
 
 
