@@ -119,7 +119,15 @@ def test_history_and_manifest(model):
     assert model.manifest["config"] == SHORT.fingerprint()
     assert model.manifest["versions"]["jax"] == jax.__version__
     seconds = model.manifest["seconds"]
-    wanted = ["preprocessing", "embedding", "features", "graph", "first_partition", "train"]
+    wanted = [
+        "preprocessing",
+        "setup",
+        "features",
+        "graph",
+        "embedding",
+        "first_partition",
+        "train",
+    ]
     assert list(seconds) == [*wanted, "results", "compilation", "total"]
     assert min(seconds[name] for name in wanted) > 0
 
@@ -300,8 +308,8 @@ def test_without_any_step(adata, tmp_path):
     found.write_h5ad(tmp_path / "out.h5ad")
     found.write_zarr(tmp_path / "out.zarr")
     seconds = found.uns["siameseclu"]["manifest"]["seconds"]
-    stages_ = ["preprocessing", "embedding", "first_partition", "results", "compilation", "total"]
-    assert list(seconds) == stages_
+    stages_ = ["preprocessing", "setup", "embedding", "first_partition", "results"]
+    assert list(seconds) == [*stages_, "compilation", "total"]
     for back in (ad.read_h5ad(tmp_path / "out.h5ad"), ad.read_zarr(tmp_path / "out.zarr")):
         assert back.uns["siameseclu"]["manifest"]["seconds"] == seconds
 

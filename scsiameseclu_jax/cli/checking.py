@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import scsiameseclu_jax as scs
+from scsiameseclu_jax.cli.failures import in_shell
 from scsiameseclu_jax.files import BAD_INPUT, message
 from scsiameseclu_jax.inputs import free_memory
 from scsiameseclu_jax.pp import Finding
@@ -33,6 +34,7 @@ def check(args: argparse.Namespace) -> int:
         if not args.json:
             raise
         findings = [Finding("error", "file", message(error), "")]
+    findings = [f._replace(found=in_shell(f.found), mend=in_shell(f.mend)) for f in findings]
     blocking = sum(finding.severity == "error" for finding in findings)
     if args.json:
         cells, genes = (None, None) if shape is None else shape

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import shlex
 import sys
 import tempfile
 import time
@@ -20,6 +22,11 @@ _FORESEEN = ("Expected ", "Could not ")  # how errors begin that say what is wro
 _OF_THE_SYSTEM = (OSError, MemoryError, FloatingPointError)
 _MEMORY = "RESOURCE_EXHAUSTED"  # what jax says where memory runs out
 _PACKAGES = ("scsiameseclu-jax", "jax", "jaxlib", "anndata", "h5py", "zarr", "numpy", "pandas")
+# Arguments of functions whose words in the shell are others.
+_WORDS = {"checkpoint_dir": "checkpoint", "every": "checkpoint-every", "rng": "seed"}
+_WORDS |= {"n_resamples": "resamples"}
+_SAME = ("alpha", "answers", "batch_key", "cannot_link", "config", "key_added", "labels", "layer")
+_SAME += ("min_confidence", "must_link", "n_clusters", "neighbors_key", "use_rep")
 _TEMPLATE = ".github/ISSUE_TEMPLATE/bug.yml"
 
 
@@ -28,7 +35,7 @@ def describe(error: BaseException) -> str:
 
     The file is in the user's folder of logs, else in that of temporary files.
     """
-    text = message(error)
+    text = in_shell(message(error))
     if _is_foreseen(error):
         return text
     log = _write_log(error)
@@ -37,6 +44,21 @@ def describe(error: BaseException) -> str:
         f"unexpected {type(error).__name__}: {text}; if your input is as it should be, please "
         f"report this{kept}, by the bug template of the repository ({_TEMPLATE})"
     )
+
+
+def in_shell(text: str) -> str:
+    """Return a message with arguments of functions as the options that the shell has for them."""
+    names = "|".join([*_WORDS, *_SAME])
+    return re.sub(rf"`({names})(?:=([^`\s]+|'[^`']+'))?`", _option, text)
+
+
+def _option(found: re.Match[str]) -> str:
+    name, value = found[1], found[2]
+    option = "--" + _WORDS.get(name, name).replace("_", "-")
+    if value is None:
+        return option
+    value = "X" if value == "None" else shlex.quote(value.strip("'"))
+    return f"`{option} {value}`"
 
 
 def _is_foreseen(error: BaseException) -> bool:

@@ -186,7 +186,9 @@ def matrix_of(adata: AnnData, layer: str | None) -> tuple[Any, str]:
     _check_whole(adata, layer, name)
     matrix = _matrix(adata, layer)
     if matrix is None:
-        msg = f"Expected counts in {name}, found None; name the layer that holds them."
+        found = [*other_counts(adata, layer).values()]
+        msg = f"Expected counts in {name}, found that the object has no {name}; "
+        msg += f"counts are elsewhere: {found[0]}." if found else "it holds counts nowhere."
         raise ValueError(msg)
     return matrix, name
 

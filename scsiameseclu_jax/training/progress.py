@@ -144,7 +144,7 @@ class Progress:
             if self._bar is not None:
                 self._bar.set_description_str(self._name())
             elif time.perf_counter() - self._logged > _SECONDS:
-                self._log()
+                self._log(" so far")
 
     def _name(self) -> str:
         """Name the stage, and compilation if it takes longer than to read a kept program does."""
@@ -152,8 +152,8 @@ class Progress:
         long = since is not None and time.time() - since > _MOMENT
         return f"{name}, compiling (first run of this size)" if long else name
 
-    def _log(self) -> None:
-        text = f"{self._name()}, {time.perf_counter() - self._began:.1f} s"
+    def _log(self, far: str = "") -> None:
+        text = f"{self._name()}, {time.perf_counter() - self._began:.1f} s{far}"
         if self._total:
             text += f", step {self._done} of {self._total}"
         logger.info(f"{text}: {self._losses}" if self._losses else text)

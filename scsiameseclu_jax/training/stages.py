@@ -336,7 +336,7 @@ def fit(
         If the embedding, or the first transport plan, is not finite, whatever is trained.
     """
     config, n, k = method.config, len(prepared.order), method.n_clusters
-    bar.stage("embedding")
+    bar.stage("setup")
     run = _Run(prepared, method, seed=seed, bar=bar, checkpoint=checkpoint, mesh=mesh)
     data, state = run.source.data, run.initial
     partition = None if checkpoint is None else checkpoint.saved.partition

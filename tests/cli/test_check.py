@@ -38,7 +38,7 @@ def test_a_file_that_a_fit_would_refuse(adata, tmp_path, capsys):
     assert cli.main(["check", source]) == 2
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("error   counts        Expected whole counts in X, found")
-    assert "-> layers['raw'] seems to hold counts: `layer='raw'`" in " ".join(lines)
+    assert "-> layers['raw'] seems to hold counts: `--layer raw`" in " ".join(lines)
     assert lines[-1] == f"A fit of {source} would not start: mend the errors first."
     assert cli.main(["cluster", source, str(tmp_path / "out.h5ad")]) == 2
     assert "layers['raw'] seems to hold counts" in capsys.readouterr().err
@@ -55,8 +55,12 @@ def test_json(adata, tmp_path, capsys):
     assert cli.main(["check", source, "--json", "--use-rep", "none"]) == 2
     found = json.loads(capsys.readouterr().out)
     assert (found["cells"], found["genes"], found["starts"]) == (120, 80, False)
-    wanted = [f._asdict() for f in scs.pp.check(adata, use_rep="none")]
-    assert found["findings"][:-1] == wanted
+    first, *others = [f._asdict() for f in scs.pp.check(adata, use_rep="none")]
+    assert found["findings"][1:-1] == others
+    assert found["findings"][0] == first | {
+        "found": first["found"].replace("`use_rep`", "--use-rep")
+    }
+    assert "--use-rep" in found["findings"][0]["found"]
     assert found["findings"][0]["about"] == "use_rep"
     assert found["findings"][-1]["about"] == "memory"
     (tmp_path / "text").write_text("no counts")

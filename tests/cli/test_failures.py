@@ -1,5 +1,6 @@
 """What cannot be written, or was not foreseen: known before the fit, or nothing of it is lost."""
 
+import argparse
 import re
 import shutil
 import tempfile
@@ -13,7 +14,9 @@ import pandas as pd
 import pytest
 
 import scsiameseclu_jax as scs
+from scsiameseclu_jax.cli import failures
 from scsiameseclu_jax.cli import parser as cli
+from scsiameseclu_jax.cli.failures import in_shell
 from scsiameseclu_jax.files import WriteError, objects, write_anndata, write_model
 from tests.cli.test_cli import FIT, contents, fails, trained
 
@@ -330,3 +333,24 @@ def test_an_error_that_is_foreseen_leaves_no_log(inside, capsys, monkeypatch, er
     monkeypatch.setattr(FIT, raises(error))
     assert "unexpected" not in fails(capsys, WORDS, 2 if isinstance(error, ValueError) else 1)
     assert not (inside / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("it is there: `layer='my counts'`.", "it is there: `--layer 'my counts'`."),
+        ("or `layer=None`", "or `--layer X`"),
+        ("Expected `use_rep` in obsm", "Expected --use-rep in obsm"),
+        ("Expected `checkpoint_dir`", "Expected --checkpoint"),
+        ("`adata = f(adata, layer='x')`", "`adata = f(adata, layer='x')`"),
+    ],
+)
+def test_arguments_are_named_as_the_shell_has_them(text, said):
+    assert in_shell(text) == said
+
+
+def test_words_of_the_shell_are_options():
+    (group,) = (a for a in cli._parser()._actions if isinstance(a, argparse._SubParsersAction))
+    options = {word for one in group.choices.values() for word in one._option_string_actions}
+    words = {*failures._WORDS.values(), *failures._SAME}
+    assert {f"--{word.replace('_', '-')}" for word in words} <= options

@@ -99,6 +99,16 @@ def test_a_layer_called_x(adata):
     assert counts(adata, layer="X").shape == adata.shape
 
 
+def test_an_object_without_a_matrix_says_where_counts_are(adata):
+    counts_ = adata.X.copy()
+    adata.X = None
+    with pytest.raises(ValueError, match="no X; it holds counts nowhere"):
+        counts(adata)
+    adata.layers["umi"] = counts_
+    with pytest.raises(ValueError, match="no X; counts are elsewhere: `layer='umi'`"):
+        counts(adata)
+
+
 def test_the_remedy_for_empty_cells_of_a_layer_works(adata):
     adata.layers["part"] = sp.csr_matrix(adata.X.toarray() * (np.arange(120) != 5)[:, None])
     with pytest.raises(ValueError, match="found 1 without") as raised:

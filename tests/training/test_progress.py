@@ -109,6 +109,8 @@ def test_log_lines_of_a_long_stage(caplog, monkeypatch):
         lines, taken = len(caplog.records), time.perf_counter() - start
         bar.stage("results")
     assert 3 <= lines <= taken / 0.05
+    said = [record.message for record in caplog.records if record.message.startswith("train")]
+    assert [" s so far" in text for text in said] == [True] * (len(said) - 1) + [False]
 
 
 def test_nothing_is_logged_of_a_stage_that_failed(caplog):
