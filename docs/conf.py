@@ -6,6 +6,7 @@ import shutil
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -93,6 +94,20 @@ def _copy_measurements() -> None:
     text = (source / "README.md").read_text(encoding="utf-8")
     tree = f"\n\n```{{toctree}}\n:hidden:\n:titlesonly:\n\n{listed}\n```\n"
     (out / "index.md").write_text(text.rstrip() + tree, encoding="utf-8")
+
+
+def _link_measurements(_: object, page: str, source: list[str]) -> None:
+    """Link to the pages made of ``benchmarks/results``: pages of ours link to the files themselves.
+
+    So links work in the repository as well.
+    """
+    found = source[0].replace("benchmarks/results/README.md", "benchmarks/results/index.md")
+    source[0] = re.sub(r"\]\((?:\.\./)+benchmarks/results/", "](/measurements/", found)
+
+
+def setup(app: Any) -> None:
+    """Tell Sphinx."""
+    app.connect("source-read", _link_measurements)
 
 
 def _rows(text: str) -> str:

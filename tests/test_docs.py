@@ -59,3 +59,14 @@ def test_figures_are_measured(page):
     found = set(re.findall(r"(?<![\w.])\d+\.\d+(?![\w.])", text))
     assert found
     assert found <= numbers
+
+
+TEXTS = [*PAGES, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.stem)
+def test_links_work_in_the_repository(page):
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (page.parent / link).exists()]
+    # Pages of the reference are made when the site is built.
+    assert not [link for link in missing if "api/generated/" not in link]

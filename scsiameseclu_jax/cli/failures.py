@@ -25,8 +25,10 @@ _PACKAGES = ("scsiameseclu-jax", "jax", "jaxlib", "anndata", "h5py", "zarr", "nu
 # Arguments of functions whose words in the shell are others.
 _WORDS = {"checkpoint_dir": "checkpoint", "every": "checkpoint-every", "rng": "seed"}
 _WORDS |= {"n_resamples": "resamples"}
-_SAME = ("alpha", "answers", "batch_key", "cannot_link", "config", "key_added", "labels", "layer")
-_SAME += ("min_confidence", "must_link", "n_clusters", "neighbors_key", "use_rep")
+_SAME = [
+    *("alpha", "answers", "batch_key", "cannot_link", "config", "key_added", "labels", "layer"),
+    *("min_confidence", "must_link", "n_clusters", "neighbors_key", "use_rep"),
+]
 _TEMPLATE = ".github/ISSUE_TEMPLATE/bug.yml"
 
 

@@ -1,8 +1,7 @@
 """Plots of what `tl` wrote: axes are returned, nothing is written or shown, no state is changed.
 
-Plots of several panels return a list of axes. Figures are made without pyplot: save one with
-``ax.figure.savefig(...)``; in a notebook, after ``%matplotlib inline``,
-``ax.figure`` as the last expression of a cell displays it.
+Plots of several panels return a list of axes. Save a figure with ``ax.figure.savefig(...)``; in a
+notebook it shows below its cell.
 """
 
 from scsiameseclu_jax.pl.cells import embedding, overview

@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from scsiameseclu_jax.checks import check_column, sorted_names
 from scsiameseclu_jax.pl.colors import MISSING, colors_of
-from scsiameseclu_jax.pl.evidence import axes
+from scsiameseclu_jax.pl.figures import axes, new_figure
 from scsiameseclu_jax.tl.record import UNASSIGNED
 
 if TYPE_CHECKING:
@@ -107,14 +107,12 @@ def overview(adata: AnnData, key: str = "siameseclu", *, labels: str | None = No
     KeyError
         If ``obs`` or ``obsm`` has no such key.
     """
-    from matplotlib.figure import Figure
-
     wanted = {"key": key} if labels is None else {"key": key, "labels": labels}
     for name, column in wanted.items():
         check_column(name, column, adata)
     columns = list(wanted.values())
     width = sum(4.6 + legend_width(adata.obs[column].dropna()) for column in columns)
-    figure = Figure(figsize=(width, 4.6), layout="constrained")
+    figure = new_figure(figsize=(width, 4.6), layout="constrained")
     panels = list(figure.subplots(1, len(columns), squeeze=False)[0])
     for ax, column in zip(panels, columns, strict=True):
         embedding(adata, f"{key}_umap", color=column, ax=ax)

@@ -12,7 +12,7 @@ from scsiameseclu_jax import metrics
 from scsiameseclu_jax.checks import check_column
 from scsiameseclu_jax.pl.cells import SHORT
 from scsiameseclu_jax.pl.colors import OKABE_ITO
-from scsiameseclu_jax.pl.evidence import axes
+from scsiameseclu_jax.pl.figures import axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

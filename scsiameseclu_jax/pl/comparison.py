@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from scsiameseclu_jax.pl.cells import SHORT
 from scsiameseclu_jax.pl.colors import MISSING, colors_of
-from scsiameseclu_jax.pl.evidence import axes
+from scsiameseclu_jax.pl.figures import axes
 from scsiameseclu_jax.pl.flows import Flows, arrange
 from scsiameseclu_jax.preprocessing.expression import groups
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scsiameseclu_jax.pl.figures import new_figure
 from scsiameseclu_jax.preprocessing.expression import groups
 from scsiameseclu_jax.tl.record import UNASSIGNED, is_calibrated
 from scsiameseclu_jax.tl.ties import origin
@@ -49,8 +50,6 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> list[Axes]:
     ValueError
         If no cell has both, or the clusters are not those any more that the confidence is of.
     """
-    from matplotlib.figure import Figure
-
     clusters = groups(adata, key)
     name = f"{key}_confidence"
     if name not in adata.obs:
@@ -79,7 +78,7 @@ def confidence(adata: AnnData, key: str = "siameseclu") -> list[Axes]:
 
     height = max(2.8 if not assessed else 3.4, 1.0 + _ROW * len(names))
     width = 5.2 + 0.075 * max(map(len, names))
-    figure = Figure(figsize=(width + (3.8 if assessed else 0), height))
+    figure = new_figure(figsize=(width + (3.8 if assessed else 0), height))
     figure.set_layout_engine("constrained", w_pad=0.12)
     widths = [width, 3.8] if assessed else [width]
     grid = figure.add_gridspec(1, len(widths), width_ratios=widths)

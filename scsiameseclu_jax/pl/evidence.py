@@ -11,6 +11,7 @@ from anndata import AnnData
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.checks import sorted_names
 from scsiameseclu_jax.pl.colors import palette
+from scsiameseclu_jax.pl.figures import axes
 from scsiameseclu_jax.preprocessing.expression import groups
 from scsiameseclu_jax.tl.ties import origin
 
@@ -163,13 +164,6 @@ def stability(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None
     what = "cluster" if fit is None or fit.kept else "cluster of the fit, not of now"
     ax.set(xlabel=what, ylabel=f"{what} (mean Jaccard index)")
     return ax
-
-
-def axes(size: tuple[float, float]) -> Axes:
-    """Return axes of a new figure of that size, in inches."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=size, layout="constrained").add_subplot()
 
 
 def _record(adata: AnnData, key: str) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax.checks import sorted_names
-from scsiameseclu_jax.pl.evidence import axes
+from scsiameseclu_jax.pl.figures import axes
 from scsiameseclu_jax.preprocessing.expression import group_means, groups, log_expression
 from scsiameseclu_jax.tl.ties import markers_tied
 

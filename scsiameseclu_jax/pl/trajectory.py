@@ -20,7 +20,7 @@ from scsiameseclu_jax.pl.cells import (
     span_of,
 )
 from scsiameseclu_jax.pl.colors import MISSING
-from scsiameseclu_jax.pl.evidence import axes
+from scsiameseclu_jax.pl.figures import axes, new_figure
 from scsiameseclu_jax.preprocessing.expression import groups, log_expression
 from scsiameseclu_jax.tl.ties import tied
 
@@ -141,8 +141,6 @@ def expression_along(
     TypeError
         If `genes` or `clusters` is a single name.
     """
-    from matplotlib.figure import Figure
-
     record, _ = _found(adata, key, whole=clusters is None)
     for name, given in (("genes", genes), ("clusters", clusters)):
         if isinstance(given, str):
@@ -161,7 +159,7 @@ def expression_along(
 
     longest = max(map(len, chosen))
     size = 2.4 + max(0.3 * len(chosen), 2.0), max(1.0 + 1.15 * len(genes), 3.2) + 0.08 * longest
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(genes), 1, sharex=True, squeeze=False)[:, 0]
     at = np.arange(len(chosen))
     for ax, gene, of_gene in zip(panels, genes, values.T, strict=True):

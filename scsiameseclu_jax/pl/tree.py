@@ -11,7 +11,7 @@ from anndata import AnnData
 from scsiameseclu_jax.checks import sorted_names
 from scsiameseclu_jax.partition.tree import Tree, leaf_clusters
 from scsiameseclu_jax.pl.colors import colors_of
-from scsiameseclu_jax.pl.evidence import axes
+from scsiameseclu_jax.pl.figures import axes
 from scsiameseclu_jax.preprocessing.expression import groups
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scsiameseclu_jax.pl.figures import put_away
 from scsiameseclu_jax.reporting.markup import Html, box, tag
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def figure(drawn: Figure, text: str, caption: object, *, pixels: bool = False) -
     pixels
         Take PNG at once: for scatters that are mostly pixels in SVG, too, it is a third in size.
     """
+    put_away(drawn)
     kind, data = _encoded(drawn, pixels=pixels)
     width, height = (round(_PAGE * inches) for inches in drawn.get_size_inches())
     address = f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
 import scsiameseclu_jax as scs
+from scsiameseclu_jax.pl import figures
 from scsiameseclu_jax.pl.cells import covered, places
 from scsiameseclu_jax.pl.colors import MISSING, apart, palette, seen
+from scsiameseclu_jax.reporting.figures import figure
 
 
 def result(n_clusters, n_cells=120, key="siameseclu"):
@@ -307,3 +309,14 @@ def test_stability_shows_each_pair_of_clusters(k, tmp_path):
     del adata.uns["siameseclu"]["stability"]
     with pytest.raises(KeyError, match="n_resamples"):
         scs.pl.stability(adata)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_figures_show_in_notebooks(monkeypatch, inside):
+    assert not figures._in_ipython()
+    monkeypatch.setattr(figures, "_in_ipython", lambda: inside)
+    plt.close("all")
+    drawn = scs.pl.history(result(3)).figure
+    assert plt.get_fignums() == ([1] if inside else [])
+    figure(drawn, "loss", "Loss")  # for a page: not shown below a cell
+    assert not plt.get_fignums()
