@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scsiameseclu_jax.checks import check_column, sorted_names
-from scsiameseclu_jax.pl.colors import MISSING, colors_of
+from scsiameseclu_jax.pl.colors import MISSING, colors_beside, colors_of
 from scsiameseclu_jax.pl.figures import axes, new_figure
 from scsiameseclu_jax.tl.record import UNASSIGNED
 
@@ -62,6 +62,12 @@ def embedding(
     """
     if color is not None:
         check_column("color", color, adata)
+    return _embedding(adata, basis, color, ax)
+
+
+def _embedding(
+    adata: AnnData, basis: str, color: str | None, ax: Axes | None, colors: list[str] | None = None
+) -> Axes:
     points = coordinates(adata, basis)
     numbers = color is None or _is_measured(adata.obs[color])
     if ax is None:
@@ -79,7 +85,7 @@ def embedding(
         dots = ax.scatter(*points[order].T, c=shown[order], cmap="cividis", **options)
         ax.figure.colorbar(dots, ax=ax, shrink=0.7)
     else:
-        _scatter_categories(ax, points, values, order, options)
+        _scatter_categories(ax, points, values, order, options, colors)
     short = "UMAP" if basis.endswith("umap") else basis
     ax.set(title=color or "", xlabel=f"{short} 1", ylabel=f"{short} 2", xticks=[], yticks=[])
     ax.spines[["top", "right"]].set_visible(False)
@@ -88,6 +94,9 @@ def embedding(
 
 def overview(adata: AnnData, key: str = "siameseclu", *, labels: str | None = None) -> list[Axes]:
     """Draw the clusters and, beside them, known labels.
+
+    A label has the colour of the cluster that it shares most cells with, as far as each can have
+    its own.
 
     Parameters
     ----------
@@ -114,9 +123,13 @@ def overview(adata: AnnData, key: str = "siameseclu", *, labels: str | None = No
     width = sum(4.6 + legend_width(adata.obs[column].dropna()) for column in columns)
     figure = new_figure(figsize=(width, 4.6), layout="constrained")
     panels = list(figure.subplots(1, len(columns), squeeze=False)[0])
-    for ax, column in zip(panels, columns, strict=True):
-        embedding(adata, f"{key}_umap", color=column, ax=ax)
     clusters = adata.obs[key]
+    _embedding(adata, f"{key}_umap", key, panels[0])
+    if labels is not None and not _is_measured(adata.obs[labels]):
+        colors = colors_beside(*_categories(adata.obs[labels]), *_categories(clusters))
+        _embedding(adata, f"{key}_umap", labels, panels[1], colors)
+    elif labels is not None:
+        _embedding(adata, f"{key}_umap", labels, panels[1])
     panels[0].set_title(f"{clusters[clusters != UNASSIGNED].nunique()} clusters")
     if labels is not None:
         panels[1].set_title(f"{labels}, {adata.obs[labels].nunique()} labels")
@@ -145,12 +158,15 @@ def _is_measured(values: pd.Series) -> bool:
 
 
 def _scatter_categories(
-    ax: Axes, points: np.ndarray, values: pd.Series, order: np.ndarray, options: dict
+    ax: Axes,
+    points: np.ndarray,
+    values: pd.Series,
+    order: np.ndarray,
+    options: dict,
+    colors: list[str] | None,
 ) -> None:
-    categories = values.astype("category").cat.remove_unused_categories().cat
-    codes = categories.codes.to_numpy()
-    names = [str(name) for name in categories.categories]
-    colors = colors_of(names)
+    codes, names = _categories(values)
+    colors = colors_of(names) if colors is None else colors
     ax.scatter(*points[order].T, c=[(*colors, MISSING)[code] for code in codes[order]], **options)
 
     marks = marks_of(names)
@@ -176,6 +192,12 @@ def _scatter_categories(
         handletextpad=0.2,
         columnspacing=0.8,
     )
+
+
+def _categories(values: pd.Series) -> tuple[np.ndarray, list[str]]:
+    """Return the category [n] of each value, -1 for none, and their names."""
+    found = values.astype("category").cat.remove_unused_categories().cat
+    return found.codes.to_numpy(), [str(name) for name in found.categories]
 
 
 def span_of(points: np.ndarray) -> np.ndarray:

@@ -77,6 +77,35 @@ def colors_of(names: Iterable[object]) -> list[str]:
     return [MISSING if name == UNASSIGNED else color for name, color in pairs]
 
 
+def colors_beside(
+    codes: np.ndarray, names: list[str], other_codes: np.ndarray, other_names: list[str]
+) -> list[str]:
+    """Return colours of categories that are drawn beside others of the same cells.
+
+    Pairs of a category and another one that share most cells, all pairs together, have one colour.
+
+    Parameters
+    ----------
+    codes, other_codes
+        [n] category of each cell, -1 for none.
+    names, other_names
+        Of the categories.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    shared = np.zeros((len(names), len(other_names)))
+    both = (codes >= 0) & (other_codes >= 0)
+    np.add.at(shared, (codes[both], other_codes[both]), 1)
+    for side, every in ((shared, names), (shared.T, other_names)):
+        side[[name == UNASSIGNED for name in every]] = -1  # grey is nobody's colour
+    rows, columns = linear_sum_assignment(-shared)
+    pairs = {i: j for i, j in zip(rows, columns, strict=True) if shared[i, j] > 0}
+    every = palette(len(names) + len(other_names))
+    free = (color for j, color in enumerate(every) if j not in pairs.values())
+    found = [every[pairs[i]] if i in pairs else next(free) for i in range(len(names))]
+    return [MISSING if n == UNASSIGNED else c for n, c in zip(names, found, strict=True)]
+
+
 def seen(colors: np.ndarray) -> np.ndarray:
     """Return [3, n, 3] where colours [n, 3] are in Oklab: by all cones, and by the colour-blind."""
     low = colors <= 0.04045

@@ -140,17 +140,21 @@ def _figure(result: Result, question: Question, now: np.ndarray) -> Html:
         f"Two maps of the cells: groups A and B, and the cells that would move, {n_yes} if the "
         f"answer is yes, {n_no} if it is no"
     )
-    caption = (
-        f"Cells that would change cluster: {n_yes} if the answer is yes, {n_no} if it is no. "
-        "Either way: both answers move them to one cluster; two ways: to different ones. Cells "
-        f"whose cluster hinges on the answer: {n}. UMAP of the embedding."
-    )
     anyway = moved[0] & ~hinge
+    torn = moved[0] & moved[1] & hinge
+    caption = "".join(
+        [
+            f"Cells that would change cluster: {n_yes} if the answer is yes, {n_no} if it is no. ",
+            "Either way: both answers move them to one cluster. " if anyway.any() else "",
+            "Two ways: the answers move them to different clusters. " if torn.any() else "",
+            f"Cells whose cluster hinges on the answer: {n}. UMAP of the embedding.",
+        ]
+    )
     moves = {
         "either way": (anyway, _ANYWAY, "s"),
         "if no": (moved[1] & ~moved[0], _IF_NO, "^"),
         "if yes": (moved[0] & ~moved[1], _IF_YES, "o"),
-        "two ways": (moved[0] & moved[1] & hinge, _OTHER, "D"),
+        "two ways": (torn, _OTHER, "D"),
     }
     return figure(_drawn(result, question.cells, moves), text, caption, pixels=True)
 

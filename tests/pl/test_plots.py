@@ -14,8 +14,9 @@ from matplotlib.legend import Legend
 import scsiameseclu_jax as scs
 from scsiameseclu_jax.pl import figures
 from scsiameseclu_jax.pl.cells import covered, places
-from scsiameseclu_jax.pl.colors import MISSING, apart, palette, seen
+from scsiameseclu_jax.pl.colors import MISSING, apart, colors_beside, palette, seen
 from scsiameseclu_jax.reporting.figures import figure
+from scsiameseclu_jax.tl.record import UNASSIGNED
 
 
 def result(n_clusters, n_cells=120, key="siameseclu"):
@@ -320,3 +321,23 @@ def test_figures_show_in_notebooks(monkeypatch, inside):
     assert plt.get_fignums() == ([1] if inside else [])
     figure(drawn, "loss", "Loss")  # for a page: not shown below a cell
     assert not plt.get_fignums()
+
+
+def test_labels_have_the_colours_of_the_clusters_that_they_share_cells_with():
+    adata = result(4)
+    adata.obs["name"] = adata.obs["siameseclu"].map(dict(zip("0123", "dcbb", strict=True)))
+    adata.obsm["X_siameseclu_umap"] = adata.obsm["X_siameseclu"][:, :2]
+    left, right = scs.pl.overview(adata, labels="name")
+    colors = [
+        {
+            text.get_text(): to_hex(dot.get_facecolor()[0])
+            for text, dot in zip(ax.get_legend().texts, ax.get_legend().legend_handles, strict=True)
+        }
+        for ax in (left, right)
+    ]
+    assert colors[1]["d"] == colors[0]["0"] and colors[1]["c"] == colors[0]["1"]
+    assert colors[1]["b"] in {colors[0]["2"], colors[0]["3"]}
+    codes = np.array([0, 0, 1, 2, -1])
+    found = colors_beside(codes, ["x", UNASSIGNED, "z"], np.array([1, 1, 0, -1, 0]), ["0", "1"])
+    assert found[:2] == [palette(2)[1], MISSING]
+    assert found[2] not in found[:2]
