@@ -234,39 +234,40 @@ def find_answers(adata: AnnData, table: pd.DataFrame) -> Answers:
         msg = "Expected unique `obs_names` for answers; call `adata.obs_names_make_unique()`."
         raise ValueError(msg)
     found = Answers([], [], np.zeros(0, np.int8))
-    for row, answer in enumerate(table["answer"]):
+    columns = [table[name] for name in ("answer", "cells_a", "cells_b")]
+    for number, (answer, *sides) in enumerate(zip(*columns, strict=True), start=1):
         word = str(answer).strip().lower()
         if word in _OPEN:
             continue
         if word not in _ANSWERS:
             msg = (
-                f"Expected answers to be yes, no, unsure or empty, found {shown(answer)} in row "
-                f"{row} of the table."
+                f"Expected answers to be yes, no, unsure or empty, found {shown(answer)} for "
+                f"question {number}."
             )
             raise ValueError(msg)
-        groups = [_group(adata, table[name].iloc[row], row) for name in ("cells_a", "cells_b")]
+        groups = [_group(adata, cells, number) for cells in sides]
         if np.intersect1d(*groups).size:
             name = adata.obs_names[np.intersect1d(*groups)[0]]
-            msg = f"Expected two groups without common cells, found {name!r} in both, row {row}."
+            msg = f"Expected groups without common cells, found {name!r} in both of question {number}."
             raise ValueError(msg)
         found = add_answer(found, *groups, same=_ANSWERS[word])
     return joined_answers([found])
 
 
-def _group(adata: AnnData, cells: Any, row: int) -> np.ndarray:
+def _group(adata: AnnData, cells: Any, number: int) -> np.ndarray:
     """Return the rows of named cells, ascending."""
     if isinstance(cells, str):
         cells = _listed(cells)
     names = [] if cells is None else [str(name) for name in np.atleast_1d(cells)]
     if not names:
-        msg = f"Expected names of cells in both groups, found none in row {row} of the table."
+        msg = f"Expected names of cells in both groups, found none for question {number}."
         raise ValueError(msg)
     rows = adata.obs_names.get_indexer(names)
     if (rows < 0).any():
         unknown = sorted({name for name, at in zip(names, rows, strict=True) if at < 0})
         msg = (
             f"Expected the answers to name cells in obs_names of those that are clustered, found "
-            f"{len(unknown)} others in row {row}: {shown(unknown[:5])}; answers that were stored "
+            f"{len(unknown)} others in question {number}: {shown(unknown[:5])}; answers that were stored "
             "under other names are dropped by `answer(adata, None, keep=False)`."
         )
         raise KeyError(msg)

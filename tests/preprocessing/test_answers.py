@@ -63,10 +63,14 @@ def test_the_last_answer_to_a_question_counts(adata):
 @pytest.mark.parametrize(
     ("rows", "error", "text"),
     [
-        ([[["f"], ["h"], "perhaps"]], ValueError, "yes, no, unsure or empty, found 'perhaps' in"),
-        ([[["f", "x"], ["h"], "yes"]], KeyError, r"1 others in row 0: \['x'\]"),
-        ([[["f"], ["h"], ""], [[], ["h"], "no"]], ValueError, "found none in row 1"),
-        ([[["f", "h"], ["h"], "no"]], ValueError, "found 'h' in both, row 0"),
+        (
+            [[["f"], ["h"], "perhaps"]],
+            ValueError,
+            "yes, no, unsure or empty, found 'perhaps' for question",
+        ),
+        ([[["f", "x"], ["h"], "yes"]], KeyError, r"1 others in question 1: \['x'\]"),
+        ([[["f"], ["h"], ""], [[], ["h"], "no"]], ValueError, "found none for question 2"),
+        ([[["f", "h"], ["h"], "no"]], ValueError, "found 'h' in both of question 1"),
     ],
 )
 def test_what_is_wrong_is_said(adata, rows, error, text):
