@@ -248,7 +248,9 @@ def find_answers(adata: AnnData, table: pd.DataFrame) -> Answers:
         groups = [_group(adata, cells, number) for cells in sides]
         if np.intersect1d(*groups).size:
             name = adata.obs_names[np.intersect1d(*groups)[0]]
-            msg = f"Expected groups without common cells, found {name!r} in both of question {number}."
+            msg = (
+                f"Expected groups without common cells, found {name!r} in both, question {number}."
+            )
             raise ValueError(msg)
         found = add_answer(found, *groups, same=_ANSWERS[word])
     return joined_answers([found])
@@ -267,8 +269,8 @@ def _group(adata: AnnData, cells: Any, number: int) -> np.ndarray:
         unknown = sorted({name for name, at in zip(names, rows, strict=True) if at < 0})
         msg = (
             f"Expected the answers to name cells in obs_names of those that are clustered, found "
-            f"{len(unknown)} others in question {number}: {shown(unknown[:5])}; answers that were stored "
-            "under other names are dropped by `answer(adata, None, keep=False)`."
+            f"{len(unknown)} others in question {number}: {shown(unknown[:5])}; answers that were "
+            "stored under other names are dropped by `answer(adata, None, keep=False)`."
         )
         raise KeyError(msg)
     return np.unique(rows)

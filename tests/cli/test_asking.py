@@ -234,7 +234,7 @@ def test_without_a_terminal_nothing_is_asked(inside, capsys, monkeypatch, stdin)
         ("empty.csv", "table of answers"),
         ("pairs.csv", "no ['cells_a', 'cells_b', 'answer']"),
         ("others.csv", "'nobody'"),
-        ("perhaps.csv", "found 'perhaps' in row 1"),
+        ("perhaps.csv", "found 'perhaps' for question 2"),
     ],
 )
 def test_bad_answers_are_found_before_the_fit(inside, capsys, command, name, wanted):

@@ -70,7 +70,7 @@ def test_the_last_answer_to_a_question_counts(adata):
         ),
         ([[["f", "x"], ["h"], "yes"]], KeyError, r"1 others in question 1: \['x'\]"),
         ([[["f"], ["h"], ""], [[], ["h"], "no"]], ValueError, "found none for question 2"),
-        ([[["f", "h"], ["h"], "no"]], ValueError, "found 'h' in both of question 1"),
+        ([[["f", "h"], ["h"], "no"]], ValueError, "found 'h' in both, question 1"),
     ],
 )
 def test_what_is_wrong_is_said(adata, rows, error, text):
