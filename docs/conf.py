@@ -101,8 +101,12 @@ def _link_measurements(_: object, page: str, source: list[str]) -> None:
 
     So links work in the repository as well.
     """
-    found = source[0].replace("benchmarks/results/README.md", "benchmarks/results/index.md")
-    source[0] = re.sub(r"\]\((?:\.\./)+benchmarks/results/", "](/measurements/", found)
+    links = re.compile(r"\]\((?:\.\./)+benchmarks/results/(\w+)\.md")
+
+    def made(link: re.Match[str]) -> str:
+        return f"](/measurements/{'index' if link[1] == 'README' else link[1]}.md"
+
+    source[0] = links.sub(made, source[0])
 
 
 def setup(app: Any) -> None:
