@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -32,9 +33,26 @@ def test_the_lowest_versions_are_those_that_are_tried():
     assert {name: numbers(version) for name, version in tried.items()} == expected
 
 
-def test_the_version_is_one():
-    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    assert f"\nversion: {PROJECT['version']}\n" in citation
+@pytest.mark.parametrize("name", ["CITATION.cff", "release/meta.yaml"])
+def test_the_version_is_one(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert f"\nversion: {PROJECT['version']}\n" in text
+
+
+def test_the_recipe_asks_for_what_the_package_does():
+    recipe = yaml.safe_load((ROOT / "release" / "recipe.yaml").read_text(encoding="utf-8"))
+    assert recipe["context"]["version"] == PROJECT["version"]
+    assert f">={recipe['context']['python_min']}" == PROJECT["requires-python"]
+    others = {"igraph": "python-igraph", "matplotlib": "matplotlib-base"}
+    wanted = [re.match(r"([\w-]+)(\S*?),?(;|$)", text) for text in PROJECT["dependencies"]]
+    wanted = {f"{others.get(found[1], found[1])} {found[2]}" for found in wanted}
+    # The bound for old Pythons holds for all: a package for all of them has one.
+    assert set(recipe["requirements"]["run"][1:]) == wanted - {"pynndescent >=0.5.11"}
+
+
+def test_changes_of_the_version_are_told():
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## \[{re.escape(PROJECT['version'])}\]", changes, flags=re.MULTILINE)
 
 
 @pytest.mark.slow
