@@ -61,8 +61,12 @@ def read_matrix_market(file: Path) -> sparse.coo_matrix:
     kinds: dict[str, Any] = {"row": np.int64, "column": np.int64}
     kinds |= {} if dtype is None else {"value": dtype}
     options: dict[str, Any] = {"header": None, "names": list(kinds), "index_col": False}
-    # One more would be one too many.
-    options |= {"nrows": n_entries + 1, "float_precision": "round_trip"}
+    options["nrows"] = n_entries + 1  # one more would be one too many
+    if tuple(map(int, pd.__version__.split(".")[:2])) < (
+        3,
+        1,
+    ):  # which reads numbers exactly anyway
+        options["float_precision"] = "round_trip"
     with open_bounded(file, _HEADER + _LINE * n_entries) as lines:
         _header(lines)
         table = pd.read_csv(lines, sep=r"\s+", dtype=kinds, **options)

@@ -256,11 +256,11 @@ def _free_names(adata: AnnData) -> None:
         tables["raw.var"] = adata.raw.var
     for name, table in tables.items():
         if _RESERVED in table and table[_RESERVED].astype(str).tolist() == table.index.tolist():
-            table.drop(columns=_RESERVED, inplace=True)
+            del table[_RESERVED]
             logger.info("dropped %s[%r], which repeats the names", name, _RESERVED)
         elif _RESERVED in table:
             free = next(word for i in itertools.count() if (word := f"index_{i}") not in table)
-            table.rename(columns={_RESERVED: free}, inplace=True)
+            table.columns = [free if word == _RESERVED else word for word in table]
             text = "renamed %s[%r] to %r, for files have a meaning of their own for that"
             logger.info(text, name, _RESERVED, free)
         label = table.index.name

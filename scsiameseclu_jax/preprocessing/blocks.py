@@ -272,6 +272,7 @@ def settled(adata: AnnData) -> AnnData:
         return adata
     parts: dict[str, Any] = {name: getattr(adata, name) for name in ("obs", "var", "uns")}
     parts |= {name: dict(getattr(adata, name)) for name in ("obsm", "varm", "obsp", "layers")}
+    parts["layers"].pop(None, None)  # X, of anndata 0.13
     x = _as_dask(adata.X, "X") if backed else adata.X
     return AnnData(X=x, **(parts | tables))
 

@@ -170,6 +170,7 @@ def test_real_cells_come_without_their_types(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:`n_top_genes` > number of normalized dispersions")
 @pytest.mark.filterwarnings("ignore:zero-centering a sparse array/matrix densifies it")
+@pytest.mark.filterwarnings("ignore:.*number of normalized dispersions:UserWarning")
 def test_scanpys_pipeline_runs(tmp_path, capsys):
     pipelines.make("300", tmp_path)
     pipelines.main(["scanpy", "10", str(tmp_path / "first.h5ad")])

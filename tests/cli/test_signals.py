@@ -124,7 +124,9 @@ def test_ctrl_c_while_asking_is_an_exception_that_is_not_lost(tmp_path):
 
 
 def test_a_forked_process_hears_for_itself(tmp_path):
-    code = "import os, signal\nears, mouth = os.pipe()\npid = os.fork()\n"
+    code = "import os, signal, warnings\nears, mouth = os.pipe()\n"
+    code += "warnings.simplefilter('ignore', DeprecationWarning)  # of a fork beside threads\n"
+    code += "pid = os.fork()\n"
     code += "if not pid:\n    os.write(mouth, b'x')\n    signal.alarm(20)\n    signal.pause()\n"
     code += "os.read(ears, 1)\nos.kill(pid, signal.SIGTERM)\n"
     code += "assert os.waitstatus_to_exitcode(os.wait()[1]) == -signal.SIGTERM\n"
