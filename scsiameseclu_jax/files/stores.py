@@ -71,8 +71,7 @@ def _replace_groups(path: Path, fresh: dict[str, Any]) -> None:
     import zarr
 
     with _to_change(path) as store, beside(path.resolve()) as new:
-        kind = {} if zarr.__version__ < "3" else {"zarr_format": store.metadata.zarr_format}
-        group = zarr.open_group(str(new), mode="w", **kind)
+        group = zarr.open_group(str(new), mode="w", zarr_format=store.metadata.zarr_format)
         for name, value in fresh.items():
             write_elem(group, name, value)
         to_disk(new)
@@ -118,8 +117,7 @@ def _to_change(path: Path) -> Iterator[Any]:
         import zarr
 
         # a list that was made before does not say what is there
-        fresh = {} if zarr.__version__ < "3" else {"use_consolidated": False}
-        yield zarr.open_group(str(path), mode="r+", **fresh)
+        yield zarr.open_group(str(path), mode="r+", use_consolidated=False)
         return
     with path.open("r+b", buffering=0) as file:
         held = _Held(file)
