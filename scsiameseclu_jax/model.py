@@ -681,7 +681,8 @@ class SiameseClu:
         -------
         Predicted
             Labels, soft assignments, confidence, embedding, novelty and flag of each cell. From
-            50 new cells on, novelty is pooled over the 10 most similar new cells.
+            50 new cells on, novelty is pooled over the 10 most similar new cells. Cells of the fit
+            itself have 0.
 
         Raises
         ------

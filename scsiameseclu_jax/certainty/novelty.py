@@ -29,6 +29,7 @@ _POOLED_CELLS = 50  # fewer new cells are judged one by one
 _SHRINK = 50  # cells' worth of the common covariance in that of a cluster
 _ALIKE = 1e-3  # of logarithms of size factors, that no curve could be drawn through
 _PRIOR = 1e-3  # counts that any gene may have
+_SAME = 1e-3  # of the distance to neighbours: nearer than that a cell is one of the fit
 _BLOCK = 5000  # rows of expected counts at a time
 
 
@@ -134,7 +135,8 @@ def novelty(
 ) -> np.ndarray:
     """Return the share [m] of the fit's cells that are less surprising than each new cell.
 
-    From 50 new cells on, each is judged together with the 10 most similar new ones.
+    From 50 new cells on, each is judged together with the 10 most similar new ones. Cells of the
+    fit themselves get 0: components fitted to them spread them out further than any new cell.
 
     Parameters
     ----------
@@ -155,9 +157,13 @@ def novelty(
     measures = _measure(fitted, reference, features, counts, size_factors, neighbors, pool)
     measures = _same_depth(measures, _depths(size_factors, pool), fitted.depth)
     surprise, expected = _combined(measures, fitted), fitted.alone
+    nearest = neighbors[:, 0]
+    apart = np.linalg.norm(features - reference[nearest], axis=1)
+    known = apart <= _SAME * fitted.spread[nearest]
+    surprise[known] = np.median(fitted.alone if pool is None else fitted.pooled)
     if pool is not None:
         surprise, expected = pool @ surprise, fitted.pooled
-    return np.searchsorted(expected, surprise) / len(expected)
+    return np.where(known, 0, np.searchsorted(expected, surprise) / len(expected))
 
 
 def _describe(

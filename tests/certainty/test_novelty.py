@@ -63,3 +63,14 @@ def test_columns_of_zeros_are_no_components():
         for x in (made.features, made.features[:, :10])
     ]
     np.testing.assert_allclose(found[0].measured, found[1].measured, rtol=1e-4, atol=1e-4)
+
+
+def test_cells_of_the_fit_are_not_novel_nor_make_others_so():
+    """Components fitted to noise spread the cells of the fit out further than any new ones."""
+    adata = scs.datasets.simulate(n_cells=700, n_genes=1000, n_clusters=3, rng=0)
+    model = scs.SiameseClu(3, config=scs.Config.fast()).fit(adata[:400].copy(), progress=False)
+    known, new = (model.predict(part.copy()).novelty for part in (adata[:200], adata[400:]))
+    both = model.predict(adata[200:].copy()).novelty
+    assert not known.any() and not both[:200].any()
+    assert 0 < np.mean(new > 0.95) < 0.2
+    assert np.mean(both[200:] > 0.95) <= np.mean(new > 0.95)
