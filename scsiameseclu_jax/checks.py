@@ -1,9 +1,10 @@
-"""What a user passes, checked in one place: seeds, names, shares; and the device to compute on."""
+"""What a user passes, checked in one place: seeds, names, shares; device, and who looks on."""
 
 from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Hashable, Iterable
 
 import jax
@@ -202,6 +203,12 @@ def check_n_clusters(n_clusters: int | str, n_obs: int) -> None:
             f"found {n_clusters}."
         )
         raise ValueError(msg)
+
+
+def in_ipython() -> bool:
+    """Whether this is a notebook, or another session of IPython."""
+    shell = sys.modules.get("IPython")
+    return shell is not None and shell.get_ipython() is not None
 
 
 def default_device() -> jax.Device:

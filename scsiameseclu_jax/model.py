@@ -266,7 +266,8 @@ class SiameseClu:
             several processes, if each of them calls this with the same arguments. Training,
             embedding and transport are; neighbours and candidates are made on the host.
         progress
-            Show a bar (True), nothing (False), or a bar on a terminal, else log lines (None).
+            Show a bar (True), nothing (False), or a bar on a terminal and in a notebook, else log
+            lines (None).
         checkpoint_dir
             Folder, of its own, to keep in what there is so far: a fit that is called again with the
             same cells, settings, seed and versions goes on from there, and its result is the same

@@ -91,8 +91,9 @@ def question_table(
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-_COLUMNS = ["cells_a", "cells_b", "n_a", "n_b", "clusters_a", "clusters_b", "genes_a", "genes_b"]
-_COLUMNS += ["together", "n_hinge", "if_yes", "if_no", "answer"]
+# First what is read, last what is not.
+_COLUMNS = ["genes_a", "genes_b", "answer", "n_a", "n_b", "clusters_a", "clusters_b"]
+_COLUMNS += ["if_yes", "if_no", "n_hinge", "together", "cells_a", "cells_b"]
 
 
 def _typical(unit: np.ndarray, cells: np.ndarray) -> np.ndarray:

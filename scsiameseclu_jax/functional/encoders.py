@@ -42,7 +42,7 @@ class Encoder(NamedTuple):
         layers = self.apply(params, x, graph)
         found: object = layers
         if not isinstance(found, list) or not found:
-            kind = type(found).__name__
+            kind = "an array" if isinstance(found, Array) else type(found).__name__
             msg = f"Expected an encoder to return a list of layers, latent last, found {kind}."
             raise TypeError(msg)
         return [

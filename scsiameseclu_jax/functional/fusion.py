@@ -141,6 +141,12 @@ def embed(
     layers_1 = encoder(params["graph_encoder"], views.features_1, views.graph_1)
     layers_2 = encoder(params["graph_encoder"], views.features_2, views.graph_2)
     g_1, g_2 = layers_1[-1][0], layers_2[-1][0]
+    if g_1.shape != f_1.shape:
+        msg = (
+            f"Expected the last layer of the encoder to be [n, n_latent], {f_1.shape}, found "
+            f"{g_1.shape}; `init` is given the width, `network.n_latent`."
+        )
+        raise ValueError(msg)
     latents = (f_1 + f_2) / 2, (g_1 + g_2) / 2
     fused = fuse(params, *latents, views.graph_1, mask, structure=structure, n_new=n_new)
     return Embeddings(fused, f_1, f_2, g_1, g_2, (*layers_1, *layers_2))

@@ -91,6 +91,9 @@ class Term:
     stages: tuple[Stage, ...] = ("train",)
     init: Callable[[Array, CellData, Structure], Params] | None = None
 
+    def __repr__(self) -> str:
+        return f"Term({self.name!r}, weight={self.weight:g})"
+
     def __post_init__(self) -> None:
         stages: object = self.stages
         stages = (stages,) if isinstance(stages, str) else tuple(self.stages)

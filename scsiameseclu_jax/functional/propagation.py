@@ -59,10 +59,19 @@ def propagate(graph: CellGraph, h: Array, *, path: Literal["table", "jraph"] = "
         Unrolled gathers over the neighbour table, or jraph's sorted segment sum: the same
         result up to rounding.
 
+    Raises
+    ------
+    TypeError
+        If `graph` is a view's, as encoders get it.
+
     Returns
     -------
     [n, c] propagated rows.
     """
+    given: object = graph
+    if isinstance(given, ViewGraph):
+        msg = "Expected `graph` to be a CellGraph, found a ViewGraph; call `graph.propagate(h)`."
+        raise TypeError(msg)
     if path == "jraph":
         edges = h[graph.senders] * graph.weights[:, None]
         return segment_sum(edges, graph.receivers, graph.n_rows)

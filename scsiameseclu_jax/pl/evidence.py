@@ -71,7 +71,7 @@ def history(adata: AnnData, key: str = "siameseclu", *, ax: Axes | None = None) 
     return ax
 
 
-def n_clusters(adata: AnnData, key: str = "n_clusters", *, ax: Axes | None = None) -> Axes:
+def n_clusters(adata: AnnData, key: str | None = None, *, ax: Axes | None = None) -> Axes:
     """Draw each criterion, and their vote, against the number of clusters.
 
     Parameters
@@ -80,7 +80,7 @@ def n_clusters(adata: AnnData, key: str = "n_clusters", *, ax: Axes | None = Non
         After :func:`scsiameseclu_jax.tl.estimate_n_clusters`, or after
         :func:`scsiameseclu_jax.tl.siameseclu` with ``n_clusters="auto"``.
     key
-        Its ``key_added``.
+        Its ``key_added``; None takes ``"n_clusters"``, or else ``"siameseclu"``.
     ax
         Axes to draw on; new ones if None.
 
@@ -89,14 +89,18 @@ def n_clusters(adata: AnnData, key: str = "n_clusters", *, ax: Axes | None = Non
     KeyError
         If there is no such evidence.
     """
+    if key is None:
+        key = "n_clusters" if "n_clusters" in adata.uns else "siameseclu"
     record = _record(adata, key)
     record = record.get("estimate", record)
     if "votes" not in record:
-        msg = f"Expected evidence in uns[{key!r}], found none; run `tl.estimate_n_clusters` first."
+        remedy = "run `scs.tl.estimate_n_clusters` first"
+        msg = f"Expected evidence in uns[{key!r}], found none; {remedy}."
         raise KeyError(msg)
     ax = axes((6.4, 4.0)) if ax is None else ax
     tried, chosen = np.asarray(record["candidates"]), int(record["n_clusters"])
-    for i, (name, series) in enumerate(record["criteria"].items()):
+    # files give names back in another order
+    for i, (name, series) in enumerate(sorted(record["criteria"].items())):
         values = np.asarray(series)
         low, high = values.min(), values.max()
         values = (values - low) / (high - low if high > low else 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from scsiameseclu_jax.checks import in_ipython
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -15,18 +17,13 @@ def new_figure(**options: Any) -> Figure:
 
     Elsewhere it is nobody's but the caller's: pyplot would keep it until it is closed.
     """
-    if _in_ipython():
+    if in_ipython():
         import matplotlib.pyplot as plt
 
         return plt.figure(**options)
     from matplotlib.figure import Figure
 
     return Figure(**options)
-
-
-def _in_ipython() -> bool:
-    shell = sys.modules.get("IPython")
-    return shell is not None and shell.get_ipython() is not None
 
 
 def axes(size: tuple[float, float]) -> Axes:

@@ -22,6 +22,7 @@ from scsiameseclu_jax.pl.cells import (
 from scsiameseclu_jax.pl.colors import MISSING
 from scsiameseclu_jax.pl.figures import axes, new_figure
 from scsiameseclu_jax.preprocessing.expression import groups, log_expression
+from scsiameseclu_jax.tl.record import layer_for
 from scsiameseclu_jax.tl.ties import tied
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def expression_along(
         Clusters to draw, one branch say; None draws all that the root reaches. They are put in
         the order of their mean pseudotime in any case.
     layer
-        Where the raw counts are, as in :func:`scsiameseclu_jax.tl.siameseclu`.
+        Where the raw counts are, as in :func:`scsiameseclu_jax.tl.markers`.
 
     Returns
     -------
@@ -155,7 +156,7 @@ def expression_along(
         )
         raise KeyError(msg) if unknown else ValueError(msg)
     codes = groups(adata, key).set_categories(chosen).codes
-    values = log_expression(adata, layer=layer, genes=genes).X.toarray()
+    values = log_expression(adata, layer=layer_for(adata, key, layer), genes=genes).X.toarray()
 
     longest = max(map(len, chosen))
     size = 2.4 + max(0.3 * len(chosen), 2.0), max(1.0 + 1.15 * len(genes), 3.2) + 0.08 * longest

@@ -17,7 +17,7 @@ from scsiameseclu_jax.datasets.marker_lists import MARKER_SETS, marker_sets, rea
 from scsiameseclu_jax.preprocessing.expression import counts_name, groups, log_expression
 from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors
 from scsiameseclu_jax.tl import marker_scores
-from scsiameseclu_jax.tl.record import UNASSIGNED, writable
+from scsiameseclu_jax.tl.record import UNASSIGNED, layer_for, writable
 from scsiameseclu_jax.tl.ties import tie
 
 logger = logging.getLogger(__name__)
@@ -134,6 +134,7 @@ def annotate_markers(
     codes = clusters.set_categories(kept).codes
     use_rep = f"X_{groupby}" if use_rep is None and f"X_{groupby}" in adata.obsm else use_rep
     neighbors = None if use_rep is None else _neighbors(adata, use_rep)
+    layer = layer_for(adata, groupby, layer)
     expression = log_expression(adata, layer=layer)
     names = [str(name) for name in expression.var_names]
     seen = expression.X.getnnz(axis=0)

@@ -13,7 +13,7 @@ from scsiameseclu_jax.checks import check_key, storable_names
 from scsiameseclu_jax.preprocessing.count_splitting import FIT, TEST
 from scsiameseclu_jax.preprocessing.expression import counts_name, groups, log_expression
 from scsiameseclu_jax.tl.gene_tests import GeneTests, Method, gene_tests
-from scsiameseclu_jax.tl.record import UNASSIGNED, split_of, writable
+from scsiameseclu_jax.tl.record import UNASSIGNED, layer_for, split_of, writable
 from scsiameseclu_jax.tl.ties import origin, tie
 
 logger = logging.getLogger(__name__)
@@ -56,8 +56,9 @@ def markers(
     groupby
         Column of ``obs`` with the groups: clusters, or any other categories.
     layer
-        Where the counts to be tested are: ``"counts"`` is that layer if there is one, else ``X``;
-        another name must exist; None is ``X``. ``.raw`` is never read.
+        Where the counts to be tested are: ``"counts"`` is that layer if there is one, else the one
+        that the clusters were made of, else ``X``; another name must exist; None is ``X``. ``.raw``
+        is never read.
     method
         ``"wilcoxon"``, corrected for ties; ``"t-test"``, Welch's; or ``"t-test_overestim_var"``,
         which takes the other cells for as few as the group's.
@@ -127,6 +128,7 @@ def markers(
     key_added = groupby if key_added is None else key_added
     check_key(key_added)
     labels = groups(adata, groupby)
+    layer = layer_for(adata, groupby, layer)
     expression = log_expression(adata, layer=layer)
     sizes = pd.Series(labels).value_counts()
     kept = [name for name in labels.categories if name != UNASSIGNED and sizes[name] >= min_cells]

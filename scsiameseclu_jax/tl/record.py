@@ -28,6 +28,15 @@ _ANNOTATED = ("annotation", "annotation_cell", "annotation_cell_score")
 RestrictTo = tuple[str, Sequence[str]]
 
 
+def layer_for(adata: AnnData, key: str, layer: str | None) -> str | None:
+    """Return the layer of counts to read: that of the clustering where the usual one is missing."""
+    record = adata.uns.get(key)
+    if layer == "counts" and layer not in adata.layers and isinstance(record, Mapping):
+        fitted = record.get("params", {}).get("layer")
+        return str(fitted) if fitted in adata.layers else layer
+    return layer
+
+
 class Clusters(Protocol):
     """Clusters of cells, from a model, a prediction, or answers."""
 

@@ -15,7 +15,7 @@ from anndata import AnnData
 from scsiameseclu_jax.checks import check_key, sorted_names
 from scsiameseclu_jax.preprocessing.expression import groups, log_expression
 from scsiameseclu_jax.preprocessing.neighbors import search_of
-from scsiameseclu_jax.tl.record import UNASSIGNED, writable
+from scsiameseclu_jax.tl.record import UNASSIGNED, layer_for, writable
 from scsiameseclu_jax.tl.ties import tie
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def trajectory(
         Names of genes that are high where it begins: their mean standardised logarithmic
         expression is averaged over neighbours, twice, and the cell where it is largest taken.
     layer
-        Where the raw counts are, as in :func:`siameseclu`; read for `root_genes` only.
+        Where the raw counts are, as in :func:`markers`; read for `root_genes` only.
     use_rep
         Key in ``obsm`` to use instead of the embedding ``f"X_{groupby}"``, by Euclidean distance;
         the embedding is compared by cosine, for its rows have equal length.
@@ -119,6 +119,7 @@ def trajectory(
     z, cells = _embedded(adata, groupby, use_rep)
     _check_options(adata, clusters, cells, n_neighbors, n_components)
     _check_root(adata, clusters, cells, root, root_cluster, root_genes)
+    layer = layer_for(adata, groupby, layer)
     start = None if root_genes is None else _marked(adata, root_genes, layer)[cells]
 
     names = clusters.astype(object)[cells]

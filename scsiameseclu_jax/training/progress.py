@@ -13,6 +13,8 @@ from typing import Any, Self
 import jax.monitoring
 import numpy as np
 
+from scsiameseclu_jax.checks import in_ipython
+
 logger = logging.getLogger(__name__)
 
 _SECONDS = 10.0  # between two log lines of a stage
@@ -37,7 +39,7 @@ class Progress:
     stage
         The first stage.
     show
-        True for a bar, False for nothing, None for a bar if standard error is a terminal and log
+        True for a bar, False for nothing, None for a bar on a terminal and in a notebook, and log
         lines at level INFO otherwise: one at the end of each stage, and one each ten seconds.
     """
 
@@ -47,7 +49,7 @@ class Progress:
         self._compilation = 0.0
         self._spans: list[tuple[float, float]] = []
         self._compiles_since: float | None = None
-        self._logs = show is None and not sys.stderr.isatty()
+        self._logs = show is None and not (sys.stderr.isatty() or in_ipython())
         self._bar: Any = None
         if show or (show is None and not self._logs):
             from tqdm.auto import tqdm

@@ -194,6 +194,19 @@ def test_an_encoder_returns_a_list_of_layers(made, layers):
         method.embed(method.init(jax.random.key(0), made.data), made.data)
 
 
+def test_what_an_encoder_may_get_wrong_is_said(made):
+    def embed(apply):
+        method = method_of(encoder=F.Encoder(lambda key, p, network: {}, apply))
+        method.embed(method.init(jax.random.key(0), made.data), made.data)
+
+    with pytest.raises(ValueError, match=r"encoder to be \[n, n_latent\].*, 5\); `init` is given"):
+        embed(lambda params, x, graph: [x[:, :5]])
+    with pytest.raises(TypeError, match=r"found a ViewGraph; call `graph\.propagate\(h\)`"):
+        embed(lambda params, x, graph: [F.propagate(graph, x[:, :4])])
+    with pytest.raises(TypeError, match="latent last, found an array"):
+        embed(lambda params, x, graph: x[:, :4])
+
+
 @pytest.mark.parametrize("params", [{"a/b": 1.0}, [1.0], {"a": {2: 1.0}}])
 def test_parameters_have_names_that_files_can_hold(made, params):
     own = F.Encoder(lambda key, p, network: params, dense_layer)

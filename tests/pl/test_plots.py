@@ -314,8 +314,8 @@ def test_stability_shows_each_pair_of_clusters(k, tmp_path):
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_figures_show_in_notebooks(monkeypatch, inside):
-    assert not figures._in_ipython()
-    monkeypatch.setattr(figures, "_in_ipython", lambda: inside)
+    assert not figures.in_ipython()
+    monkeypatch.setattr(figures, "in_ipython", lambda: inside)
     plt.close("all")
     drawn = scs.pl.history(result(3)).figure
     assert plt.get_fignums() == ([1] if inside else [])

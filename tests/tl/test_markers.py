@@ -121,6 +121,18 @@ def test_every_kind_of_counts_gives_the_same_and_stays_as_it_was(kind):
     assert set(adata.layers) - {None} == ({"counts"} if kind == "layer" else set())
 
 
+def test_the_layer_of_the_clustering_is_known():
+    adata = cells()
+    wanted = scs.tl.markers(adata, KEY, copy=True).uns[f"{KEY}_top_markers"]
+    adata.layers["umi"] = adata.X.copy()
+    sc.pp.normalize_total(adata)
+    with pytest.raises(ValueError, match="layer='umi'"):
+        scs.tl.markers(adata, KEY)
+    adata.uns[KEY] = {"params": {"layer": "umi"}}
+    scs.tl.markers(adata, KEY)
+    pd.testing.assert_frame_equal(adata.uns[f"{KEY}_top_markers"], wanted)
+
+
 def test_no_counts_is_an_error_that_says_so():
     adata = cells()
     sc.pp.normalize_total(adata)

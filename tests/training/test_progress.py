@@ -113,6 +113,14 @@ def test_log_lines_of_a_long_stage(caplog, monkeypatch):
     assert [" s so far" in text for text in said] == [True] * (len(said) - 1) + [False]
 
 
+def test_a_notebook_has_a_bar(capsys, caplog, monkeypatch):
+    monkeypatch.setattr(progress, "in_ipython", lambda: True)
+    with caplog.at_level("INFO"), Progress("train") as bar:
+        bar.stage("results")
+    assert "train" in capsys.readouterr().err
+    assert not caplog.records
+
+
 def test_nothing_is_logged_of_a_stage_that_failed(caplog):
     with caplog.at_level("INFO"), pytest.raises(RuntimeError), Progress("train"):
         raise RuntimeError
