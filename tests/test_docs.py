@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import scsiameseclu_jax as scs
+import scsiameseclu_jax.functional as F
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -71,3 +72,15 @@ def test_links_work_in_the_repository(page):
     assert not [
         link for link in links if MADE & set(Path(link).parts) or not (page.parent / link).exists()
     ]
+
+
+def test_the_open_core_names_what_a_term_and_an_encoder_get():
+    text = (DOCS / "open-core.md").read_text(encoding="utf-8")
+    for field in F.Context._fields:
+        assert f"| `{field}` |" in text
+    for record in (F.CellData, F.Views, F.Embeddings):
+        row = next(line for line in text.splitlines() if f"`F.{record.__name__}`:" in line)
+        assert not [name for name in record._fields if f"`{name}`" not in row]
+    for stage, steps in scs.Config.paper().training.steps_of().items():
+        row = next(line for line in text.splitlines() if line.startswith(f'| `"{stage}"` |'))
+        assert row.split(" | ")[3] == str(steps)
