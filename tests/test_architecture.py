@@ -280,5 +280,5 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), 
 def test_readme_snippets_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
-    for code in SNIPPETS:
+    for code in (*SNIPPETS, *SNIPPETS[:2]):  # those that write files, again
         exec(compile(code, "README.md", "exec"), names)
