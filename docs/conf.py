@@ -67,6 +67,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_theme_options = {
+    "navbar_persistent": [],  # the search of the sidebar is enough
     "use_download_button": False,
     "use_fullscreen_button": False,
     "show_navbar_depth": 1,
