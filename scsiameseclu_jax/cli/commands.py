@@ -37,6 +37,7 @@ from scsiameseclu_jax.files import (
     write_anndata,
     write_whole,
 )
+from scsiameseclu_jax.machine import check_devices
 from scsiameseclu_jax.preprocessing.counts import layer_of
 from scsiameseclu_jax.tl.clusters import write_clusters
 from scsiameseclu_jax.tl.record import RESULTS, UNASSIGNED
@@ -51,6 +52,7 @@ DIVERGED = 3
 
 def demo(args: argparse.Namespace) -> None:
     """Cluster the bundled cells, name the clusters, score, draw and report."""
+    check_devices()
     args.out.mkdir(parents=True, exist_ok=True)
     out, plot, page = (args.out / f"demo{suffix}" for suffix in (".h5ad", ".png", ".html"))
     for target, suffixes in ((out, OUTPUTS), (plot, PLOTS), (page, PAGES)):

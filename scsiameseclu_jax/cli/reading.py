@@ -16,6 +16,7 @@ from scsiameseclu_jax.files import write_anndata, write_whole
 from scsiameseclu_jax.files.places import check_space
 from scsiameseclu_jax.files.stores import copy_with_results, write_results
 from scsiameseclu_jax.inputs import free_memory
+from scsiameseclu_jax.machine import check_devices
 from scsiameseclu_jax.training.memory import estimate_memory
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def read(args: Namespace, config: Config | None = None) -> AnnData:
     ValueError, FileNotFoundError, ImportError
         See :func:`scsiameseclu_jax.datasets.read` and :func:`scsiameseclu_jax.datasets.read_lazy`.
     """
+    check_devices()
     args.lazily, why = _decide(args.source, args.lazy, config or Config())
     level = logging.INFO if args.source.exists() else logging.DEBUG  # else the error says it all
     logger.log(level, "counts are read %s: %s", "in blocks" if args.lazily else "into memory", why)
