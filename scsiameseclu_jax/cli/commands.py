@@ -154,7 +154,11 @@ def predict(args: argparse.Namespace) -> None:
 
     key = args.key_added
     check_key(key)
-    model = scs.SiameseClu.load(args.model)
+    try:
+        model = scs.SiameseClu.load(args.model)
+    except FileNotFoundError as error:
+        order = "the order is `scsiameseclu predict MODEL IN OUT`"
+        raise FileNotFoundError(f"{str(error).rstrip('.')}; {order}.") from error
     adata = _read(args)
     started = time.perf_counter()
     with _put_aside(adata, args.labels) as labels:
@@ -180,8 +184,8 @@ def predict(args: argparse.Namespace) -> None:
 
 def report(args: argparse.Namespace) -> None:
     """Write a web page about a clustering."""
-    check_output(args.out, PAGES, overwrite=args.overwrite)
     check_apart(args.source, args.out)
+    check_output(args.out, PAGES, overwrite=args.overwrite)
 
     adata = reading.read(args)
     scs.report(
@@ -202,8 +206,8 @@ def report(args: argparse.Namespace) -> None:
 
 def questions(args: argparse.Namespace) -> None:
     """Write the table of the next questions about a clustering."""
-    check_output(args.out, TABLES, overwrite=args.overwrite)
     check_apart(args.source, args.out)
+    check_output(args.out, TABLES, overwrite=args.overwrite)
 
     table = scs.tl.questions(reading.read(args), args.n, key=args.key)
     asking.write_questions(args.out, table)
@@ -222,14 +226,15 @@ def completion(args: argparse.Namespace) -> None:
 
 def _check_words(args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[str, ...]]]) -> None:
     for target, suffixes in targets:
-        check_output(target, suffixes, overwrite=args.overwrite)
-        if target == getattr(args, "out", None) and reading.in_place(args):
-            reading.check_writable(args)
-        else:
+        into = target == getattr(args, "out", None) and reading.in_place(args)
+        if not into:
             check_apart(args.source, target)
+        check_output(target, suffixes, overwrite=args.overwrite)
+        if into:
+            reading.check_writable(args)
     if getattr(args, "save", None) is not None:
-        check_model_folder(args.save, overwrite=args.overwrite)
         check_apart(args.source, args.save)
+        check_model_folder(args.save, overwrite=args.overwrite)
         for target, _ in targets:
             check_separate(target, args.save)
 

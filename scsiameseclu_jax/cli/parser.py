@@ -482,9 +482,11 @@ def _logging(*, quiet: bool) -> Iterator[None]:
     """Send the package's log to standard error, above a progress bar if there is one."""
     from tqdm import tqdm
 
+    from scsiameseclu_jax.cli.failures import in_shell
+
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            tqdm.write(self.format(record), file=sys.stderr)
+            tqdm.write(in_shell(self.format(record)), file=sys.stderr)
 
     handler = Handler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))

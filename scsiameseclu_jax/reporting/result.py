@@ -152,8 +152,8 @@ def find(adata: AnnData, key: str) -> Result:
     if key not in there:
         found = f"those of the keys {there}" if there else "none"
         msg = (
-            f"Expected a clustering under the key {key!r}, found {found}; run `scsiameseclu "
-            f"cluster`, or `scs.tl.siameseclu(adata, key_added={key!r})`, first."
+            f"Expected a clustering under the key {key!r}, found {found}; run "
+            f"`scs.tl.siameseclu(adata, key_added={key!r})` first."
         )
         raise KeyError(msg)
     record = adata.uns[key]

@@ -197,7 +197,8 @@ def _record(adata: AnnData, key: str) -> tuple[dict[str, Any], Pool, dict[str, A
     """Return what ``uns`` holds of a clustering, its candidates, and the manifest of its fit."""
     record = adata.uns.get(key)
     if not isinstance(record, Mapping) or "manifest" not in record:
-        msg = f"Expected a clustering in uns[{key!r}], found none; run `scs.tl.siameseclu` first."
+        msg = f"Expected a clustering in uns[{key!r}], found none; run "
+        msg += f"`scs.tl.siameseclu(adata, key_added={key!r})` first."
         raise KeyError(msg)
     pool = pool_of(adata, key)
     params = record["params"]

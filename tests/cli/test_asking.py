@@ -254,7 +254,7 @@ def test_bad_answers_are_found_before_the_fit(inside, capsys, command, name, wan
     ("words", "wanted"),
     [
         (["none.h5ad", "a.csv"], "none.h5ad"),
-        (["in.h5ad", "a.csv"], "Expected a clustering"),
+        (["in.h5ad", "a.csv"], "found none; run `scsiameseclu cluster` first"),
         (["out.h5ad", "a.csv", "--key", "other"], "'other'"),
         (["out.h5ad", "a.xlsx"], ".csv"),
         (["out.h5ad", "questions.csv"], "--overwrite"),

@@ -398,6 +398,9 @@ def test_fit_keeps_a_model(inside, capsys, monkeypatch):
         (["fit", "in.h5ad", "--save", "in.h5ad", "--n-clusters", "3", "--overwrite"], "a model"),
         (["predict", "none", "in.h5ad", "out.h5ad"], "Expected a model in 'none'"),
         (["predict", "none", "in.h5ad", "in.h5ad", "--overwrite"], "apart from the input"),
+        (["predict", "in.h5ad", "model", "a.h5ad"], "order is `scsiameseclu predict MODEL IN OUT`"),
+        (["cluster", "in.h5ad", "in.h5ad"], "apart from the input"),
+        (["report", "in.h5ad", "in.h5ad"], "apart from the input"),
     ],
 )
 def test_bad_words_for_models(inside, capsys, words, wanted):

@@ -339,6 +339,15 @@ def test_an_error_that_is_foreseen_leaves_no_log(inside, capsys, monkeypatch, er
         ("Expected `use_rep` in obsm", "Expected --use-rep in obsm"),
         ("Expected `checkpoint_dir`", "Expected --checkpoint"),
         ("`adata = f(adata, layer='x')`", "`adata = f(adata, layer='x')`"),
+        ("or overwrite it (`overwrite=True`)", "or overwrite it (`--overwrite`)"),
+        ("on disk: `scs.datasets.read_lazy(path)`", "on disk: `--lazy always`"),
+        ("run `scs.tl.siameseclu` first", "run `scsiameseclu cluster` first"),
+        (
+            "run `scs.tl.siameseclu(adata, ..., key_added='a b')` or `scs.tl.markers(adata)`",
+            "run `scsiameseclu cluster --key-added 'a b'` or `scs.tl.markers(adata)`",
+        ),
+        ("`scs.tl.siameseclu(adata, key_added='siameseclu')`", "`scsiameseclu cluster`"),
+        ("`scs.tl.questions` makes it", "`scsiameseclu questions` makes it"),
     ],
 )
 def test_arguments_are_named_as_the_shell_has_them(text, said):
