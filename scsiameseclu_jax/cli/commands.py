@@ -40,7 +40,8 @@ from scsiameseclu_jax.files import (
 from scsiameseclu_jax.machine import check_devices
 from scsiameseclu_jax.preprocessing.counts import layer_of
 from scsiameseclu_jax.tl.clusters import write_clusters
-from scsiameseclu_jax.tl.record import RESULTS, UNASSIGNED
+from scsiameseclu_jax.tl.record import RESULTS, UNASSIGNED, tree_columns
+from scsiameseclu_jax.tl.umap import layout
 from scsiameseclu_jax.training.checkpoint import check_folder
 
 if TYPE_CHECKING:
@@ -113,20 +114,24 @@ def cluster(args: argparse.Namespace) -> int:
         if args.save is not None:
             with rest.part(args.save):
                 model.save(args.save, overwrite=args.overwrite)
+        levels: list[str] = []
         with rest.part(args.out, lambda: _table(model, adata)):
             with _put_aside(adata, args.labels):
                 write_clusters(adata, model, min_confidence=args.min_confidence, key_added=key)
             with rest.part():  # how many levels there are is not known before
                 if args.levels:
                     scs.tl.cluster_tree(adata, args.levels, key)
+                    levels = tree_columns(adata, key)
             reading.write(args, adata)
         if args.plot is not None:
             with rest.part(args.plot):
                 write_whole(args.plot, lambda path: _draw(path, adata, key, args.labels))
         with rest.part():
             found = adata.obs[key]
+            rest.facts["levels"] = levels
+            rows = [("levels", f"{', '.join(levels)} (columns of obs)")] if levels else []
             more: dict[str, Any] = {"answers": _answered(model), "rest": rest}
-            _print_table(adata, found, _why(args), labels, seconds, **more)
+            _print_table(adata, found, _why(args), labels, seconds, rows, **more)
     return _code(model)
 
 
@@ -338,8 +343,8 @@ def _table(model: scs.SiameseClu, adata: AnnData) -> pd.DataFrame:
 
 
 def _draw(path: Path, adata: AnnData, key: str, column: str | None) -> None:
-    if f"X_{key}_umap" not in adata.obsm:
-        scs.tl.umap(adata, key)
+    if f"X_{key}_umap" not in adata.obsm:  # not for OUT, which is there already
+        adata.obsm[f"X_{key}_umap"] = layout(adata, key)
     scs.pl.overview(adata, key, labels=column)[0].figure.savefig(path, dpi=150)
 
 

@@ -78,9 +78,9 @@ def write(args: Namespace, adata: AnnData) -> None:
 
 
 def in_place(args: Namespace) -> bool:
-    """Whether results are to be put into the file that is read."""
+    """Whether results are to be put into the file that is read, if it may be overwritten."""
     there = args.source.exists() and args.out.exists()
-    return args.lazy == "always" and args.overwrite and there and args.source.samefile(args.out)
+    return args.lazy == "always" and there and args.source.samefile(args.out)
 
 
 def _decide(source: Path, lazy: str, config: Config) -> tuple[bool, str]:

@@ -19,7 +19,7 @@ from scsiameseclu_jax.preprocessing.expression import groups
 from scsiameseclu_jax.reporting.markup import Html, tag
 from scsiameseclu_jax.tl.record import UNASSIGNED, is_calibrated
 from scsiameseclu_jax.tl.ties import Origin, origin
-from scsiameseclu_jax.tl.umap import umap
+from scsiameseclu_jax.tl.umap import layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +116,7 @@ class Result:
             uns={paga: adata.uns[paga]} if paga in adata.uns else {},
         )
         if names[1] not in cells.obsm:
-            umap(cells, self.key)
+            cells.obsm[names[1]] = layout(cells, self.key)
         return cells
 
     def column(self, name: str) -> pd.Series | None:

@@ -103,10 +103,7 @@ def test_the_table_goes_where_it_can(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("part", ["plot", "model", "refits", "table", "levels"])
 def test_all_else_is_done(inside, capsys, monkeypatch, part):
-    def place(adata, key):
-        adata.obsm[f"X_{key}_umap"] = np.zeros((N, 2))
-
-    monkeypatch.setattr("scsiameseclu_jax.tl.umap", place)
+    monkeypatch.setattr("scsiameseclu_jax.cli.commands.layout", lambda *_: np.zeros((N, 2)))
     broken = {
         "plot": "pl.overview",
         "model": "model.SiameseClu.save",
@@ -125,6 +122,9 @@ def test_all_else_is_done(inside, capsys, monkeypatch, part):
         assert (f"wrote {name}\n" in captured.out) == (name != written)
     assert ("clusters  3 (K given)" in captured.out) == (part != "table")
     assert list(ad.read_h5ad("out.h5ad").obs["siameseclu"]) == CLUSTERS
+    if part == "plot":
+        assert "levels    siameseclu_leaf, siameseclu_2 (columns of obs)\n" in captured.out
+        assert "siameseclu_2" in ad.read_h5ad("out.h5ad").obs
 
 
 def test_a_model_is_kept_before_what_takes_long(inside, monkeypatch):
