@@ -114,14 +114,16 @@ def test_devices_that_jax_cannot_start(asked, remedy, monkeypatch, tmp_path, cap
         assert f"JAX_PLATFORMS asks for {asked!r}" in capsys.readouterr().out
         assert main(["demo", "--out", str(tmp_path / "demo")]) == 2
         assert main(["cluster", "in.h5ad", "out.h5ad"]) == 2
-        assert main(["report", "in.h5ad", str(tmp_path / "out.html")]) == 2
+        assert main(["report", "in.h5ad", "out.html"]) == 2
+        assert main(["questions", "in.h5ad", "out.csv"]) == 2
+        assert main(["predict", "model", "in.h5ad", "out.h5ad"]) == 2
     finally:
         jax.config.update("jax_platforms", before)
     assert not found["ok"] and found["devices"] == [] and found["stages"] == {}
     assert f"JAX_PLATFORMS asks for {asked!r}" in found["advice"][0]
     assert remedy in found["advice"][0]
     said = capsys.readouterr().err
-    assert said.count("error: Expected a device to compute on, found none: JAX_PL") == 3
+    assert said.count("error: Expected a device to compute on, found none: JAX_PL") == 5
     assert not (tmp_path / "demo").exists()
 
 

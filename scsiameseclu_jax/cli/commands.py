@@ -155,6 +155,7 @@ def fit(args: argparse.Namespace) -> int:
 
 def predict(args: argparse.Namespace) -> None:
     """Cluster the cells of a file by a saved model."""
+    check_devices()
     _check_words(args, [(args.out, OUTPUTS)])
 
     key = args.key_added
@@ -189,6 +190,7 @@ def predict(args: argparse.Namespace) -> None:
 
 def report(args: argparse.Namespace) -> None:
     """Write a web page about a clustering."""
+    check_devices()
     check_apart(args.source, args.out)
     check_output(args.out, PAGES, overwrite=args.overwrite)
 
@@ -211,6 +213,7 @@ def report(args: argparse.Namespace) -> None:
 
 def questions(args: argparse.Namespace) -> None:
     """Write the table of the next questions about a clustering."""
+    check_devices()
     check_apart(args.source, args.out)
     check_output(args.out, TABLES, overwrite=args.overwrite)
 

@@ -16,7 +16,6 @@ from scsiameseclu_jax.files import write_anndata, write_whole
 from scsiameseclu_jax.files.places import check_space
 from scsiameseclu_jax.files.stores import copy_with_results, write_results
 from scsiameseclu_jax.inputs import free_memory
-from scsiameseclu_jax.machine import check_devices
 from scsiameseclu_jax.training.memory import estimate_memory
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ def read(args: Namespace, config: Config | None = None) -> AnnData:
     ValueError, FileNotFoundError, ImportError
         See :func:`scsiameseclu_jax.datasets.read` and :func:`scsiameseclu_jax.datasets.read_lazy`.
     """
-    check_devices()
     args.lazily, why = _decide(args.source, args.lazy, config or Config())
     if why and args.source.exists():  # else an error says it all
         logger.info("counts are read %s: %s", "in blocks" if args.lazily else "into memory", why)
