@@ -21,6 +21,7 @@ from scipy.special import expit, gammaln, log_softmax, logsumexp, softmax
 import scsiameseclu_jax.functional as F
 from scsiameseclu_jax.checks import default_device
 from scsiameseclu_jax.config import Config
+from scsiameseclu_jax.files import message
 from scsiameseclu_jax.inputs import free_memory
 from scsiameseclu_jax.manifest import PACKAGES
 from scsiameseclu_jax.training.device import in_float32
@@ -46,9 +47,11 @@ def doctor(*, test: bool = True) -> dict[str, Any]:
     ``versions``
         Of Python and of the packages that a result depends on; None for those that are not there.
     ``machine``
-        Platform, processors, free memory in bytes, where compiled programs are kept.
+        Platform, processors, free memory in bytes, where compiled programs are kept; whether an
+        NVIDIA card was seen, and which CUDA build of jax is installed, or None.
     ``devices``
-        Each with its kind, and its memory and what of it is in use, in bytes, where it says so.
+        Each with its kind, and its memory and what of it is in use, in bytes, where it says so;
+        none if jax cannot start those that ``JAX_PLATFORMS`` asks for.
     ``precision``
         Of matrix products, and whether jax's default is 64 bits; fits compute in 32.
     ``stages``
@@ -56,7 +59,7 @@ def doctor(*, test: bool = True) -> dict[str, Any]:
     ``advice``
         What to install or to mend, a sentence each.
     ``ok``
-        Whether every stage is right.
+        Whether jax starts, and every stage is right.
 
     Examples
     --------
@@ -65,10 +68,12 @@ def doctor(*, test: bool = True) -> dict[str, Any]:
     >>> sorted(found)
     ['advice', 'devices', 'machine', 'ok', 'precision', 'stages', 'versions']
     """
-    devices = [_device(device) for device in jax.devices()]
-    stages = in_float32(lambda: dict(_stages()))() if test else {}
+    trouble = device_trouble()
+    devices = [] if trouble else [_device(device) for device in jax.devices()]
+    stages = in_float32(lambda: dict(_stages()))() if test and not trouble else {}
     bad = [name for name, found in stages.items() if not found["right"]]
-    advice = list(_advice(devices))
+    advice = [f"{trouble}."] if trouble else []
+    advice += _advice(devices)
     if bad:
         kind = default_device().device_kind
         advice.append(
@@ -83,6 +88,8 @@ def doctor(*, test: bool = True) -> dict[str, Any]:
             "processors": os.cpu_count(),
             "free_memory": free_memory(),
             "programs": jax.config.jax_compilation_cache_dir,
+            "nvidia_card": _sees_nvidia(),
+            "cuda_build": _cuda_build(),
         },
         "devices": devices,
         "precision": {
@@ -91,8 +98,57 @@ def doctor(*, test: bool = True) -> dict[str, Any]:
         },
         "stages": stages,
         "advice": advice,
-        "ok": not bad,
+        "ok": not bad and not trouble,
     }
+
+
+def device_trouble() -> str | None:
+    """Return what is wrong, and what to do, if jax cannot start its devices; None if it can."""
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:  # the first without a CUDA build
+        asked = jax.config.jax_platforms
+        if not asked:
+            return f"jax cannot start: {message(error)}"
+        text = f"JAX_PLATFORMS asks for {asked!r}, which jax cannot start here"
+        if {"cuda", "gpu"} & set(asked.split(",")):
+            if _cuda_build() is not None:
+                return f"{text} ({message(error)}): see what `nvidia-smi` says, or unset it"
+            install = "install '.[cuda12]' or '.[cuda13]' on a machine with an NVIDIA driver"
+        elif "tpu" in asked.split(","):
+            install = "install '.[tpu]' on a machine with a TPU"
+        else:
+            return f"{text}: unset it"
+        return f"{text}: {install}, or unset it"
+    return None
+
+
+def check_devices() -> None:
+    """Check, before anything long starts, that jax can start its devices.
+
+    Raises
+    ------
+    ValueError
+        If not.
+    """
+    trouble = device_trouble()
+    if trouble is not None:
+        msg = f"Expected a device to compute on, found none: {trouble}."
+        raise ValueError(msg)
+
+
+def _sees_nvidia() -> bool:
+    """Whether there is an NVIDIA card, as far as that can be told without its driver."""
+    cards = [*Path("/dev").glob("nvidia[0-9]*"), Path("/proc/driver/nvidia/version")]
+    return any(card.exists() for card in cards) or shutil.which("nvidia-smi") is not None
+
+
+def _cuda_build() -> str | None:
+    """Return the CUDA build of jax that is installed, and its version."""
+    for name in ("jax-cuda12-plugin", "jax-cuda13-plugin"):
+        if _version(name) is not None:
+            return f"{name} {_version(name)}"
+    return None
 
 
 def _version(name: str) -> str | None:
@@ -116,15 +172,20 @@ def _device(device: jax.Device) -> dict[str, Any]:
 
 def _advice(devices: list[dict[str, Any]]) -> Iterator[str]:
     if {device["platform"] for device in devices} == {"cpu"}:
-        driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi")
-        if os.environ.get("JAX_PLATFORMS", "") == "cpu":
+        card, tpu = _sees_nvidia(), Path("/dev/accel0").exists() or "TPU_NAME" in os.environ
+        if (card or tpu) and os.environ.get("JAX_PLATFORMS", "") == "cpu":
             yield "JAX_PLATFORMS=cpu keeps jax from other devices; unset it to use them."
-        elif driver:
+        elif card and _cuda_build() is not None:
             yield (
-                "There is an NVIDIA driver, and jax sees no GPU: install `.[cuda12]` or "
+                f"There is an NVIDIA card, and jax sees no GPU though {_cuda_build()} is there: "
+                "see what `nvidia-smi` says; the driver may be too old for it."
+            )
+        elif card:
+            yield (
+                "There is an NVIDIA card, and no CUDA build of jax: install `.[cuda12]` or "
                 "`.[cuda13]`, whichever the driver supports."
             )
-        elif Path("/dev/accel0").exists() or "TPU_NAME" in os.environ:
+        elif tpu:
             yield "There is a TPU, and jax does not see it: install `.[tpu]`. Untested on TPU."
     if _version("jax") != _version("jaxlib"):
         yield (

@@ -91,6 +91,20 @@ def question_table(
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
+def consequence(if_yes: int, if_no: int) -> str:
+    """Return a sentence on how many cells an answer would move.
+
+    Examples
+    --------
+    >>> consequence(43, 0)
+    'If yes, 43 cells change cluster; if no, none.'
+    >>> consequence(0, 1)
+    'If yes, no cell changes cluster; if no, 1.'
+    """
+    many = {0: "no cell changes", 1: "1 cell changes"}.get(if_yes, f"{if_yes:,} cells change")
+    return f"If yes, {many} cluster; if no, {f'{if_no:,}' if if_no else 'none'}."
+
+
 # First what is read, last what is not.
 _COLUMNS = ["genes_a", "genes_b", "answer", "n_a", "n_b", "clusters_a", "clusters_b"]
 _COLUMNS += ["if_yes", "if_no", "n_hinge", "together", "cells_a", "cells_b"]

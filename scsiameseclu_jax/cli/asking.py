@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
+from scsiameseclu_jax.certainty.questions import consequence
 from scsiameseclu_jax.cli.signals import as_exception
 from scsiameseclu_jax.files import write_text
 from scsiameseclu_jax.inputs import check_file
@@ -21,8 +24,12 @@ if TYPE_CHECKING:
 
     from scsiameseclu_jax.model import SiameseClu
 
+logger = logging.getLogger(__name__)
+
 NONE_LEFT = "No question is left: the candidates of the fit agree, or have all been asked about."
 
+_STAYS = "The number of clusters stays: where one is divided, two others may be joined."
+_RENUMBERED = "Clusters were renumbered by size."
 _WIDTH = 79  # of a line; in the last column some terminals break it
 _PROMPT = "same type? [y]es, [n]o, [u]nsure, [q]uit: "
 _QUIT = "quit"
@@ -75,13 +82,18 @@ def ask(model: SiameseClu, adata: AnnData, n: int) -> None:
                 if not len(question):
                     _say(NONE_LEFT)
                     break
+                if number == 1:
+                    _say(_STAYS)
                 _say("", f"Question {number} of {n}", *question_lines(question.iloc[0]))
                 word = _word()
                 if word == _QUIT:
                     break
                 answered = question.assign(answer=word)
+                before = np.asarray(model.labels)
                 model.answer(adata, answered)
                 answered = None
+                if _renumbered(before, np.asarray(model.labels)):
+                    _say(_RENUMBERED)
                 check()
         except (KeyboardInterrupt, EOFError):
             _say("", "No more questions; what was answered is kept.")
@@ -104,8 +116,13 @@ def question_lines(question: pd.Series) -> Iterator[str]:
         yield from _wrapped(f"higher: {question[f'genes_{side}'] or 'no gene'}", "     ")
     brackets = "(in brackets: share of its cells that express the gene, and of the other's)"
     yield from _wrapped(brackets, "  ")
-    move = f"That would move: {question['if_yes']} if yes, {question['if_no']} if no."
-    yield from _wrapped(f"Cells that hinge on the answer: {question['n_hinge']}. {move}", "  ")
+    yield from _wrapped(consequence(question["if_yes"], question["if_no"]), "  ")
+
+
+def _renumbered(before: np.ndarray, after: np.ndarray) -> bool:
+    """Whether most cells of a cluster are now in one of another number."""
+    table = pd.crosstab(before, after)
+    return bool((table.idxmax(axis=1) != table.index).any())
 
 
 def _wrapped(text: str, before: str) -> list[str]:
@@ -126,6 +143,7 @@ def _word() -> str:
         given = input().strip().lower()
         if given in words:
             return words[given]
+        _say(f"{given!r} is no answer: type y (yes), n (no), u (unsure), or q (stop asking).")
 
 
 def _say(*lines: str) -> None:
@@ -164,9 +182,11 @@ def read_answers(paths: Sequence[Path], adata: AnnData) -> pd.DataFrame:
             msg = f"Expected {str(path)!r} to be a table of answers, found otherwise: {error}."
             raise ValueError(msg) from error
         try:
-            find_answers(adata, table)
+            answers = find_answers(adata, table)
         except (ValueError, KeyError) as error:
             raise type(error)(f"{error.args[0]} Look at {str(path)!r}.") from error
+        if not len(answers.same):
+            logger.warning("no answers in %r: fill in its column 'answer'", str(path))
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 

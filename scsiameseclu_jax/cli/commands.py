@@ -37,9 +37,11 @@ from scsiameseclu_jax.files import (
     write_anndata,
     write_whole,
 )
+from scsiameseclu_jax.machine import check_devices
 from scsiameseclu_jax.preprocessing.counts import layer_of
 from scsiameseclu_jax.tl.clusters import write_clusters
-from scsiameseclu_jax.tl.record import RESULTS, UNASSIGNED
+from scsiameseclu_jax.tl.record import RESULTS, UNASSIGNED, tree_columns
+from scsiameseclu_jax.tl.umap import layout
 from scsiameseclu_jax.training.checkpoint import check_folder
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ DIVERGED = 3
 
 def demo(args: argparse.Namespace) -> None:
     """Cluster the bundled cells, name the clusters, score, draw and report."""
+    check_devices()
     args.out.mkdir(parents=True, exist_ok=True)
     out, plot, page = (args.out / f"demo{suffix}" for suffix in (".h5ad", ".png", ".html"))
     for target, suffixes in ((out, OUTPUTS), (plot, PLOTS), (page, PAGES)):
@@ -111,20 +114,24 @@ def cluster(args: argparse.Namespace) -> int:
         if args.save is not None:
             with rest.part(args.save):
                 model.save(args.save, overwrite=args.overwrite)
+        levels: list[str] = []
         with rest.part(args.out, lambda: _table(model, adata)):
             with _put_aside(adata, args.labels):
                 write_clusters(adata, model, min_confidence=args.min_confidence, key_added=key)
             with rest.part():  # how many levels there are is not known before
                 if args.levels:
                     scs.tl.cluster_tree(adata, args.levels, key)
+                    levels = tree_columns(adata, key)
             reading.write(args, adata)
         if args.plot is not None:
             with rest.part(args.plot):
                 write_whole(args.plot, lambda path: _draw(path, adata, key, args.labels))
         with rest.part():
             found = adata.obs[key]
+            rest.facts["levels"] = levels
+            rows = [("levels", f"{', '.join(levels)} (columns of obs)")] if levels else []
             more: dict[str, Any] = {"answers": _answered(model), "rest": rest}
-            _print_table(adata, found, _why(args), labels, seconds, **more)
+            _print_table(adata, found, _why(args), labels, seconds, rows, **more)
     return _code(model)
 
 
@@ -148,11 +155,16 @@ def fit(args: argparse.Namespace) -> int:
 
 def predict(args: argparse.Namespace) -> None:
     """Cluster the cells of a file by a saved model."""
+    check_devices()
     _check_words(args, [(args.out, OUTPUTS)])
 
     key = args.key_added
     check_key(key)
-    model = scs.SiameseClu.load(args.model)
+    try:
+        model = scs.SiameseClu.load(args.model)
+    except FileNotFoundError as error:
+        order = "the order is `scsiameseclu predict MODEL IN OUT`"
+        raise FileNotFoundError(f"{str(error).rstrip('.')}; {order}.") from error
     adata = _read(args)
     started = time.perf_counter()
     with _put_aside(adata, args.labels) as labels:
@@ -178,8 +190,9 @@ def predict(args: argparse.Namespace) -> None:
 
 def report(args: argparse.Namespace) -> None:
     """Write a web page about a clustering."""
-    check_output(args.out, PAGES, overwrite=args.overwrite)
+    check_devices()
     check_apart(args.source, args.out)
+    check_output(args.out, PAGES, overwrite=args.overwrite)
 
     adata = reading.read(args)
     scs.report(
@@ -200,8 +213,9 @@ def report(args: argparse.Namespace) -> None:
 
 def questions(args: argparse.Namespace) -> None:
     """Write the table of the next questions about a clustering."""
-    check_output(args.out, TABLES, overwrite=args.overwrite)
+    check_devices()
     check_apart(args.source, args.out)
+    check_output(args.out, TABLES, overwrite=args.overwrite)
 
     table = scs.tl.questions(reading.read(args), args.n, key=args.key)
     asking.write_questions(args.out, table)
@@ -220,14 +234,15 @@ def completion(args: argparse.Namespace) -> None:
 
 def _check_words(args: argparse.Namespace, targets: Sequence[tuple[Path, tuple[str, ...]]]) -> None:
     for target, suffixes in targets:
-        check_output(target, suffixes, overwrite=args.overwrite)
-        if target == getattr(args, "out", None) and reading.in_place(args):
-            reading.check_writable(args)
-        else:
+        into = target == getattr(args, "out", None) and reading.in_place(args)
+        if not into:
             check_apart(args.source, target)
+        check_output(target, suffixes, overwrite=args.overwrite)
+        if into:
+            reading.check_writable(args)
     if getattr(args, "save", None) is not None:
-        check_model_folder(args.save, overwrite=args.overwrite)
         check_apart(args.source, args.save)
+        check_model_folder(args.save, overwrite=args.overwrite)
         for target, _ in targets:
             check_separate(target, args.save)
 
@@ -331,8 +346,8 @@ def _table(model: scs.SiameseClu, adata: AnnData) -> pd.DataFrame:
 
 
 def _draw(path: Path, adata: AnnData, key: str, column: str | None) -> None:
-    if f"X_{key}_umap" not in adata.obsm:
-        scs.tl.umap(adata, key)
+    if f"X_{key}_umap" not in adata.obsm:  # not for OUT, which is there already
+        adata.obsm[f"X_{key}_umap"] = layout(adata, key)
     scs.pl.overview(adata, key, labels=column)[0].figure.savefig(path, dpi=150)
 
 

@@ -12,6 +12,7 @@ from functools import wraps
 import jax
 
 import scsiameseclu_jax as scs
+from scsiameseclu_jax.machine import check_devices
 
 _SECONDS = 30  # after which processes that hear nothing of another take it for dead
 _TIMEOUTS = {"heartbeat_timeout_seconds": _SECONDS, "shutdown_timeout_seconds": _SECONDS}
@@ -31,6 +32,7 @@ def on_several(command: Callable[[argparse.Namespace], int]) -> Callable[..., in
     @wraps(command)
     def run(args: argparse.Namespace) -> int:
         _join(args)
+        check_devices()
         several = args.devices is not None or jax.process_count() > 1
         args.mesh = scs.cell_mesh(args.devices) if several else None
         code = 0

@@ -13,7 +13,7 @@ from scsiameseclu_jax.cli.cache import keep_programs
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Print what the machine has and lacks; return 1 where a stage computes wrongly."""
+    """Print what the machine has and lacks; return 1 where jax or a stage does not work."""
     keep_programs(None)
     found = scs.doctor(test=not args.no_test)
     if args.json:
@@ -31,12 +31,14 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     free = size(machine["free_memory"])
     yield f"machine   {machine['platform']}, {machine['processors']} processors, {free} free"
     for device in found["devices"]:
-        yield f"device    {device['platform']} {device['id']}: {device['kind']}" + (
-            "" if device["memory"] is None else f", {size(device['memory'])}"
-        )
-    wide = "64" if found["precision"]["64_bits_by_default"] else "32"
-    products = found["precision"]["matrix_products"]
-    yield f"precision {wide} bits by default, fits in 32; matrix products {products!r}"
+        if device["platform"] != "cpu":
+            yield f"device    {device['platform']} {device['id']}: {device['kind']}" + (
+                "" if device["memory"] is None else f", {size(device['memory'])}"
+            )
+    if {device["platform"] for device in found["devices"]} == {"cpu"}:
+        yield "device    No GPU was found: fits run on the CPU, which is fine."
+    card = "an NVIDIA card was seen" if machine["nvidia_card"] else "no NVIDIA card was seen"
+    yield f"CUDA      {machine['cuda_build'] or 'no CUDA build of jax'} is installed, {card}"
     yield f"programs  kept in {machine['programs'] or 'no folder'}"
     words = [f"{name} {number}" for name, number in versions.items() if number]
     lines = textwrap.wrap(", ".join(words), 69, break_on_hyphens=False)
@@ -45,6 +47,6 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         word = "ok" if stage["right"] else "WRONG"
         error = "not finite" if stage["error"] is None else f"{stage['error']:.0e}"
         yield f"{word:<10}{name}: error {error}, {stage['seconds']:.1f} s"
-    for text in found["advice"] or ["nothing is missing"]:
+    for text in found["advice"] or ["none: this machine is ready"]:
         lines = textwrap.wrap(text, 69, break_on_hyphens=False)
         yield from (f"{'' if i else 'advice':<10}{line}" for i, line in enumerate(lines))

@@ -29,6 +29,9 @@ _SAME = [
     *("alpha", "answers", "batch_key", "cannot_link", "config", "key_added", "labels", "layer"),
     *("min_confidence", "must_link", "n_clusters", "neighbors_key", "use_rep"),
 ]
+_FLAGS = {"overwrite=True": "--overwrite", "scs.datasets.read_lazy(path)": "--lazy always"}
+# What functions do that commands do as well.
+_COMMANDS = {"siameseclu": "cluster", "questions": "questions", "predict": "predict"}
 _TEMPLATE = ".github/ISSUE_TEMPLATE/bug.yml"
 
 
@@ -49,9 +52,21 @@ def describe(error: BaseException) -> str:
 
 
 def in_shell(text: str) -> str:
-    """Return a message with arguments of functions as the options that the shell has for them."""
+    """Return a message with functions and arguments as the commands and options of the shell."""
+    for words, option in _FLAGS.items():
+        text = text.replace(f"`{words}`", f"`{option}`")
+    commands = "|".join(_COMMANDS)
+    text = re.sub(rf"`scs\.tl\.({commands})(?:\([^`]*?(key_added='[^`']+')?\))?`", _command, text)
     names = "|".join([*_WORDS, *_SAME])
     return re.sub(rf"`({names})(?:=([^`\s]+|'[^`']+'))?`", _option, text)
+
+
+def _command(found: re.Match[str]) -> str:
+    name, key = found[1], found[2]
+    command = f"scsiameseclu {_COMMANDS[name]}"
+    if key is not None and key != "key_added='siameseclu'":
+        command += f" --key-added {shlex.quote(key.partition('=')[2].strip(chr(39)))}"
+    return f"`{command}`"
 
 
 def _option(found: re.Match[str]) -> str:

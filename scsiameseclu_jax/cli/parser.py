@@ -284,7 +284,8 @@ def _add_report(parsers: Any) -> None:
 
 def _add_doctor(parsers: Any) -> None:
     text = "Say what this machine has and lacks, and test whether each stage computes rightly."
-    doctor = _add(parsers, "doctor", text, {0: "all is right", 1: "a stage computes wrongly"})
+    codes = {0: "all is right", 1: "jax does not start, or a stage computes wrongly"}
+    doctor = _add(parsers, "doctor", text, codes)
     doctor.set_defaults(command="doctoring.doctor")
     _add_json(doctor.add_argument)
     doctor.add_argument("--no-test", action="store_true", help="leave out the self-test (seconds)")
@@ -481,9 +482,11 @@ def _logging(*, quiet: bool) -> Iterator[None]:
     """Send the package's log to standard error, above a progress bar if there is one."""
     from tqdm import tqdm
 
+    from scsiameseclu_jax.cli.failures import in_shell
+
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            tqdm.write(self.format(record), file=sys.stderr)
+            tqdm.write(in_shell(self.format(record)), file=sys.stderr)
 
     handler = Handler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))

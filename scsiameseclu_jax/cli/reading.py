@@ -33,8 +33,8 @@ def read(args: Namespace, config: Config | None = None) -> AnnData:
         See :func:`scsiameseclu_jax.datasets.read` and :func:`scsiameseclu_jax.datasets.read_lazy`.
     """
     args.lazily, why = _decide(args.source, args.lazy, config or Config())
-    level = logging.INFO if args.source.exists() else logging.DEBUG  # else the error says it all
-    logger.log(level, "counts are read %s: %s", "in blocks" if args.lazily else "into memory", why)
+    if why and args.source.exists():  # else an error says it all
+        logger.info("counts are read %s: %s", "in blocks" if args.lazily else "into memory", why)
     return datasets.read_lazy(args.source) if args.lazily else datasets.read(args.source)
 
 
@@ -76,13 +76,13 @@ def write(args: Namespace, adata: AnnData) -> None:
 
 
 def in_place(args: Namespace) -> bool:
-    """Whether results are to be put into the file that is read."""
+    """Whether results are to be put into the file that is read, if it may be overwritten."""
     there = args.source.exists() and args.out.exists()
-    return args.lazy == "always" and args.overwrite and there and args.source.samefile(args.out)
+    return args.lazy == "always" and there and args.source.samefile(args.out)
 
 
 def _decide(source: Path, lazy: str, config: Config) -> tuple[bool, str]:
-    """Return whether to read in blocks, and why."""
+    """Return whether to read in blocks, and why: nothing of a file that leaves no choice."""
     if lazy == "always" and find_spec("dask") is None:
         msg = (
             "Expected Dask for --lazy always, found none; `pip install 'scsiameseclu-jax[dask]'`, "
@@ -93,7 +93,7 @@ def _decide(source: Path, lazy: str, config: Config) -> tuple[bool, str]:
         return lazy == "always", f"--lazy {lazy}"
     size = size_of(source)
     if size is None:
-        return False, "the file is of a kind that cannot be read in blocks"
+        return False, ""
     need = estimate_memory(size.n_cells, size.n_genes, config, n_values=size.n_values).total
     free = free_memory()
     if free is None or need <= free:

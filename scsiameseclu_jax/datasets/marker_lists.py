@@ -99,7 +99,7 @@ def read_markers(path: str | os.PathLike[str]) -> dict[str, list[str]]:
     >>> folder.cleanup()
     """
     path = Path(path)
-    check_file(path, "`path` to be a file of marker genes")
+    check_file(path, "a file of marker genes")
     try:
         if path.suffix.lower() == ".gmt":
             return _of_gmt(path.read_text(encoding="utf-8-sig"), str(path))

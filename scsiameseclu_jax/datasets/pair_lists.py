@@ -36,7 +36,7 @@ def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     >>> folder.cleanup()
     """
     path = Path(path)
-    check_file(path, "`path` to be a file of pairs of cells")
+    check_file(path, "a file of pairs of cells")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

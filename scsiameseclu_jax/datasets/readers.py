@@ -22,6 +22,7 @@ from scsiameseclu_jax.datasets.safety import (
     check_hdf5,
     check_links,
     check_rows,
+    check_whole,
     check_zarr,
     open_bounded,
 )
@@ -102,11 +103,11 @@ def read(path: str | os.PathLike[str]) -> AnnData:
     """
     path = Path(path)
     if not path.exists():
-        msg = f"Expected `path` to exist, found nothing at {str(path)!r}."
+        msg = f"Expected a file or folder of cells, found nothing at {str(path)!r}."
         raise FileNotFoundError(msg)
     if path.is_dir():
         return _read_folder(path)
-    check_file(path, "`path` to be a file or folder")
+    check_file(path, "a file or folder of cells")
     return _read_file(path)
 
 
@@ -117,16 +118,18 @@ def _read_folder(path: Path) -> AnnData:
     entries = sorted(entry.name for entry in path.iterdir())
     if {".zgroup", ".zattrs", "zarr.json"} & set(entries):
         if not {"obs", "var"} <= set(entries):
-            raise _unexpected(f"a zarr store of another kind, with {entries[:8]}")
+            raise _unexpected(path, f"a zarr store of another kind, with {entries[:8]}")
         return _read_anndata(path, ad.read_zarr, check_zarr)
     if not entries:
-        raise _unexpected("an empty folder")
+        raise _unexpected(path, "an empty folder")
     parts = {_wanted(names): _find(path, names) for names in (_MATRIX, _BARCODES, _FEATURES)}
     missing = [wanted for wanted, file in parts.items() if file is None]
     if len(missing) == len(parts):
-        raise _unexpected(f"a folder with {entries[:8]}", "Give the file or folder inside it.")
+        raise _unexpected(
+            path, f"a folder with {entries[:8]}", "Give the file or folder inside it."
+        )
     if missing:
-        raise _unexpected(f"a 10x matrix folder without {' and without '.join(missing)}")
+        raise _unexpected(path, f"a 10x matrix folder without {' and without '.join(missing)}")
     return _read_matrix_folder(*(file for file in parts.values() if file is not None))
 
 
@@ -190,7 +193,8 @@ def _tenx(
         genes, others = np.flatnonzero(of_genes), var["feature_types"][~of_genes].value_counts()
         if not genes.size:
             kinds = sorted(map(str, others.index))
-            raise _unexpected(f"10x features without 'Gene Expression', only {kinds}")
+            msg = f"Expected 10x features of type 'Gene Expression', found only {kinds}."
+            raise StoreError(msg)
         if len(others):
             known = set(others.index) <= _OTHER_FEATURES
             logger.log(
@@ -234,14 +238,15 @@ def _read_file(path: Path) -> AnnData:
     with path.open("rb") as file:
         start = file.read(14)
     if not start:
-        raise _unexpected("an empty file")
+        raise _unexpected(path, "an empty file")
     if not h5py.is_hdf5(path):
         if start.startswith(b"\x1f\x8b"):
-            raise _unexpected("a gzip-compressed file", "Decompress it, or give its folder.")
+            raise _unexpected(path, "a gzip-compressed file", "Decompress it, or give its folder.")
         if start == b"%%MatrixMarket":
-            raise _unexpected("a Matrix Market file", "Give the folder that it is in.")
+            raise _unexpected(path, "a Matrix Market file", "Give the folder that it is in.")
         remedy = "Tables of text are read by `scanpy.read_csv` and `scanpy.read_text`."
-        raise _unexpected("a file that is not HDF5", remedy)
+        raise _unexpected(path, "a file that is not HDF5", remedy)
+    check_whole(path)
     try:
         with h5py.File(path, "r") as tree:
             check_links(tree)
@@ -250,7 +255,7 @@ def _read_file(path: Path) -> AnnData:
         raise
     except (KeyError, OSError, RuntimeError, TypeError) as error:  # the last: a type of no numbers
         found = f"a truncated, corrupt or incomplete HDF5 file ({error})"
-        raise _unexpected(found, "Copy or download it again.") from error
+        raise _unexpected(path, found, "Copy or download it again.") from error
 
 
 def _read_hdf5(path: Path, file: h5py.File) -> AnnData:
@@ -269,8 +274,8 @@ def _read_hdf5(path: Path, file: h5py.File) -> AnnData:
         return _read_tenx_v2(file[genomes[0]])
     if genomes:
         remedy = "Choose one: `scanpy.read_10x_h5(path, genome=...)`."
-        raise _unexpected(f"a 10x .h5 file of several genomes, {genomes}", remedy)
-    raise _unexpected(f"an HDF5 file with top-level keys {keys}")
+        raise _unexpected(path, f"a 10x .h5 file of several genomes, {genomes}", remedy)
+    raise _unexpected(path, f"an HDF5 file with top-level keys {keys}")
 
 
 def _is_anndata(file: h5py.File) -> bool:
@@ -301,7 +306,7 @@ def _read_anndata(
     # Of a newer encoding anndata raises an error of its own, whose class is private.
     except Exception as error:
         msg = f"an AnnData file that anndata {version('anndata')} cannot read ({error})"
-        raise _unexpected(msg) from error
+        raise _unexpected(path, msg) from error
     _check_matrices(adata)
     # Counts may be in a layer alone.
     if adata.X is not None:
@@ -358,5 +363,6 @@ def _read_exprs(file: h5py.File) -> AnnData:
     return AnnData(counts, obs=obs, var=hdf5.table(file, "var", "gene", counts.shape[1]))
 
 
-def _unexpected(found: str, remedy: str = "") -> ValueError:
-    return ValueError(f"Expected `path` to be {_FORMATS}, found {found}. {remedy}".rstrip())
+def _unexpected(path: Path, found: str, remedy: str = "") -> ValueError:
+    msg = f"Expected {str(path)!r} to be {_FORMATS}, found {found}. {remedy}"
+    return ValueError(msg.rstrip())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "check_links",
     "check_rows",
     "check_size",
+    "check_whole",
     "check_zarr",
     "open_bounded",
 ]
@@ -39,6 +41,27 @@ _DEPTH = 100
 
 class StoreError(ValueError):
     """A store that is not read, for where its data lie or for what it declares."""
+
+
+def check_whole(path: Path) -> None:
+    """Check that an HDF5 file is not cut off.
+
+    Raises
+    ------
+    StoreError
+        If it is. What else HDF5 says of it is for those who read it.
+    """
+    try:
+        h5py.File(path, "r").close()
+    except OSError as error:
+        sizes = re.search(r"\beof = (\d+).*stored_eof = (\d+)", str(error))
+        if sizes is not None:
+            there, all_ = map(int, sizes.groups())
+            msg = (
+                f"Expected a whole file, found {str(path)!r} truncated: {there:,} of {all_:,} "
+                "bytes are there; copy or download it again."
+            )
+            raise StoreError(msg) from error
 
 
 def check_links(file: h5py.File) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import h5py
 from anndata import AnnData
 
-from scsiameseclu_jax.datasets.safety import check_hdf5, check_links, check_zarr
+from scsiameseclu_jax.datasets.safety import check_hdf5, check_links, check_whole, check_zarr
 
 __all__ = ["Size", "read_lazy", "size_of"]
 
@@ -80,8 +80,10 @@ def read_lazy(path: str | os.PathLike[str]) -> AnnData:
 
     path = Path(path)
     if not path.exists():
-        msg = f"Expected `path` to exist, found nothing at {str(path)!r}."
+        msg = f"Expected a file or folder of cells, found nothing at {str(path)!r}."
         raise FileNotFoundError(msg)
+    if path.is_file() and h5py.is_hdf5(path):
+        check_whole(path)
     if not _is_store(path):
         msg = (
             f"Expected {str(path)!r} to be an .h5ad or zarr file of anndata 0.8 or later to read "

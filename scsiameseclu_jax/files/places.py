@@ -82,7 +82,7 @@ def check_place(path: Path, *, overwrite: bool) -> None:
     if target.exists() and not overwrite:
         msg = (
             f"Expected {str(path)!r} not to exist, found it; give another name, or overwrite it "
-            "(`overwrite=True`, or --overwrite)."
+            "(`overwrite=True`)."
         )
         raise FileExistsError(msg)
     if os.path.ismount(target):
@@ -140,7 +140,8 @@ def check_apart(source: Path, target: Path) -> None:
     """Check that what is written does not replace what is read."""
     one, other = source.resolve(), target.resolve()
     if one == other or other in one.parents or (one.exists() and _same(one, other)):
-        msg = f"Expected an output apart from the input, found {str(target)!r} for both."
+        msg = f"Expected an output apart from the input, found {str(target)!r} for both; "
+        msg += "give another name."
         raise ValueError(msg)
 
 

@@ -291,7 +291,11 @@ def _advice(adata: AnnData, layer: str | None) -> str:
         return f"{place} seems to hold counts: {line}"
     if any(name is not None for name in adata.layers):
         return "pass the layer that holds raw counts, for example `layer='counts'`"
-    return "keep raw counts, `adata.layers['counts'] = adata.X.copy()`, before X is changed"
+    return (
+        "this object holds no raw counts: go back to the file as it came, Cell Ranger's "
+        "filtered_feature_bc_matrix.h5, say, and keep them before you normalise, "
+        "`adata.layers['counts'] = adata.X.copy()`"
+    )
 
 
 def other_counts(adata: AnnData, layer: str | None) -> dict[str, str]:

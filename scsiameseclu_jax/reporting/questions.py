@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scsiameseclu_jax import tl
+from scsiameseclu_jax.certainty.questions import consequence
 from scsiameseclu_jax.partition.questions import Question, ask, choose, kept
 from scsiameseclu_jax.pl.cells import coordinates
 from scsiameseclu_jax.pl.colors import MISSING, OKABE_ITO
@@ -135,19 +136,16 @@ def _figure(result: Result, question: Question, now: np.ndarray) -> Html:
     """Draw where both groups are and, beside that, which cells an answer would move."""
     moved = question.if_same != now, question.if_different != now
     hinge = question.if_same != question.if_different
-    n_yes, n_no, n = (count(cells.sum()) for cells in (*moved, hinge))
-    text = (
-        f"Two maps of the cells: groups A and B, and the cells that would move, {n_yes} if the "
-        f"answer is yes, {n_no} if it is no"
-    )
+    moves_of = consequence(*(int(cells.sum()) for cells in moved))
+    text = f"Two maps of the cells: groups A and B, and the cells that would move. {moves_of}"
     anyway = moved[0] & ~hinge
     torn = moved[0] & moved[1] & hinge
     caption = "".join(
         [
-            f"Cells that would change cluster: {n_yes} if the answer is yes, {n_no} if it is no. ",
+            f"{moves_of} ",
             "Either way: both answers move them to one cluster. " if anyway.any() else "",
             "Two ways: the answers move them to different clusters. " if torn.any() else "",
-            f"Cells whose cluster hinges on the answer: {n}. UMAP of the embedding.",
+            "UMAP of the embedding.",
         ]
     )
     moves = {

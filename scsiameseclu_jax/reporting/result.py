@@ -19,7 +19,7 @@ from scsiameseclu_jax.preprocessing.expression import groups
 from scsiameseclu_jax.reporting.markup import Html, tag
 from scsiameseclu_jax.tl.record import UNASSIGNED, is_calibrated
 from scsiameseclu_jax.tl.ties import Origin, origin
-from scsiameseclu_jax.tl.umap import umap
+from scsiameseclu_jax.tl.umap import layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +116,7 @@ class Result:
             uns={paga: adata.uns[paga]} if paga in adata.uns else {},
         )
         if names[1] not in cells.obsm:
-            umap(cells, self.key)
+            cells.obsm[names[1]] = layout(cells, self.key)
         return cells
 
     def column(self, name: str) -> pd.Series | None:
@@ -152,8 +152,8 @@ def find(adata: AnnData, key: str) -> Result:
     if key not in there:
         found = f"those of the keys {there}" if there else "none"
         msg = (
-            f"Expected a clustering under the key {key!r}, found {found}; run `scsiameseclu "
-            f"cluster`, or `scs.tl.siameseclu(adata, key_added={key!r})`, first."
+            f"Expected a clustering under the key {key!r}, found {found}; run "
+            f"`scs.tl.siameseclu(adata, key_added={key!r})` first."
         )
         raise KeyError(msg)
     record = adata.uns[key]

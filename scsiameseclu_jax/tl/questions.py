@@ -151,6 +151,7 @@ def answer(
     again = cluster_by_answers(adata, pool, embedding, method, tables, **options)
 
     adata = writable(adata, copy=copy)
+    before = _names(adata)
     sure = confidence(again.calibration, again.proba)
     result, least = _Clusters(again.clusters, again.proba, sure), record["params"]
     kept = {name: adata.obsm[name] for name in of_embedding(key) if name in adata.obsm}
@@ -163,7 +164,16 @@ def answer(
     heeded = {"answers": table} if len(table) else {}
     adata.uns[key] = record | {"manifest": storable(manifest)} | heeded
     logger.info("chose among %d candidates by %d answers", len(pool.clusters), len(table))
+    gone = sorted(before - _names(adata))
+    if gone:
+        logger.info("removed what was of the clusters before: %s", ", ".join(map(repr, gone)))
     return adata if copy else None
+
+
+def _names(adata: AnnData) -> set[str]:
+    """Return the names of all results, but for colours, that an object holds."""
+    names = {str(name) for part in (adata.obs, adata.obsm, adata.uns) for name in part}
+    return {name for name in names if not name.endswith("_colors")}
 
 
 def is_fitted(
@@ -197,7 +207,8 @@ def _record(adata: AnnData, key: str) -> tuple[dict[str, Any], Pool, dict[str, A
     """Return what ``uns`` holds of a clustering, its candidates, and the manifest of its fit."""
     record = adata.uns.get(key)
     if not isinstance(record, Mapping) or "manifest" not in record:
-        msg = f"Expected a clustering in uns[{key!r}], found none; run `scs.tl.siameseclu` first."
+        msg = f"Expected a clustering in uns[{key!r}], found none; run "
+        msg += f"`scs.tl.siameseclu(adata, key_added={key!r})` first."
         raise KeyError(msg)
     pool = pool_of(adata, key)
     params = record["params"]

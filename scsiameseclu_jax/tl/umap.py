@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from scsiameseclu_jax.checks import as_seed, sorted_names
 from scsiameseclu_jax.functional.graph import bucket
 from scsiameseclu_jax.preprocessing.neighbors import nearest_neighbors, unit_rows
-from scsiameseclu_jax.tl.record import writable
+from scsiameseclu_jax.tl.record import check_writable, writable
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -82,6 +82,16 @@ def umap(
     Böhm, J. N., Berens, P. & Kobak, D. (2022). Attraction-repulsion spectrum in neighbor
     embeddings. JMLR 23 (95): what the similarity changes.
     """
+    check_writable(adata, copy=copy)
+    coordinates = layout(adata, key, rng=rng)
+    adata = writable(adata, copy=copy)
+    adata.obsm[f"X_{key}_umap"] = coordinates
+    logger.info("added 'X_%s_umap' (adata.obsm)", key)
+    return adata if copy else None
+
+
+def layout(adata: AnnData, key: str, *, rng: int | np.random.Generator = 0) -> np.ndarray:
+    """Return what :func:`umap` writes, for plots of an object that is not kept."""
     if f"X_{key}" not in adata.obsm:
         msg = (
             f"Expected an embedding in obsm['X_{key}'], found {sorted_names(adata.obsm)}; run "
@@ -89,14 +99,11 @@ def umap(
         )
         raise KeyError(msg)
     seed = as_seed(rng)
-    adata = writable(adata, copy=copy)
     embedding = np.asarray(adata.obsm[f"X_{key}"], dtype=np.float32)
     embedded = np.isfinite(embedding).all(axis=1)  # not cells outside `restrict_to`
     coordinates = np.full((adata.n_obs, 2), np.nan, np.float32)
     coordinates[embedded] = _coordinates(embedding[embedded], seed)
-    adata.obsm[f"X_{key}_umap"] = coordinates
-    logger.info("added 'X_%s_umap' (adata.obsm)", key)
-    return adata if copy else None
+    return coordinates
 
 
 def _coordinates(embedding: np.ndarray, seed: int) -> np.ndarray:

@@ -151,7 +151,7 @@ def check_memory(
         _refuse(need.device, free, f"memory of {device.device_kind} for {size}", remedy)
         host -= need.device
     if not lazy:
-        remedy += "; or leave the counts on disk: `scs.datasets.read_lazy(path)`, `--lazy always`"
+        remedy += "; or leave the counts on disk: `scs.datasets.read_lazy(path)`"
     _refuse(host - _resident(), free_memory(), f"memory for {size}", remedy)
 
 

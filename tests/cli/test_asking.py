@@ -129,6 +129,7 @@ class Model:
 
     def __init__(self, left=2):
         self.left, self.heard = left, []
+        self.labels = np.array([0, 0, 0, 1, 1])
 
     def questions(self, adata, n):
         assert n == 1
@@ -144,6 +145,7 @@ class Model:
     [
         (["y", "NO "], ["yes", "no"], "No question is left"),
         (["", "yess", "unsure", "q"], ["unsure"], "Question 2 of 5"),
+        (["?", "q"], [], "'?' is no answer: type y (yes), n (no), u (unsure), or q (stop asking)."),
         (["n", EOFError], ["no"], "is kept"),
         (["n", KeyboardInterrupt], ["no"], "is kept"),
         (["q"], [], "Question 1 of 5"),
@@ -163,8 +165,23 @@ def test_keys(monkeypatch, capsys, typed, heard, said):
     printed = capsys.readouterr()
     assert printed.out == ""
     assert said in printed.err
+    assert printed.err.startswith("The number of clusters stays: where one is divided, two others")
+    assert printed.err.count("The number of clusters stays") == 1
+    assert "renumbered" not in printed.err
     assert printed.err.count("same type?") == n
     assert not typed
+
+
+@pytest.mark.parametrize(("labels", "said"), [([1, 1, 0, 0, 0], True), ([0, 0, 1, 1, 1], False)])
+def test_new_numbers_of_clusters_are_said(monkeypatch, capsys, labels, said):
+    class Other(Model):
+        def answer(self, adata, table):
+            super().answer(adata, table)
+            self.labels = np.array(labels)
+
+    monkeypatch.setattr("builtins.input", lambda: "y")
+    asking.ask(Other(1), None, 1)
+    assert ("Clusters were renumbered by size." in capsys.readouterr().err) == said
 
 
 def test_an_answer_is_kept_if_its_heeding_is_interrupted(monkeypatch):
@@ -199,7 +216,7 @@ def test_a_question_fits_80_columns():
         "  B  29 cells, now in clusters 2 (60%), 7 (40%)",
         "     higher: no gene",
         "  (in brackets: share of its cells that express the gene, and of the other's)",
-        "  Cells that hinge on the answer: 40. That would move: 43 if yes, 1 if no.",
+        "  If yes, 43 cells change cluster; if no, 1.",
     ]
 
 
@@ -254,7 +271,7 @@ def test_bad_answers_are_found_before_the_fit(inside, capsys, command, name, wan
     ("words", "wanted"),
     [
         (["none.h5ad", "a.csv"], "none.h5ad"),
-        (["in.h5ad", "a.csv"], "Expected a clustering"),
+        (["in.h5ad", "a.csv"], "found none; run `scsiameseclu cluster` first"),
         (["out.h5ad", "a.csv", "--key", "other"], "'other'"),
         (["out.h5ad", "a.xlsx"], ".csv"),
         (["out.h5ad", "questions.csv"], "--overwrite"),
@@ -267,6 +284,13 @@ def test_questions_say_what_is_wrong(inside, capsys, words, wanted):
     assert wanted in fails(capsys, ["questions", *words], 2)
     assert (inside / "questions.csv").read_bytes() == before
     assert not (inside / "a.csv").exists()
+
+
+def test_a_table_without_answers_is_told(folder, caplog):
+    adata = ad.read_h5ad(folder / "in.h5ad")
+    with caplog.at_level("WARNING"):
+        asking.read_answers([folder / "questions.csv"], adata)
+    assert f"no answers in '{folder / 'questions.csv'}'" in caplog.text
 
 
 def test_no_question_is_left(inside, capsys, monkeypatch):

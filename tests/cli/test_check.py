@@ -71,4 +71,6 @@ def test_json(adata, tmp_path, capsys):
     assert cli.main(["check", str(tmp_path / "text")]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("scsiameseclu: error: Expected `path` to be an .h5ad")
+    assert captured.err.startswith(
+        f"scsiameseclu: error: Expected '{tmp_path / 'text'}' to be an .h5ad"
+    )

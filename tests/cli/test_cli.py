@@ -1,5 +1,6 @@
 """The command line: what it writes, prints and returns, and what it leaves alone."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -109,6 +110,8 @@ def test_cluster_writes_results_and_prints_scores(folder, with_labels):
         assert rows[name] == f"{100 * wanted[name]:.2f} %"
     assert "wrote labels.h5ad" in with_labels.stdout
     assert "INFO" in with_labels.stderr
+    assert "umap" not in with_labels.stderr  # it is drawn, and not in what is written
+    assert "X_siameseclu_umap" not in adata.obsm
     assert "INFO" not in with_labels.stdout
     assert (folder / "labels.png").read_bytes().startswith(b"\x89PNG")
 
@@ -358,8 +361,14 @@ def test_levels_are_columns_of_the_same_fit(inside, capsys, monkeypatch):
     monkeypatch.setattr(FIT, trained)
     words = ["cluster", "in.h5ad", "out.h5ad", "--n-clusters", "4", "--overwrite", "--levels"]
     assert cli.main([*words, "2,3"]) == 0
-    assert "4 (K given)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "4 (K given)" in printed
+    columns = ["siameseclu_leaf", "siameseclu_2", "siameseclu_3"]
+    assert f"levels    {', '.join(columns)} (columns of obs)\n" in printed
+    assert cli.main([*words, "2,3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["levels"] == columns
     adata = ad.read_h5ad(inside / "out.h5ad")
+    assert set(columns) <= set(adata.obs)
     for k in (2, 3):
         assert adata.obs[f"siameseclu_{k}"].nunique() == k
     # Its cells are all alike, so no cluster can be split; the fit is kept nevertheless.
@@ -395,9 +404,12 @@ def test_fit_keeps_a_model(inside, capsys, monkeypatch):
     ("words", "wanted"),
     [
         (["fit", "in.h5ad", "--save", "none/model", "--n-clusters", "3"], "'none/model'"),
-        (["fit", "in.h5ad", "--save", "in.h5ad", "--n-clusters", "3", "--overwrite"], "a model"),
+        (["fit", "in.h5ad", "--save", "in.h5ad", "--n-clusters", "3", "--overwrite"], "apart from"),
         (["predict", "none", "in.h5ad", "out.h5ad"], "Expected a model in 'none'"),
         (["predict", "none", "in.h5ad", "in.h5ad", "--overwrite"], "apart from the input"),
+        (["predict", "in.h5ad", "model", "a.h5ad"], "order is `scsiameseclu predict MODEL IN OUT`"),
+        (["cluster", "in.h5ad", "in.h5ad"], "apart from the input"),
+        (["report", "in.h5ad", "in.h5ad"], "apart from the input"),
     ],
 )
 def test_bad_words_for_models(inside, capsys, words, wanted):

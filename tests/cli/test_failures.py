@@ -103,10 +103,7 @@ def test_the_table_goes_where_it_can(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("part", ["plot", "model", "refits", "table", "levels"])
 def test_all_else_is_done(inside, capsys, monkeypatch, part):
-    def place(adata, key):
-        adata.obsm[f"X_{key}_umap"] = np.zeros((N, 2))
-
-    monkeypatch.setattr("scsiameseclu_jax.tl.umap", place)
+    monkeypatch.setattr("scsiameseclu_jax.cli.commands.layout", lambda *_: np.zeros((N, 2)))
     broken = {
         "plot": "pl.overview",
         "model": "model.SiameseClu.save",
@@ -125,6 +122,9 @@ def test_all_else_is_done(inside, capsys, monkeypatch, part):
         assert (f"wrote {name}\n" in captured.out) == (name != written)
     assert ("clusters  3 (K given)" in captured.out) == (part != "table")
     assert list(ad.read_h5ad("out.h5ad").obs["siameseclu"]) == CLUSTERS
+    if part == "plot":
+        assert "levels    siameseclu_leaf, siameseclu_2 (columns of obs)\n" in captured.out
+        assert "siameseclu_2" in ad.read_h5ad("out.h5ad").obs
 
 
 def test_a_model_is_kept_before_what_takes_long(inside, monkeypatch):
@@ -339,6 +339,15 @@ def test_an_error_that_is_foreseen_leaves_no_log(inside, capsys, monkeypatch, er
         ("Expected `use_rep` in obsm", "Expected --use-rep in obsm"),
         ("Expected `checkpoint_dir`", "Expected --checkpoint"),
         ("`adata = f(adata, layer='x')`", "`adata = f(adata, layer='x')`"),
+        ("or overwrite it (`overwrite=True`)", "or overwrite it (`--overwrite`)"),
+        ("on disk: `scs.datasets.read_lazy(path)`", "on disk: `--lazy always`"),
+        ("run `scs.tl.siameseclu` first", "run `scsiameseclu cluster` first"),
+        (
+            "run `scs.tl.siameseclu(adata, ..., key_added='a b')` or `scs.tl.markers(adata)`",
+            "run `scsiameseclu cluster --key-added 'a b'` or `scs.tl.markers(adata)`",
+        ),
+        ("`scs.tl.siameseclu(adata, key_added='siameseclu')`", "`scsiameseclu cluster`"),
+        ("`scs.tl.questions` makes it", "`scsiameseclu questions` makes it"),
     ],
 )
 def test_arguments_are_named_as_the_shell_has_them(text, said):

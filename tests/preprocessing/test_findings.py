@@ -180,6 +180,7 @@ def test_what_a_matrix_looks_like(adata, change, looks):
     adata.X = x
     counts = next(f for f in of(adata) if f.about == "counts")
     assert counts.found.endswith(f"{looks}.")
+    assert counts.mend.startswith("this object holds no raw counts: go back to the file as it came")
     with pytest.raises(ValueError, match=r"Expected .* counts in X, found"):
         scs.pp.counts(adata)
 

@@ -96,6 +96,18 @@ def test_answers_can_be_given_taken_back_and_are_those_of_the_model(adata, fitte
     assert "answers" not in adata.uns[KEY]["manifest"]
 
 
+def test_what_is_removed_is_told(adata, caplog):
+    scs.tl.cluster_tree(adata, [5])
+    with caplog.at_level("INFO"):
+        scs.tl.answer(adata, answered(scs.tl.questions(adata, 1)))
+    gone = "'siameseclu_5', 'siameseclu_leaf', 'siameseclu_tree'"
+    assert f"removed what was of the clusters before: {gone}" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        scs.tl.answer(adata, None, keep=False)
+    assert "removed" not in caplog.text
+
+
 def test_answers_add_up_and_each_question_heeds_those_before(adata):
     seen = []
     for word in ("no", "yes", "no"):
