@@ -51,7 +51,7 @@ def key_figures(result: Result) -> Html:
         rows.append(("counts per cell", count(np.median(totals)), "median"))
     calibrated = result.calibrated and not result.replaced  # else it is no probability of these
     if calibrated and confidence is not None:
-        rows.append(("confidence", decimal(np.nanmedian(confidence)), "median, calibrated"))
+        rows.append(("confidence", decimal(np.nanmean(confidence)), "mean: another fit agrees"))
     if result.stability is not None:
         jaccard = float(np.mean(result.stability["jaccard"]))
         rows.append(("Jaccard index with refits", decimal(jaccard), "mean"))

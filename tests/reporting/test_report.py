@@ -130,7 +130,7 @@ def test_what_the_page_says(page):
     assert "was given" in page.text("number")
     assert "0.021" in page.text("confidence")
     assert "not calibrated" not in page.text()
-    assert "median, calibrated" in page.text("top")
+    assert "mean: another fit agrees" in page.text("top")
     top = marked(clustered()).uns["siameseclu_top_markers"].iloc[0]
     assert f"0 {top.gene}, " in page.text("markers")
     values = f"{top.score:.2f} {top.logfoldchange:.2f} {top.pval_adj:.1e}"
