@@ -300,8 +300,8 @@ def _same(one: Any, other: Any) -> bool:
 
 def loaded(value: Any) -> Any:
     """Return a part of an AnnData in memory, if it was read lazily; nested ones, too."""
-    if isinstance(value, Mapping) and type(value).__name__ == "Dataset2D":
-        return value.to_memory()  # type: ignore[attr-defined]
+    if type(value).__name__ == "Dataset2D":
+        return value.to_memory()
     if isinstance(value, dict):
         return {name: loaded(one) for name, one in value.items()}
     return value.compute() if _is_dask(value) else value
