@@ -127,6 +127,7 @@ def test_imports_stay_below():
         "gzip",
         "io",
         "itertools",
+        "re",
         "scipy",
         "typing",
         "warnings",

@@ -168,7 +168,7 @@ def test_confidence_without_refits(tmp_path, undrawn, how):
     else:
         assert "candidates say that voted" in page.text("confidence")
         assert "not calibrated" not in page.text()
-        assert "median, calibrated" in first
+        assert "mean: another fit agrees" in first
     assert not {"stability", "known", "markers"} & set(sections(page))
     assert "cell_type" not in page.text()
 
