@@ -33,7 +33,8 @@ def layer_for(adata: AnnData, key: str, layer: str | None) -> str | None:
     record = adata.uns.get(key)
     if layer == "counts" and layer not in adata.layers and isinstance(record, Mapping):
         fitted = record.get("params", {}).get("layer")
-        return str(fitted) if fitted in adata.layers else layer
+        # None among the layers is X, of anndata 0.13
+        return str(fitted) if fitted is not None and fitted in adata.layers else layer
     return layer
 
 
