@@ -15,7 +15,7 @@ BUILD = HERE / "_build"
 # Notebooks run on the host, with the command line of this Python, and share compiled programs:
 # what they compute does not depend on it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["TQDM_DISABLE"] = "1"
+os.environ["TQDM_DISABLE"] = "1"  # a bar would be output of its cell
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(BUILD / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -156,13 +156,15 @@ def novelty(
     pool = _similar(features) if len(features) >= _POOLED_CELLS else None
     measures = _measure(fitted, reference, features, counts, size_factors, neighbors, pool)
     measures = _same_depth(measures, _depths(size_factors, pool), fitted.depth)
-    surprise, expected = _combined(measures, fitted), fitted.alone
-    nearest = neighbors[:, 0]
-    apart = np.linalg.norm(features - reference[nearest], axis=1)
-    known = apart <= _SAME * fitted.spread[nearest]
-    surprise[known] = np.median(fitted.alone if pool is None else fitted.pooled)
+    surprise, expected = (
+        _combined(measures, fitted),
+        fitted.alone if pool is None else fitted.pooled,
+    )
+    apart = _distances(features, reference, neighbors[:, :1])
+    known = apart <= _SAME * fitted.spread[neighbors[:, 0]]
+    surprise[known] = np.median(expected)
     if pool is not None:
-        surprise, expected = pool @ surprise, fitted.pooled
+        surprise = pool @ surprise
     return np.where(known, 0, np.searchsorted(expected, surprise) / len(expected))
 
 

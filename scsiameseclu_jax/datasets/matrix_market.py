@@ -62,10 +62,8 @@ def read_matrix_market(file: Path) -> sparse.coo_matrix:
     kinds |= {} if dtype is None else {"value": dtype}
     options: dict[str, Any] = {"header": None, "names": list(kinds), "index_col": False}
     options["nrows"] = n_entries + 1  # one more would be one too many
-    if tuple(map(int, pd.__version__.split(".")[:2])) < (
-        3,
-        1,
-    ):  # which reads numbers exactly anyway
+    # From 3.1 on pandas reads numbers exactly, and deprecates that it is told to.
+    if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1):
         options["float_precision"] = "round_trip"
     with open_bounded(file, _HEADER + _LINE * n_entries) as lines:
         _header(lines)

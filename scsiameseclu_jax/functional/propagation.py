@@ -59,14 +59,14 @@ def propagate(graph: CellGraph, h: Array, *, path: Literal["table", "jraph"] = "
         Unrolled gathers over the neighbour table, or jraph's sorted segment sum: the same
         result up to rounding.
 
+    Returns
+    -------
+    [n, c] propagated rows.
+
     Raises
     ------
     TypeError
         If `graph` is a view's, as encoders get it.
-
-    Returns
-    -------
-    [n, c] propagated rows.
     """
     given: object = graph
     if isinstance(given, ViewGraph):

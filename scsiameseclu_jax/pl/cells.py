@@ -125,13 +125,12 @@ def overview(adata: AnnData, key: str = "siameseclu", *, labels: str | None = No
     panels = list(figure.subplots(1, len(columns), squeeze=False)[0])
     clusters = adata.obs[key]
     _embedding(adata, f"{key}_umap", key, panels[0])
-    if labels is not None and not _is_measured(adata.obs[labels]):
-        colors = colors_beside(*_categories(adata.obs[labels]), *_categories(clusters))
-        _embedding(adata, f"{key}_umap", labels, panels[1], colors)
-    elif labels is not None:
-        _embedding(adata, f"{key}_umap", labels, panels[1])
     panels[0].set_title(f"{clusters[clusters != UNASSIGNED].nunique()} clusters")
     if labels is not None:
+        colors = None
+        if not _is_measured(adata.obs[labels]):
+            colors = colors_beside(*_categories(adata.obs[labels]), *_categories(clusters))
+        _embedding(adata, f"{key}_umap", labels, panels[1], colors)
         panels[1].set_title(f"{labels}, {adata.obs[labels].nunique()} labels")
     return panels
 
